@@ -1,0 +1,1 @@
+"""ADDKit trainer: adversarial diffusion distillation in PyTorch."""

@@ -1,0 +1,68 @@
+"""Any picture to a square RGB array: decoding guards, SVG rasterising, white background."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+# Larger pictures are skipped, not decoded: one file of a public art package claims 168 megapixels.
+MAX_PIXELS = 40_000_000
+
+
+class BadPicture(ValueError):
+    """A picture that cannot be used; the message says why."""
+
+
+def decode(data: bytes, size: int) -> np.ndarray:
+    """Raster file bytes (PNG, JPEG, WebP, ...) -> u8[size, size, 3] on white, aspect kept, centred.
+
+    The size in the file's header is checked before a pixel is decoded. Raises BadPicture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise BadPicture(f"too large: {width}x{height} pixels, at most {MAX_PIXELS} are decoded")
+                if min(width, height) < 8:
+                    raise BadPicture(f"too small: {width}x{height} pixels")
+                return fit_square(image, size)
+    except BadPicture:
+        raise
+    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+        raise BadPicture(f"not a readable picture: {error}") from error
+
+
+def fit_square(image: Image.Image, size: int) -> np.ndarray:
+    """PIL image, any mode -> u8[size, size, 3]: whole picture, centred on a white square."""
+    rgba = image.convert("RGBA")
+    rgba.thumbnail((size, size), Image.Resampling.LANCZOS)
+    if max(rgba.size) < size:
+        scale = size / max(rgba.size)
+        rgba = rgba.resize([max(1, round(side * scale)) for side in rgba.size], Image.Resampling.BICUBIC)
+    canvas = Image.new("RGBA", (size, size), "white")
+    offset = ((size - rgba.width) // 2, (size - rgba.height) // 2)
+    canvas.alpha_composite(rgba, offset)
+    return np.asarray(canvas.convert("RGB"))
+
+
+def rasterize_svg(svg: str, size: int) -> np.ndarray:
+    """SVG text -> u8[size, size, 3] on white. Raises BadPicture."""
+    import resvg_py
+
+    try:
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="white"))
+    except Exception as error:  # the renderer raises plain ValueError and RuntimeError alike
+        raise BadPicture(f"not a drawable SVG: {error}") from error
+    return decode(png, size)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """u8[H, W, 3] -> PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,8 +1,8 @@
 """Seed -> the normals that torch's CPU generator draws: MT19937, then torch's own order of Box-Muller.
 
-torch on an x86-64 processor evaluates the Box-Muller pairs in single precision with the Cephes polynomials and fused
-multiply-adds; so does this file, so that the same seed gives the same bits there. (On other processors
-torch uses the C library's functions and differs from itself by some ulps.)
+torch on an x86-64 processor evaluates the Box-Muller pairs in single precision, with the Cephes polynomials and
+fused multiply-adds; so does this file, and the same seed gives the same bits. (On other processors torch uses the
+C library's functions and differs from itself in the last bits.)
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
 
 
 def randn(seed: int, shape: Sequence[int]) -> F32:
-    """Standard normals as `torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))`, within 1 ulp.
+    """The normals f32[shape] of `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`, to 1 ulp.
 
-    `seed` is any integer torch takes, -2**63 .. 2**64 - 1; ValueError outside. Like torch, only its low 32 bits count.
+    `seed` is any integer that torch takes, -2**63 to 2**64 - 1 (its low 32 bits count); ValueError outside.
     """
     size = math.prod(shape)
     values = _normals(check_seed(seed), size) if size >= _BLOCK else _few_normals(check_seed(seed), size)
@@ -52,7 +52,7 @@ def check_seed(seed: int) -> int:
 
 
 def mt19937(seed: int, count: int) -> npt.NDArray[np.uint32]:
-    """The first `count` 32-bit outputs of the Mersenne Twister (Matsumoto and Nishimura 1998) for the seed's low 32 bits."""
+    """The first `count` outputs, u32, of the Mersenne Twister (Matsumoto and Nishimura 1998)."""
     word = seed & 0xFFFFFFFF
     words = [word]
     for i in range(1, _STATE):
@@ -90,7 +90,7 @@ def _temper(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 
 
 def _normals(seed: int, size: int) -> F32:
-    """torch's path for 16 values and more: whole blocks first; a ragged end gets 16 fresh uniforms of its own."""
+    """torch's path for 16 values and more: whole blocks first; a ragged end gets 16 uniforms of its own."""
     ragged = size % _BLOCK
     words = mt19937(seed, size + (_BLOCK if ragged else 0))
     uniforms = (words & np.uint32(0xFFFFFF)).astype(np.float32) * np.float32(2**-24)

@@ -1,20 +1,21 @@
 """The one place for schedule maths: alpha_t and sigma_t, x0 and eps, noising and the deterministic DDIM step.
 
-Variance-preserving: x_t = alpha_t * x0 + sigma_t * eps with alpha_t**2 + sigma_t**2 = 1. The functions of arrays are
-plain arithmetic and take numpy arrays and torch tensors alike; alpha and sigma are floats, or arrays that broadcast.
+Variance-preserving: x_t = alpha_t * x0 + sigma_t * eps with alpha_t**2 + sigma_t**2 = 1. The functions of arrays
+are plain arithmetic: they take numpy arrays and torch tensors alike, and alpha and sigma as floats or as arrays
+that broadcast.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
-Array = TypeVar("Array", bound=Any)
+Array = Any  # a numpy array or a torch tensor
 
 PREDICTION_TYPES = ("v_prediction", "epsilon")
 CLEAN = (1.0, 0.0)  # (alpha, sigma) after the last step: the picture without noise
@@ -36,7 +37,7 @@ def alphas_sigmas(
 
 
 def from_scheduler_config(config: Mapping[str, Any]) -> tuple[F64, F64]:
-    """(alpha, sigma), f64[T] each, of a diffusers `scheduler_config.json`; keys that it lacks are diffusers' defaults."""
+    """(alpha, sigma), f64[T] each, of a diffusers `scheduler_config.json` (a missing key: its default)."""
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     if config.get("trained_betas") is not None:
         return from_betas(np.asarray(config["trained_betas"], np.float64), zero_snr)
@@ -70,7 +71,7 @@ def from_betas(table: F64, rescale_betas_zero_snr: bool = False) -> tuple[F64, F
 
 
 def trailing_timesteps(n: int, num_train_timesteps: int = 1000) -> list[int]:
-    """The n timesteps of diffusers' `timestep_spacing: trailing`, noisiest first: 999; 999, 499; 999, 666, 332; ...
+    """The n timesteps of diffusers' `timestep_spacing: trailing`, noisiest first: 999; 999, 499; 999, 666, 332.
 
     Raises ValueError unless 1 <= n <= num_train_timesteps.
     """
@@ -135,8 +136,8 @@ def ddim_step(
 ) -> Array:
     """x at `next_level` from x at `level`, each (alpha, sigma), without fresh noise (DDIM, eta = 0).
 
-    `next_level` is the level of the next timestep that the model is asked at. diffusers re-noises to the level of
-    timestep - 1000 // n instead: the same for 1, 2 and 4 steps, one timestep (333 for 332) apart in a run of 3.
+    `next_level` is that of the next timestep the model is asked at. diffusers re-noises to the level of
+    timestep - 1000 // n: the same for 1, 2 and 4 steps, one timestep (333 for 332) apart in a run of 3.
     """
     x0, eps = x0_and_eps(x, model_output, prediction_type, *level)
     return x0 if next_level == CLEAN else add_noise(x0, eps, *next_level)

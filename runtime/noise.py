@@ -1,8 +1,8 @@
 """Seed -> the normals that torch's CPU generator draws: MT19937, then torch's own order of Box-Muller.
 
-torch on an x86-64 processor evaluates the Box-Muller pairs in single precision, with the Cephes polynomials and
-fused multiply-adds; so does this file, and the same seed gives the same bits. (On other processors torch uses the
-C library's functions and differs from itself in the last bits.)
+torch on an x86-64 processor evaluates the Box-Muller pairs in single precision, with the Cephes
+polynomials and fused multiply-adds; so does this file, and the same seed gives the same bits. (On other
+processors torch uses the C library's functions and differs from itself in the last bits.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
 
 
 def randn(seed: int, shape: Sequence[int]) -> F32:
-    """The normals f32[shape] of `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`, to 1 ulp.
+    """`torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))`, f32[shape], to 1 ulp.
 
     `seed` is any integer that torch takes, -2**63 to 2**64 - 1 (its low 32 bits count); ValueError outside.
     """

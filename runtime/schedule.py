@@ -1,8 +1,8 @@
 """The one place for schedule maths: alpha_t and sigma_t, x0 and eps, noising and the deterministic DDIM step.
 
-Variance-preserving: x_t = alpha_t * x0 + sigma_t * eps with alpha_t**2 + sigma_t**2 = 1. The functions of arrays
-are plain arithmetic: they take numpy arrays and torch tensors alike, and alpha and sigma as floats or as arrays
-that broadcast.
+Variance-preserving: x_t = alpha_t * x0 + sigma_t * eps with alpha_t**2 + sigma_t**2 = 1. The functions of
+arrays are plain arithmetic: they take numpy arrays and torch tensors alike, and alpha and sigma as floats
+or as arrays that broadcast.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def betas(count: int, start: float, end: float, beta_schedule: str) -> F64:
     if beta_schedule == "linear":
         return np.linspace(start, end, count)
     if beta_schedule == "scaled_linear":
-        return np.linspace(start**0.5, end**0.5, count) ** 2
+        return np.square(np.linspace(math.sqrt(start), math.sqrt(end), count))
     if beta_schedule == "squaredcos_cap_v2":
         bars = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1 - bars[1:] / bars[:-1], 0.999)
+        capped: F64 = np.minimum(1 - bars[1:] / bars[:-1], 0.999)
+        return capped
     raise ValueError(f"beta_schedule {beta_schedule!r} is unknown: linear, scaled_linear, squaredcos_cap_v2")
 
 
@@ -71,7 +72,7 @@ def from_betas(table: F64, rescale_betas_zero_snr: bool = False) -> tuple[F64, F
 
 
 def trailing_timesteps(n: int, num_train_timesteps: int = 1000) -> list[int]:
-    """The n timesteps of diffusers' `timestep_spacing: trailing`, noisiest first: 999; 999, 499; 999, 666, 332.
+    """The n timesteps of diffusers' `timestep_spacing: trailing`, noisiest first, such as 999, 666, 332.
 
     Raises ValueError unless 1 <= n <= num_train_timesteps.
     """

@@ -1,0 +1,31 @@
+"""The errors that callers can tell apart. A wrong argument is a plain ValueError."""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Base of the package's own errors; its text is one line that says what is wrong and what to do."""
+
+
+class BundleError(Error):
+    """A bundle or one of its files is missing, truncated, altered, or not what its manifest says."""
+
+
+class ProviderError(Error):
+    """ONNX Runtime is not installed, or cannot run on the provider that was asked for."""
+
+
+class OutputError(Error):
+    """A picture cannot be written where it was asked for: no such folder, no permission, no space."""
+
+
+class RuntimeWarningBase(UserWarning):
+    """Base of the package's own warnings."""
+
+
+class TruncationWarning(RuntimeWarningBase):
+    """A prompt had more tokens than the text encoder reads; the text names the words that were dropped."""
+
+
+class ProviderWarning(RuntimeWarningBase):
+    """Another execution provider than the one asked for is used; the text says which and why."""

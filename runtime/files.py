@@ -1,0 +1,84 @@
+"""Files written whole or not at all: a temporary name in the same folder, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from runtime.errors import OutputError
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Writes `data` to `path`, which afterwards holds either all of it or what it held before.
+
+    A symbolic link is followed. Raises OutputError, one line that names the path and the reason.
+    """
+    target = check_writable(path)
+    partial = _partial(target)
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> Path:
+    """The file that `path` stands for, once its folder took a trial file; OutputError when it does not."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        missing = f"there is no folder {target.parent}"
+        raise OutputError(f"cannot write {path}: {missing}; make it or choose another path")
+    if target.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file in it")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file")
+    trial = _partial(target)
+    try:
+        trial.touch()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        _forget(trial)
+    return target
+
+
+def _partial(target: Path) -> Path:
+    """A name of our own beside the target: hidden, short enough for any target's name, unlike any other's."""
+    return target.with_name(f".{target.name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # in a folder that cannot be written there is nothing to remove
+        return
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the new name itself durable; some systems cannot open folders, and the data is safe without."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        return
+    finally:
+        os.close(handle)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on the device; free some or choose another path"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.strerror}; choose another path"
+    return error.strerror or str(error)

@@ -19,13 +19,9 @@ class OutputError(Error):
     """A picture cannot be written where it was asked for: no such folder, no permission, no space."""
 
 
-class RuntimeWarningBase(UserWarning):
-    """Base of the package's own warnings."""
-
-
-class TruncationWarning(RuntimeWarningBase):
+class TruncationWarning(UserWarning):
     """A prompt had more tokens than the text encoder reads; the text names the words that were dropped."""
 
 
-class ProviderWarning(RuntimeWarningBase):
+class ProviderWarning(UserWarning):
     """Another execution provider than the one asked for is used; the text says which and why."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
- xmlns:xmp="http://ns.adobe.com/xap/1.0/" Iptc4xmpExt:DigitalSourceType="{source}" xmp:CreatorTool={tool}/>
+ xmlns:xmp="http://ns.adobe.com/xap/1.0/" Iptc4xmpExt:DigitalSourceType="{source}" xmp:CreatorTool="ADDKit"/>
 </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
@@ -30,12 +29,14 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 def to_unit(x: npt.ArrayLike) -> F32:
     """[-1, 1] -> [0, 1], clamped, same shape, f32; not-a-number becomes 0."""
     half = np.asarray(x, np.float32) / np.float32(2) + np.float32(0.5)
-    return np.nan_to_num(half, nan=0.0, posinf=1.0, neginf=0.0).clip(np.float32(0), np.float32(1))
+    clamped: F32 = np.nan_to_num(half, nan=0.0).clip(np.float32(0), np.float32(1))
+    return clamped
 
 
 def to_uint8(x: npt.ArrayLike) -> U8:
     """[-1, 1] -> 0..255, same shape: clamp, then floor(x * 255 + 0.5), so that halves go up everywhere."""
-    return np.floor(to_unit(x) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    levels: F32 = np.floor(to_unit(x) * np.float32(255) + np.float32(0.5))
+    return levels.astype(np.uint8)
 
 
 def from_uint8(pixels: npt.ArrayLike) -> F32:
@@ -45,14 +46,14 @@ def from_uint8(pixels: npt.ArrayLike) -> F32:
 
 def to_image(chw: F32) -> Image.Image:
     """f32[3, H, W] in [-1, 1] -> an RGB picture."""
-    return Image.fromarray(np.ascontiguousarray(to_uint8(chw).transpose(1, 2, 0)), "RGB")
+    return Image.fromarray(np.ascontiguousarray(to_uint8(chw).transpose(1, 2, 0)))
 
 
 def from_image(image: Any, size: tuple[int, int]) -> F32:
     """A picture -> f32[3, H, W] in [-1, 1], scaled to cover `size` (H, W) and cut to it about its middle.
 
-    `image`: a PIL picture (its rotation tag is obeyed, transparency becomes white), or an array [H, W, 3], u8 or
-    floats in [0, 1]. Raises ValueError on anything else.
+    `image`: a PIL picture (its rotation tag is obeyed, transparency becomes white), or an array [H, W,
+    3], u8 or floats in [0, 1]. Raises ValueError on anything else.
     """
     height, width = size
     picture = _flattened(image if isinstance(image, Image.Image) else _picture(image))
@@ -68,7 +69,7 @@ def _picture(array: Any) -> Image.Image:
         if not np.issubdtype(pixels.dtype, np.floating) or not ((pixels >= 0) & (pixels <= 1)).all():
             raise ValueError("an image array must be uint8, or floats from 0 to 1")
         pixels = to_uint8(pixels * 2 - 1)
-    return Image.fromarray(pixels, "RGB")
+    return Image.fromarray(pixels)
 
 
 def _flattened(picture: Image.Image) -> Image.Image:
@@ -86,7 +87,7 @@ def parameters_text(prompt: str, negative_prompt: str = "", **settings: Any) -> 
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in settings.items())])
 
 
-def png_bytes(image: Image.Image, parameters: str = "", tool: str = "addkit") -> bytes:
+def png_bytes(image: Image.Image, parameters: str = "") -> bytes:
     """The PNG file of a picture: its `parameters` text and an XMP packet with IPTC's digital source type.
 
     The bytes depend on the arguments alone (no date), so the same seed gives the same file.
@@ -94,12 +95,12 @@ def png_bytes(image: Image.Image, parameters: str = "", tool: str = "addkit") ->
     info = PngImagePlugin.PngInfo()
     if parameters:
         info.add_text("parameters", parameters)
-    info.add_itxt("XML:com.adobe.xmp", _XMP.format(source=SOURCE_TYPE, tool=quoteattr(tool)))
+    info.add_itxt("XML:com.adobe.xmp", _XMP.format(source=SOURCE_TYPE))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 
-def save_png(path: str | Path, image: Image.Image, parameters: str = "", tool: str = "addkit") -> None:
+def save_png(path: str | Path, image: Image.Image, parameters: str = "") -> None:
     """Writes `png_bytes` whole or not at all; OutputError when it cannot."""
-    write_whole(path, png_bytes(image, parameters, tool))
+    write_whole(path, png_bytes(image, parameters))

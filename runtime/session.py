@@ -85,16 +85,14 @@ class Session:
         try:
             (output,) = self._session.run([self._output], feeds)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            raise BundleError(f"{self.path} cannot be run on {self.provider}: {_first_line(error)}") from error
+            raise BundleError(
+                f"{self.path} cannot be run on {self.provider}: {_first_line(error)}"
+            ) from error
         return np.asarray(output, np.float32)
 
     def _opened(self) -> Any:
         """The checked session, on the CPU when the provider cannot be used after all."""
-        session = _create(self.path, self.provider, self._threads)
-        used = session.get_providers()[0]
-        if used != PROVIDERS[self.provider]:
-            _warn_once(f"provider {self.provider} could not be started ({_advice(self.provider)}); using cpu")
-            self.provider = "cpu"
+        session = self._created()
         inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
         self._check([node.name for node in inputs], outputs)
         self._dtypes = {node.name: _DTYPES.get(node.type, np.float32) for node in inputs}
@@ -102,10 +100,27 @@ class Session:
         self._output = next(name for name in OUTPUTS[self.component] if name in outputs)
         return session
 
+    def _created(self) -> Any:
+        """ONNX Runtime drops a provider that fails to start, or raises: either way the CPU takes over."""
+        why = _advice(self.provider)
+        try:
+            session = _create(self.path, self.provider, self._threads)
+            if session.get_providers()[0] == PROVIDERS[self.provider]:
+                return session
+        except BundleError as error:
+            if self.provider == "cpu":
+                raise
+            session, why = _create(self.path, "cpu", self._threads), str(error.__cause__).partition("\n")[0]
+        _warn_once(f"provider {self.provider} could not be started ({why}); using cpu")
+        self.provider = "cpu"
+        return session
+
     def _check(self, inputs: list[str], outputs: list[str]) -> None:
         wanted = INPUTS[self.component]
         if set(inputs) != set(wanted):
-            raise BundleError(f"{self.path} takes {', '.join(inputs)}; a {self.component} takes {', '.join(wanted)}")
+            raise BundleError(
+                f"{self.path} takes {', '.join(inputs)}; a {self.component} takes {', '.join(wanted)}"
+            )
         wanted = OUTPUTS[self.component]
         if not set(outputs) & set(wanted):
             raise BundleError(f"{self.path} gives {', '.join(outputs)}; a {self.component} gives {wanted[0]}")
@@ -149,7 +164,9 @@ def installed_variants(site_packages: Path) -> list[str]:
     """The distributions of ONNX Runtime installed in a folder; more than one is a broken installation."""
     names = {path.name.rsplit("-", 1)[0] for path in site_packages.glob("onnxruntime*.dist-info")}
     variants = {name.split("-", 1)[0].replace("_", "-").lower() for name in names}
-    return sorted(variants & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"})
+    return sorted(
+        variants & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
+    )
 
 
 def _advice(provider: str) -> str:

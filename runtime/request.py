@@ -1,0 +1,159 @@
+"""The arguments of one call, checked and spread out: a job for every picture, and the steps to take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from runtime.manifest import Manifest, Step
+from runtime.noise import check_seed
+
+if TYPE_CHECKING:
+    from runtime.pipeline import Callback
+
+OUTPUT_TYPES = ("pil", "np", "latent")
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `Pipeline.run`, which explains them."""
+
+    negative_prompt: str | Sequence[str] | None
+    seed: int | Sequence[int] | None
+    num_inference_steps: int
+    guidance_scale: float
+    num_images_per_prompt: int
+    height: int | None
+    width: int | None
+    latents: Any
+    image: Any
+    strength: float
+    callback_on_step_end: Callback | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to make."""
+
+    prompt: str
+    negative_prompt: str | None  # None: without guidance
+    seed: int
+
+
+def jobs(
+    prompt: str | Sequence[str],
+    negative_prompt: str | Sequence[str] | None,
+    guidance_scale: float,
+    seed: int | Sequence[int] | None,
+    num_images_per_prompt: int,
+) -> list[Job]:
+    """Prompt after prompt, each `num_images_per_prompt` times with seed, seed + 1, ...
+
+    One seed serves every prompt; None draws one by chance. Raises ValueError that says what is allowed.
+    """
+    prompts = _prompts(prompt)
+    negatives = _negatives(negative_prompt, guidance_scale, len(prompts))
+    count = check_count("num_images_per_prompt", num_images_per_prompt)
+    firsts = _seeds(seed, len(prompts))
+    rows = zip(prompts, negatives, firsts, strict=True)
+    return [
+        Job(text, negative, check_seed(first + i)) for text, negative, first in rows for i in range(count)
+    ]
+
+
+def steps(
+    manifest: Manifest, num_inference_steps: int, strength: float, image_given: bool
+) -> tuple[Step, ...]:
+    """The steps to take, noisiest first.
+
+    From noise: all `num_inference_steps` of them. From a picture, as diffusers: the last
+    int(num_inference_steps * strength); a single step starts at the known timestep nearest to
+    1000 * strength - 1, so that one step has more than one strength. Raises ValueError.
+    """
+    if num_inference_steps not in manifest.steps or isinstance(num_inference_steps, bool):
+        known = ", ".join(map(str, sorted(manifest.steps)))
+        raise ValueError(f"num_inference_steps must be one of {known}, not {num_inference_steps}")
+    every = manifest.steps[num_inference_steps]
+    if not image_given:
+        return every
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be above 0 and at most 1, not {strength}")
+    if num_inference_steps == 1:
+        return (_nearest(manifest, strength),)
+    count = int(num_inference_steps * strength)
+    if count == 0:
+        least = 1 / num_inference_steps
+        raise ValueError(
+            f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more"
+        )
+    return every[num_inference_steps - count :]
+
+
+def check_size(manifest: Manifest, height: int | None, width: int | None) -> None:
+    """ValueError unless height and width are None or the bundle's own."""
+    allowed_height, allowed_width = manifest.image_size
+    if height not in (None, allowed_height) or width not in (None, allowed_width):
+        asked = f"{width or allowed_width}x{height or allowed_height}"
+        allowed = f"width {allowed_width}, height {allowed_height}"
+        raise ValueError(f"a picture of {asked} is not possible: bundle {manifest.name} makes {allowed}")
+
+
+def check_output_type(output_type: str) -> None:
+    """ValueError unless it is one of OUTPUT_TYPES."""
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
+
+
+def check_count(name: str, value: int) -> int:
+    """The value itself; ValueError unless it is a whole number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, not {value}")
+    return value
+
+
+def _prompts(prompt: str | Sequence[str]) -> list[str]:
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts or not all(isinstance(text, str) for text in prompts):
+        raise ValueError("prompt must be a text, or a list of one text or more")
+    for text in prompts:
+        if not text.strip():
+            raise ValueError("the prompt is empty: say what the picture should show")
+    return prompts
+
+
+def _negatives(
+    negative_prompt: str | Sequence[str] | None, guidance_scale: float, count: int
+) -> Sequence[str | None]:
+    """One negative prompt a prompt where guidance is on ("" when none is given), else None for each."""
+    if guidance_scale != guidance_scale:
+        raise ValueError("guidance_scale must be a number")
+    if guidance_scale <= 1:
+        if negative_prompt:
+            raise ValueError(
+                f"negative_prompt has no effect at guidance_scale {guidance_scale}: "
+                "use a guidance_scale above 1, or leave it out"
+            )
+        return [None] * count
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        return [negative_prompt or ""] * count
+    if len(negative_prompt) != count:
+        raise ValueError(f"{count} prompts need {count} negative prompts, not {len(negative_prompt)}")
+    return list(negative_prompt)
+
+
+def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
+    if seed is None:
+        return [int.from_bytes(os.urandom(4), "little")] * count
+    if not isinstance(seed, Sequence):
+        return [check_seed(seed)] * count
+    if len(seed) != count:
+        raise ValueError(f"{count} prompts need one seed or a list of {count}, not {len(seed)} seeds")
+    return [check_seed(one) for one in seed]
+
+
+def _nearest(manifest: Manifest, strength: float) -> Step:
+    """Of all the timesteps that the manifest knows, the one nearest to `strength` of the noisiest."""
+    known = [step for entries in manifest.steps.values() for step in entries]
+    target = strength * (max(step.timestep for step in known) + 1) - 1
+    return min(known, key=lambda step: (abs(step.timestep - target), -step.timestep))

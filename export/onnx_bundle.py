@@ -1,0 +1,140 @@
+"""The folder of an ONNX bundle: graphs, the configurations that loaders ask for, and the manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx.external_data_helper import set_external_data
+
+from export.onnx_run import Graphs
+from export.parity import Parity
+from export.source import MAX_TOKENS, MOST_STEPS, Source
+from runtime import schedule
+from runtime.bundle import Manifest, describe_files, write_manifest
+
+INLINE_BYTES = 14_000_000  # of weights in model.onnx; larger weights go to model.onnx_data
+ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped into memory
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def write_bundle(folder: Path, source: Source, graphs: Graphs, precision: str) -> None:
+    """Write everything but the manifest."""
+    facts = model_facts(source, precision)
+    for name, model in graphs.items():
+        write_graph(folder / name, model, facts)
+        write_json(folder / name / "config.json", component_config(source, name))
+    write_tokenizer(folder / "tokenizer", source)
+    source.pipe.scheduler.save_pretrained(folder / "scheduler")
+    write_json(folder / "model_index.json", model_index(source))
+
+
+def finish_bundle(folder: Path, source: Source, precision: str, parity: Parity) -> Manifest:
+    """Write manifest.json, with the hash of every file that is there."""
+    manifest = Manifest.from_dict(
+        model_facts(source, precision)
+        | source.facts()
+        | {"files": describe_files(folder), "parity": parity.to_json()}
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def model_facts(source: Source, precision: str) -> dict[str, Any]:
+    """What a client must know to run the graphs; also stored in each graph's metadata."""
+    return {
+        "format_version": 1,
+        "name": source.name,
+        "precision": precision,
+        "image_size": list(source.image_size),
+        "latent_shape": list(source.latent_shape),
+        "prediction_type": source.prediction_type,
+        "scaling_factor": source.scaling_factor,
+        "max_tokens": MAX_TOKENS,
+        "steps": schedule.step_table(*source.levels, MOST_STEPS),
+    }
+
+
+def write_graph(folder: Path, model: onnx.ModelProto, facts: dict[str, Any]) -> None:
+    """Write model.onnx, and model.onnx_data where the weights exceed INLINE_BYTES."""
+    folder.mkdir(parents=True)
+    stored = onnx.ModelProto()
+    stored.CopyFrom(model)
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    onnx.helper.set_model_props(stored, {f"addkit.{key}": value for key, value in metadata.items()})
+    outside = split_weights(stored)
+    if outside:
+        with (folder / "model.onnx_data").open("wb") as file:
+            for tensor in outside:
+                move_out(tensor, file)
+    onnx.save(stored, folder / "model.onnx")
+
+
+def split_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """The weights, largest first, without which the rest fits inline; in the graph's order."""
+    tensors = model.graph.initializer
+    total = sum(len(tensor.raw_data) for tensor in tensors)
+    outside = set()
+    for index in sorted(range(len(tensors)), key=lambda i: -len(tensors[i].raw_data)):
+        if total <= INLINE_BYTES:
+            break
+        outside.add(index)
+        total -= len(tensors[index].raw_data)
+    return [tensors[index] for index in sorted(outside)]
+
+
+def move_out(tensor: onnx.TensorProto, file: Any) -> None:
+    """Append a weight to the data file and leave a reference to it in the graph."""
+    file.write(b"\0" * (-file.tell() % ALIGNMENT))
+    set_external_data(tensor, "model.onnx_data", offset=file.tell(), length=len(tensor.raw_data))
+    file.write(tensor.raw_data)
+    tensor.ClearField("raw_data")
+
+
+def component_config(source: Source, component: str) -> dict[str, Any]:
+    """The config.json of one component, as diffusers or transformers wrote it."""
+    if component == "text_encoder":
+        config: dict[str, Any] = source.pipe.text_encoder.config.to_dict()
+        return config
+    module = source.pipe.unet if component == "unet" else source.pipe.vae
+    kept = {key: value for key, value in module.config.items() if key != "_name_or_path"}
+    return {"_class_name": type(module).__name__, "_diffusers_version": version("diffusers")} | kept
+
+
+def model_index(source: Source) -> dict[str, Any]:
+    """model_index.json: diffusers' pipeline class and where each part's class lives."""
+    vae = ["diffusers", type(source.pipe.vae).__name__]
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": version("diffusers"),
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", type(source.pipe.scheduler).__name__],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae_decoder": vae,
+        "vae_encoder": vae,
+    }
+
+
+def write_tokenizer(folder: Path, source: Source) -> None:
+    """The checkpoint's own tokenizer files, byte for byte; written anew where it has them in another form."""
+    origin = source.folder / "tokenizer"
+    if not all((origin / name).is_file() for name in TOKENIZER_FILES):
+        source.pipe.tokenizer.save_pretrained(folder)
+        return
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(origin / name, folder / name)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Readable JSON in one order."""
+    path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

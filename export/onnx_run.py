@@ -1,0 +1,57 @@
+"""Run an ONNX bundle's graphs by ONNX Runtime, as functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from export.parity import Network
+from export.source import Floats, Ids
+
+Graphs = Mapping[str, onnx.ModelProto]
+
+
+def open_session(model: onnx.ModelProto | Path) -> Any:
+    """An ONNX Runtime session on the CPU, on as many threads as PyTorch uses here."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    graph = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def network_of(folder: Path) -> Network:
+    """The graphs of a bundle folder as a Network."""
+    names = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+    paths = {name: folder / name / "model.onnx" for name in names}
+    return network({name: open_session(path) for name, path in paths.items() if path.is_file()})
+
+
+def network(sessions: Mapping[str, Any]) -> Network:
+    """Sessions by component name as a Network."""
+
+    def first(component: str, feed: dict[str, Any]) -> Floats:
+        return sessions[component].run(None, feed)[0]  # type: ignore[no-any-return]
+
+    def text_encoder(ids: Ids) -> Floats:
+        return first("text_encoder", {"input_ids": ids})
+
+    def unet(sample: Floats, timestep: float, states: Floats) -> Floats:
+        feed = {"sample": sample, "timestep": np.array(timestep, np.float32), "encoder_hidden_states": states}
+        return first("unet", feed)
+
+    def vae_encoder(picture: Floats) -> Floats:
+        return first("vae_encoder", {"sample": picture})
+
+    return Network(
+        text_encoder=text_encoder,
+        unet=unet,
+        vae_decoder=lambda latents: first("vae_decoder", {"latent_sample": latents}),
+        vae_encoder=vae_encoder if "vae_encoder" in sessions else None,
+    )

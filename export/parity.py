@@ -1,0 +1,200 @@
+"""How close an export's pictures are to the PyTorch model's: the measures, and the gate that refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.source import Floats, Ids, Source
+from runtime import schedule
+from train.errors import UserError
+
+MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+CAP_DB = 150.0  # what equal arrays get: infinity has no JSON
+CASES = (
+    ("a red fox, 3d style", 0),
+    ("pepperoni pizza", 1),
+    ("a smiling cat with heart eyes, flat style", 2),
+    ("rocket", 3),
+)
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model as functions of numpy arrays, whatever runs it; names, shapes and ranges as in `export.graphs`.
+
+    vae_encoder is None where the export has none.
+    """
+
+    text_encoder: Callable[[Ids], Floats]
+    unet: Callable[[Floats, float, Floats], Floats]
+    vae_decoder: Callable[[Floats], Floats]
+    vae_encoder: Callable[[Floats], Floats] | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One comparison: the largest difference, the PSNR, and passed | failed | not run with the reason."""
+
+    max_abs: float | None
+    psnr_db: float | None
+    status: str = "passed"
+    why: str = ""
+
+
+@dataclass
+class Parity:
+    """All comparisons of one export. picture: the worst one-step picture; pictures_db: each one's PSNR."""
+
+    picture: Measure
+    modules: dict[str, Measure] = field(default_factory=dict)
+    pictures_db: list[float] = field(default_factory=list)
+    four_steps_db: float | None = None
+    threshold_db: float = 0.0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, rounded, for a manifest or a report."""
+        figures: dict[str, Any] = _rounded(asdict(self))
+        notes: dict[str, Any] = figures.pop("notes")
+        return figures | notes
+
+
+def psnr_db(reference: npt.NDArray[Any], other: npt.NDArray[Any], peak: float | None = None) -> float:
+    """Peak signal to noise ratio in dB, at most CAP_DB; -CAP_DB where `other` is not finite.
+
+    peak: the reference's largest magnitude by default; 1.0 for pictures in [0,1].
+    """
+    a, b = reference.astype(np.float64), other.astype(np.float64)
+    if not np.isfinite(b).all():
+        return -CAP_DB
+    error = float(np.mean((a - b) ** 2))
+    top = float(np.abs(a).max()) if peak is None else peak
+    if error == 0 or top == 0:
+        return CAP_DB if error == 0 else -CAP_DB
+    return min(CAP_DB, 10 * math.log10(top**2 / error))
+
+
+def measure(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Measure:
+    """max_abs and PSNR of a module's output; failed only where it is not finite or not of the same shape."""
+    if reference.shape != other.shape:
+        return Measure(None, None, "failed", f"shape {other.shape}, not {reference.shape}")
+    if not np.isfinite(other).all():
+        return Measure(None, None, "failed", "the output holds NaN or infinity")
+    difference = np.abs(reference.astype(np.float64) - other.astype(np.float64))
+    return Measure(float(difference.max()), psnr_db(reference, other))
+
+
+def not_run(why: str) -> Measure:
+    """A comparison that this machine cannot make."""
+    return Measure(None, None, "not run", why)
+
+
+def torch_network(source: Source) -> Network:
+    """The checkpoint itself, untouched, as the reference."""
+    pipe = source.pipe
+
+    @torch.no_grad()
+    def decode(latents: Floats) -> Floats:
+        return pipe.vae.decode(torch.from_numpy(latents), return_dict=False)[0].numpy()  # type: ignore
+
+    @torch.no_grad()
+    def encode(picture: Floats) -> Floats:
+        encoded = pipe.vae.encode(torch.from_numpy(picture), return_dict=False)[0]
+        return (encoded if isinstance(encoded, torch.Tensor) else encoded.mode()).numpy()
+
+    @torch.no_grad()
+    def predict(sample: Floats, timestep: float, states: Floats) -> Floats:
+        parts = torch.from_numpy(sample), torch.tensor(timestep), torch.from_numpy(states)
+        return pipe.unet(*parts, return_dict=False)[0].numpy()  # type: ignore
+
+    return Network(
+        text_encoder=torch.no_grad()(lambda ids: pipe.text_encoder(torch.from_numpy(ids))[0].numpy()),
+        unet=predict,
+        vae_decoder=decode,
+        vae_encoder=encode,
+    )
+
+
+def pictures(network: Network, source: Source, ids: Ids, noise: Floats, steps: int = 1) -> Floats:
+    """Pictures f32[N,3,H,W] in [0,1] from token ids and initial latents, by deterministic DDIM."""
+    states = network.text_encoder(ids)
+    latents = noise
+    levels = [*source.steps(steps), (0, *schedule.CLEAN)]
+    for (timestep, alpha, sigma), (_, *following) in zip(levels, levels[1:], strict=False):
+        output = network.unet(latents, float(timestep), states)
+        next_level = (following[0], following[1])
+        latents = schedule.ddim_step(latents, output, source.prediction_type, (alpha, sigma), next_level)
+        latents = latents.astype(np.float32)
+    decoded = network.vae_decoder(latents / np.float32(source.scaling_factor))
+    return np.clip(decoded / 2 + 0.5, 0, 1).astype(np.float32)
+
+
+class Reference:
+    """The PyTorch model's outputs on the fixed cases, computed once for any number of comparisons."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.network = torch_network(source)
+        self.ids = source.encode([prompt for prompt, _ in CASES])
+        self.noise = source.noise([seed for _, seed in CASES])
+        self.states = self.network.text_encoder(self.ids)
+        self.timestep, alpha, sigma = source.steps(1)[0]
+        self.prediction = self.network.unet(self.noise, float(self.timestep), self.states)
+        clean = schedule.ddim_step(self.noise, self.prediction, source.prediction_type, (alpha, sigma))
+        self.latents = (clean / source.scaling_factor).astype(np.float32)
+        self.decoded = self.network.vae_decoder(self.latents)
+        self.pictures = np.clip(self.decoded / 2 + 0.5, 0, 1)
+        self.four = pictures(self.network, source, self.ids, self.noise, steps=4)
+
+    def compare(self, network: Network, min_psnr_db: float) -> Parity:
+        """Every module on the reference's own inputs, then the whole picture against `min_psnr_db`."""
+        found = pictures(network, self.source, self.ids, self.noise)
+        each = [psnr_db(a, b, peak=1.0) for a, b in zip(self.pictures, found, strict=True)]
+        status, why = ("passed", "") if min(each) >= min_psnr_db else ("failed", f"below {min_psnr_db:g} dB")
+        worst = Measure(float(np.abs(self.pictures - found).max()), min(each), status, why)
+        four = psnr_db(self.four, pictures(network, self.source, self.ids, self.noise, steps=4), peak=1.0)
+        return Parity(worst, self.modules(network), each, four, min_psnr_db)
+
+    def modules(self, network: Network) -> dict[str, Measure]:
+        """Each module alone."""
+        unet = network.unet(self.noise, float(self.timestep), self.states)
+        found = {
+            "text_encoder": measure(self.states, network.text_encoder(self.ids)),
+            "unet": measure(self.prediction, unet),
+            "vae_decoder": measure(self.decoded, network.vae_decoder(self.latents)),
+        }
+        if network.vae_encoder is not None and self.network.vae_encoder is not None:
+            expected = self.network.vae_encoder(self.decoded)
+            found["vae_encoder"] = measure(expected, network.vae_encoder(self.decoded))
+        return found
+
+
+def refuse_below(parity: Parity, what: str) -> None:
+    """Raise UserError unless every module is sound and the picture is close enough."""
+    broken = [f"{name}: {m.why}" for name, m in parity.modules.items() if m.status == "failed"]
+    if broken:
+        raise UserError(f"{what} is broken, nothing was written: {'; '.join(broken)}")
+    if parity.picture.status == "failed":
+        found = {name: m.psnr_db for name, m in parity.modules.items()}
+        modules = ", ".join(f"{name} {value:.1f}" for name, value in found.items() if value is not None)
+        raise UserError(
+            f"{what}: a one-step picture is {parity.picture.psnr_db:.1f} dB from PyTorch's, below the "
+            f"threshold of {parity.threshold_db:g} dB; nothing was written (modules, dB: {modules}; "
+            "--min-psnr-db sets another threshold)"
+        )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if abs(value) < 1 else round(value, 2)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,143 @@
+"""A checkpoint as the exporters see it: the fp32 pipeline, its sizes and its noise schedule."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from runtime import schedule
+from train.checkpoint import resolve_checkpoint
+from train.errors import UserError
+
+MAX_TOKENS = 77
+MOST_STEPS = 4
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One checkpoint, opened: `pipe` is diffusers' StableDiffusionPipeline in fp32 on the CPU."""
+
+    name: str
+    folder: Path
+    pipe: Any
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one picture's latents."""
+        size = self.pipe.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(self.pipe.unet.config.in_channels), int(height), int(width)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        factor = 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+        return self.latent_shape[1] * factor, self.latent_shape[2] * factor
+
+    @property
+    def scaling_factor(self) -> float:
+        """Latents are divided by it before they are decoded."""
+        return float(self.pipe.vae.config.scaling_factor)
+
+    @property
+    def prediction_type(self) -> str:
+        """"v_prediction" or "epsilon"."""
+        return str(self.pipe.scheduler.config.prediction_type)
+
+    @cached_property
+    def levels(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(alpha, sigma), f64 at every training timestep."""
+        return schedule.from_scheduler_config(self.pipe.scheduler.config)
+
+    def steps(self, count: int) -> list[tuple[int, float, float]]:
+        """(timestep, alpha, sigma) of each of `count` steps, noisiest first."""
+        alpha, sigma = self.levels
+        timesteps = schedule.trailing_timesteps(count, len(alpha))
+        return [(t, float(alpha[t]), float(sigma[t])) for t in timesteps]
+
+    def encode(self, prompts: list[str]) -> Ids:
+        """Token ids i64[N,77], padded and cut as the pipeline's tokenizer does."""
+        encoded = self.pipe.tokenizer(
+            prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="np"
+        )
+        return np.asarray(encoded.input_ids, np.int64)
+
+    def noise(self, seeds: list[int]) -> Floats:
+        """Initial latents f32[N,C,h,w], each drawn from its own seed as diffusers draws them."""
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        return torch.stack([torch.randn(self.latent_shape, generator=g) for g in generators]).numpy()
+
+    def facts(self) -> dict[str, Any]:
+        """What the checkpoint says of its making: `licences` and `training`, empty where it says nothing."""
+        path = self.folder / "training.json"
+        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        licences = said.pop("licences", [])
+        return {"licences": licences, "training": said}
+
+
+def open_source(name_or_path: str) -> Source:
+    """Open a diffusers folder, or a shipped checkpoint by its bare name, in fp32.
+
+    Raises UserError when it is not a Stable Diffusion pipeline that these exporters understand.
+    """
+    folder = resolve_checkpoint(name_or_path)
+    source = Source(name=folder.resolve().name, folder=folder, pipe=load_pipeline(folder))
+    check(source)
+    return source
+
+
+def load_pipeline(folder: Path) -> Any:
+    """diffusers' StableDiffusionPipeline of a folder; UserError with diffusers' own reason when it cannot."""
+    silence()
+    from diffusers import StableDiffusionPipeline  # seconds to import: not before it is needed
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipe = StableDiffusionPipeline.from_pretrained(
+                folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
+            )
+    except Exception as error:  # diffusers raises a dozen types here
+        raise UserError(f"{folder} does not open as a StableDiffusionPipeline: {error}") from error
+    pipe.set_progress_bar_config(disable=True)
+    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+        module.eval().requires_grad_(False)
+    return pipe
+
+
+def silence() -> None:
+    """Keep the libraries' advice off stderr: it speaks to their users, not to ours."""
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+
+
+def check(source: Source) -> None:
+    """Raise UserError for a model that would export into something wrong."""
+    if source.prediction_type not in schedule.PREDICTION_TYPES:
+        allowed = " or ".join(schedule.PREDICTION_TYPES)
+        raise UserError(
+            f"{source.folder}: the scheduler's prediction_type is {source.prediction_type!r}, not {allowed}"
+        )
+    if source.pipe.text_encoder.config.max_position_embeddings != MAX_TOKENS:
+        raise UserError(f"{source.folder}: the text encoder must read {MAX_TOKENS} tokens")
+    unet = source.pipe.unet.config
+    if unet.in_channels != unet.out_channels:
+        sizes = f"{unet.in_channels} channels and gives {unet.out_channels}"
+        raise UserError(f"{source.folder}: the U-Net takes {sizes}: such a model is not exported")

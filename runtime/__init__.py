@@ -23,6 +23,8 @@ from runtime.errors import (
 if TYPE_CHECKING:
     from runtime.pipeline import Generation, Pipeline, generate, load
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BundleError",
     "Error",
@@ -32,6 +34,7 @@ __all__ = [
     "ProviderError",
     "ProviderWarning",
     "TruncationWarning",
+    "__version__",
     "generate",
     "load",
 ]

@@ -32,34 +32,34 @@ def write_whole(path: str | Path, data: bytes) -> None:
 
 def check_writable(path: str | Path) -> Path:
     """The file that `path` stands for, once its folder took a trial file; OutputError when it does not."""
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        missing = f"there is no folder {target.parent}"
-        raise OutputError(f"cannot write {path}: {missing}; make it or choose another path")
-    if target.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file in it")
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file")
-    trial = _partial(target)
     try:
-        trial.touch()
+        target = Path(os.path.realpath(path))
+        reason = _refusal(target)
+        if not reason:
+            trial = _partial(target)
+            trial.touch()
+            trial.unlink()
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
-    finally:
-        _forget(trial)
+        reason = _reason(error)
+    if reason:
+        raise OutputError(f"cannot write {path}: {reason}")
     return target
+
+
+def _refusal(target: Path) -> str:
+    """Why a path can hold no file of ours whatever its permissions; "" when it can."""
+    if not target.parent.is_dir():
+        return f"there is no folder {target.parent}; make it or choose another path"
+    if target.is_dir():
+        return "it is a folder; give the name of a file in it"
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        return "it is a device or a pipe, not a file"
+    return ""
 
 
 def _partial(target: Path) -> Path:
     """A name of our own beside the target: hidden, short enough for any target's name, unlike any other's."""
     return target.with_name(f".{target.name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-
-
-def _forget(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:  # in a folder that cannot be written there is nothing to remove
-        return
 
 
 def _sync_folder(folder: Path) -> None:

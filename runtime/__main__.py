@@ -1,0 +1,199 @@
+"""The command line: `python -m runtime "a red fox, 3d style" --seed 7 -o fox.png`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runtime import Error, ProviderWarning, TruncationWarning, __version__
+
+if TYPE_CHECKING:
+    from runtime.pipeline import Generation, Pipeline
+
+IMAGE_STRENGTH = 0.5
+EXAMPLES = """examples:
+  python -m runtime "a red fox, 3d style" --seed 7 -o fox.png
+  python -m runtime "a fox" "a pizza" --num-images 4 -o "out/{prompt}-{seed}.png"
+  python -m runtime "a fox, flat style" --image sketch.jpg --strength 0.5 -o fox.png
+  python -m runtime "a fox" --num-inference-steps 4 --bundle path/to/bundle --json
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage: the house's form for every error."""
+        self.exit(2, f"error: {message} (see python -m runtime --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments; their names and meaning are diffusers' where it has them."""
+    made = _Parser(
+        prog="python -m runtime",
+        description="Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("prompts", nargs="+", metavar="PROMPT", help="what the picture should show; one or more")
+    add("-o", "--output", metavar="PATH", help="a .png file, or a folder; may hold {prompt}, {seed} and {i}")
+    add("--seed", type=int, metavar="N", help="the same seed gives the same picture; by chance when left out")
+    add("--num-images", type=int, default=1, metavar="N", help="pictures a prompt, from seed, seed + 1, ...")
+    add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
+    add("--guidance-scale", type=float, default=0.0, metavar="G", help="above 1: guidance; off by default")
+    add("--negative-prompt", metavar="TEXT", help="what to avoid; needs --guidance-scale above 1")
+    add("--image", metavar="PATH", help="start from this picture")
+    add(
+        "--strength",
+        type=float,
+        metavar="S",
+        help=f"with --image: 0 (keep it) to 1; default {IMAGE_STRENGTH}",
+    )
+    add("--bundle", metavar="DIR", help="a bundle's folder, or the name of a shipped one")
+    add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
+    add("--json", action="store_true", help="print paths, seeds and milliseconds as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--version", action="version", version=f"addkit {__version__}")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    args = parser().parse_args(argv)
+    _show_warnings_as_lines()
+    try:
+        _print(run(args), args.json)
+    except KeyboardInterrupt:
+        return 130
+    except (Error, ValueError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Makes and writes the pictures; the report for `--json`. Refuses before any work what it can."""
+    from runtime import request
+    from runtime.files import check_writable
+    from runtime.naming import output_paths
+    from runtime.progress import Progress
+
+    if args.strength is not None and args.image is None:
+        raise ValueError("--strength needs --image, the picture to start from")
+    jobs = request.jobs(args.prompts, args.negative_prompt, args.guidance_scale, args.seed, args.num_images)
+    paths = output_paths(args.output, jobs)
+    for path in paths:
+        check_writable(path)
+    image = None if args.image is None else _read_image(args.image)
+    reports = []
+    with Progress(len(jobs)) as progress:
+        from runtime.pipeline import load
+
+        pipe = load(args.bundle, args.provider)
+        for job, path in zip(jobs, paths, strict=True):
+            made = _picture(pipe, job, args, image)
+            _save(path, made, pipe, args)
+            reports.append(_report(path, made))
+            progress.done(len(reports))
+    return {"images": reports, "provider": pipe.provider, "bundle": pipe.manifest.name}
+
+
+def _picture(pipe: Pipeline, job: Any, args: argparse.Namespace, image: Any) -> Generation:
+    (made,) = pipe.run(
+        job.prompt,
+        negative_prompt=job.negative_prompt,
+        seed=job.seed,
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        image=image,
+        strength=_strength(args),
+    )
+    return made
+
+
+def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace) -> None:
+    """The PNG file with what is needed to make it again."""
+    from runtime import pixels
+
+    assert made.picture is not None
+    height, width = pipe.manifest.image_size
+    settings = {
+        "Steps": args.num_inference_steps,
+        "Sampler": "DDIM",
+        "CFG scale": args.guidance_scale,
+        "Seed": made.job.seed,
+        "Size": f"{width}x{height}",
+        "Model": pipe.manifest.name,
+    }
+    if args.image is not None:
+        settings["Denoising strength"] = _strength(args)
+    settings["Version"] = f"addkit {__version__}"
+    text = pixels.parameters_text(made.job.prompt, made.job.negative_prompt or "", **settings)
+    pixels.save_png(path, pixels.to_image(made.picture), text)
+
+
+def _strength(args: argparse.Namespace) -> float:
+    if args.image is None:
+        return 1.0
+    return IMAGE_STRENGTH if args.strength is None else float(args.strength)
+
+
+def _read_image(path: str) -> Any:
+    """A decoded picture; ValueError with one line when the file is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise ValueError(f"cannot read image {path}: there is no such file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "it is no picture that can be read, or it is damaged"
+        raise ValueError(f"cannot read image {path}: {reason}") from error
+
+
+def _report(path: Path, made: Generation) -> dict[str, Any]:
+    ms = {stage: round(value, 3) for stage, value in made.ms.items()}
+    return {"path": str(path), "seed": made.job.seed, "prompt": made.job.prompt, "ms": ms}
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    lines = [json.dumps(report)] if as_json else [image["path"] for image in report["images"]]
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # the reader closed stdout, as `| head` does; the pictures are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_warnings_as_lines() -> None:
+    """Our warnings as one line each on stderr, once; other packages' as Python shows them."""
+    warnings.simplefilter("always", TruncationWarning)
+    warnings.simplefilter("always", ProviderWarning)
+    shown: set[str] = set()
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        if not category.__module__.startswith("runtime."):
+            usual(message, category, filename, lineno, *rest)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"warning: {_one_line(message)}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from runtime import Error, ProviderWarning, TruncationWarning, __version__
 
@@ -181,9 +181,16 @@ def _show_warnings_as_lines() -> None:
     shown: set[str] = set()
     usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if not category.__module__.startswith("runtime."):
-            usual(message, category, filename, lineno, *rest)
+            usual(message, category, filename, lineno, file, line)
         elif str(message) not in shown:
             shown.add(str(message))
             print(f"warning: {_one_line(message)}", file=sys.stderr)

@@ -1,0 +1,133 @@
+"""The inputs of the golden files: cases at the boundaries first, then seeded random ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from typing import Any
+
+BOUNDARY_TEXTS = (
+    "", " ", "\t\n", "a red fox, 3d style", "A RED FOX", "fox", "fox!", "!!!fox???", "...", "- - -",
+    "a,b;c:d", "don't can't we'll I'm you're they've he'd it's", "DON'T WE'LL", "'s 't 're", "' s",
+    "''ll", "rock'n'roll", "l'été", "it’s “curly”", "0", "42", "3d", "1234567890", "1.5", "v2.0-rc1",
+    "½ ⅓", "Ⅷ", "x²", "٣٤", "１２", "1st 2nd", "🦊", "🦊🦊", "fox🦊fox", "👨‍👩‍👧", "❤️", "👍🏽", "🇫🇷",
+    "漢字", "漢 字", "ひらがな カタカナ", "한국어", "你好，世界。", "é", "e\u0301", "cafe\u0301",
+    "q\u0323\u0307", "q\u0307\u0323", "\u0301", "a\u0301\u0301", "नमस्ते", "สวัสดี", "שלום", "مرحبا",
+    "a\u00a0b", "\u00a0", "a\u202fb", "a\u3000b", "a\u2028b", "a\u0085b", "a\u200bb", "a\ufeffb",
+    "a\u00adb", "a\x1cb", "a\x00b", "\x7f", "İstanbul", "IŞIK ıI", "İ", "ß ẞ", "ΑΣ", "ΟΔΟΣ ΣΑΣ", "ŉ ǅ ﬁ",
+    "ſ 'ſ", "K Å", "ᾼ", "ΐ", "<|endoftext|>", "<|startoftext|>", "a<|endoftext|>b", "<|EndOfText|>",
+    "<|endoftext", "<| endoftext |>", "<|endoftext|><|endoftext|>", "<|startoftext|>a fox<|endoftext|>",
+    "</w>", "fox</w>", "&amp; <b>", "#version: 0.2", "http://example.org/a?b=c&d=e", "snake_case_word",
+    "CamelCase", "a--b", "(a) [b] {c}", "a\\b", '"quoted"', "$5 €5 £5",
+    "supercalifragilisticexpialidocious", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "zxqjvk" * 20,
+    "a" * 300, "!" * 200, "9" * 90,
+)  # fmt: skip
+TOKEN_COUNTS = (74, 75, 76, 77, 78)  # around the 75 that fit between the marks
+PIECES = (
+    *"aeiostrdlmvSTDLM", *"0123", *"'<|>.,!?-_/ ", " ", " ", "'s", "'LL", "'re", "the", "fox", "style",
+    "3d", "<|endoftext|>", "é", "e\u0301", "İ", "ß", "Σ", "漢", "字", "カ", "한", "ᄀ", "ᅡ", "ᆨ", "🦊",
+    "\u200d", "\ufe0f", "½", "٣", "\u00a0", "\u3000", "\n", "\x1f", "ǅ", "ﬁ", "ñ", "я", "Я", "م",
+    "\u0345",
+)  # fmt: skip
+RANDOM_TEXTS = 400
+
+NOISE_SEEDS = (
+    0, 1, 7, 42, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 7, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1,
+    -1, -7, -(2**31), -(2**63), 1234567890123456789,
+)  # fmt: skip
+NOISE_SHAPES = (
+    (1,),
+    (2,),
+    (3, 5),
+    (16,),
+    (17,),
+    (31,),
+    (32,),
+    (33,),
+    (5, 4, 5),
+    (4, 8, 8),
+    (16, 16, 16),
+    (4, 64, 64),
+)
+
+STEP_COUNTS = (1, 2, 3, 4, 5, 8, 25, 50, 1000)
+
+PROMPTS = ("a red fox, 3d style", "a pizza", "snowman, flat style", "🦊 it's 42")
+END_TO_END: tuple[dict[str, Any], ...] = (
+    {"prompt": PROMPTS[0], "seed": "7", "num_inference_steps": 1},
+    {"prompt": PROMPTS[0], "seed": "8", "num_inference_steps": 1},
+    {"prompt": PROMPTS[1], "seed": "0", "num_inference_steps": 1},
+    {"prompt": PROMPTS[2], "seed": "18446744073709551615", "num_inference_steps": 1},
+    {"prompt": PROMPTS[3], "seed": "4294967303", "num_inference_steps": 1},
+    {"prompt": PROMPTS[0], "seed": "7", "num_inference_steps": 2},
+    {"prompt": PROMPTS[0], "seed": "7", "num_inference_steps": 3},
+    {"prompt": PROMPTS[1], "seed": "3", "num_inference_steps": 4},
+    {
+        "prompt": PROMPTS[1],
+        "seed": "3",
+        "num_inference_steps": 2,
+        "guidance_scale": 4.0,
+        "negative_prompt": "cheese",
+    },
+)
+
+
+def tokenizer_texts() -> list[str]:
+    """Boundary cases, every length around the limit, and random mixtures of awkward pieces."""
+    draw = random.Random(7)
+    mixtures = ["".join(draw.choices(PIECES, k=draw.randint(1, 60))) for _ in range(RANDOM_TEXTS)]
+    lengths = [" ".join(["fox"] * count) for count in TOKEN_COUNTS]
+    return [*BOUNDARY_TEXTS, *lengths, *mixtures]
+
+
+def pixel_values() -> list[float]:
+    """Values of [-1, 1] pictures: ends, beyond them, the exact half, values beside each level's threshold."""
+    special = [0.0, -0.0, 1.0, -1.0, 1.5, -1.5, 1e30, -1e30, 1e-30, math.inf, -math.inf, math.nan]
+    thresholds = [(level + 0.5) / 255 * 2 - 1 for level in range(255)]
+    return special + [edge + nudge for edge in thresholds for nudge in (-1e-5, 1e-5)]
+
+
+def manifests(
+    base: dict[str, Any],
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, dict[str, Any]]]]:
+    """(valid, invalid) manifests by name, variations of `base`; an invalid one with what is wrong."""
+    steps, files = base["steps"], base["files"]
+    entry, facts = steps["1"][0], next(iter(files.values()))
+    valid = {
+        "tiny": base,
+        "epsilon_int8": {**base, "prediction_type": "epsilon", "precision": "int8"},
+        "one_step_only": {**base, "steps": {"1": steps["1"]}, "scaling_factor": 0.18215},
+        "unicode_name": {**base, "name": "狐 🦊", "training": {"any": ["thing", None, 1.5]}},
+    }
+    invalid = {
+        "version_2": ("unknown format_version", {**base, "format_version": 2}),
+        "version_text": ("format_version is a text", {**base, "format_version": "1"}),
+        "unknown_field": ("unknown field", {**base, "colour": "red"}),
+        "no_name": ("missing field", {key: base[key] for key in base if key != "name"}),
+        "empty_name": ("empty name", {**base, "name": ""}),
+        "precision": ("unknown precision", {**base, "precision": "int3"}),
+        "image_size": ("image_size of one number", {**base, "image_size": [128]}),
+        "image_size_zero": ("image_size of 0", {**base, "image_size": [0, 128]}),
+        "latent_shape": ("latent_shape of two numbers", {**base, "latent_shape": [16, 16]}),
+        "prediction_type": ("unknown prediction_type", {**base, "prediction_type": "flow"}),
+        "scaling_factor": ("scaling_factor of 0", {**base, "scaling_factor": 0}),
+        "max_tokens": ("max_tokens is no whole number", {**base, "max_tokens": 77.5}),
+        "no_steps": ("no steps", {**base, "steps": {}}),
+        "step_count": ("two entries under 1", {**base, "steps": {"1": steps["2"]}}),
+        "step_order": ("timesteps that rise", {**base, "steps": {"2": steps["2"][::-1]}}),
+        "step_field": ("unknown field of a step", {**base, "steps": {"1": [{**entry, "beta": 0.1}]}}),
+        "step_energy": ("alpha**2 + sigma**2 is not 1", {**base, "steps": {"1": [{**entry, "alpha": 0.9}]}}),
+        "no_unet": ("files lacks the U-Net", {**base, "files": _without(files, "unet/model.onnx")}),
+        "file_above": ("path out of the folder", {**base, "files": {**files, "../x": facts}}),
+        "file_absolute": ("absolute path", {**base, "files": {**files, "/x": facts}}),
+        "file_hash": ("sha256 too short", {**base, "files": {**files, "x": {**facts, "sha256": "ab"}}}),
+        "file_size": ("bytes below 0", {**base, "files": {**files, "x": {**facts, "bytes": -1}}}),
+        "file_field": ("unknown field of a file", {**base, "files": {**files, "x": {**facts, "md5": ""}}}),
+        "licence": ("licence without a source", {**base, "licences": [{"what": "a", "licence": "b"}]}),
+    }
+    return copy.deepcopy(valid), copy.deepcopy(invalid)
+
+
+def _without(table: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: table[key] for key in table if key != name}

@@ -55,7 +55,9 @@ def sticker_sources() -> list[Source]:
         Source(_record(table[code], style, plain[style, table[code].concept]), path, svg)
         for style, code, path, svg in drawings
     ]
-    return sorted(sources, key=lambda source: source.record.key)
+    # Two files may differ by a variation selector alone: one is enough.
+    unique = {source.record.key: source for source in sources}
+    return [unique[key] for key in sorted(unique)]
 
 
 def _record(emoji: Emoji, style: str, siblings: int) -> Record:

@@ -1,0 +1,71 @@
+"""Checkpoints in diffusers' own folder layout: find, read and write them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from train.errors import UserError
+from train.files import replace_folder
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
+
+
+def resolve_checkpoint(name_or_path: str | Path) -> Path:
+    """Folder of a diffusers pipeline: a path, or the bare name of a shipped one ("sticker-128").
+
+    Raises UserError when there is none.
+    """
+    path = Path(name_or_path)
+    shipped = CHECKPOINTS / path
+    if (path / "model_index.json").is_file():
+        return path
+    if len(path.parts) == 1 and (shipped / "model_index.json").is_file():
+        return shipped
+    names = sorted(folder.parent.name for folder in CHECKPOINTS.glob("*/model_index.json"))
+    raise UserError(
+        f"{name_or_path}: no diffusers pipeline there (model_index.json is missing); give a pipeline folder"
+        + (f" or one of: {', '.join(names)} (shipped in the source tree)" if names else "")
+    )
+
+
+def one_step_scheduler() -> DDIMScheduler:
+    """The scheduler with which diffusers, optimum, Apple's Python and OpenVINO GenAI compute one step alike."""
+    return DDIMScheduler(
+        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        clip_sample=False, set_alpha_to_one=True, prediction_type="v_prediction", timestep_spacing="trailing",
+        steps_offset=0, rescale_betas_zero_snr=False,
+    )
+
+
+def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read."""
+    folder = resolve_checkpoint(name_or_path)
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def save_pipeline(
+    target: Path, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel, dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically."""
+    parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
+    copies = {name: copy.deepcopy(module).to(dtype) for name, module in parts.items()}
+    pipeline = StableDiffusionPipeline(
+        **copies, tokenizer=tokenizer, scheduler=one_step_scheduler(), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with replace_folder(target) as folder:
+        pipeline.save_pretrained(folder, max_shard_size=SHARD_BYTES)

@@ -1,0 +1,101 @@
+"""Folders and training states that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@contextmanager
+def replace_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `target` when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        sync_tree(partial)
+        retired = target.with_name(f".{target.name}.old-{os.getpid()}")
+        if target.exists():
+            target.rename(retired)
+        partial.rename(target)
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync every file of a folder, so that the rename that follows never shows half of it."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+class TrainingState:
+    """Modules and one optimizer in `RUN/state/`: safetensors and JSON, replaced atomically."""
+
+    def __init__(self, run_dir: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+        self.folder = run_dir / "state"
+        self.modules = modules
+        self.optimizer = optimizer
+
+    def load(self) -> tuple[int, list[dict[str, Any]]]:
+        """(step, rows) of the saved state, loaded into the modules; (0, []) when there is none."""
+        if not (self.folder / "state.json").is_file():
+            return 0, []
+        facts = json.loads((self.folder / "state.json").read_text())
+        for name, module in self.modules.items():
+            module.load_state_dict(load_file(self.folder / f"{name}.safetensors"))
+        moments = load_file(self.folder / "optimizer.safetensors")
+        self.optimizer.load_state_dict(unflatten_optimizer(moments, facts["optimizer"]))
+        return int(facts["step"]), list(facts["rows"])
+
+    def save(self, step: int, rows: list[dict[str, Any]]) -> None:
+        moments, facts = flatten_optimizer(self.optimizer)
+        with replace_folder(self.folder) as folder:
+            for name, module in self.modules.items():
+                tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+                save_file(tensors, folder / f"{name}.safetensors")
+            save_file(moments, folder / "optimizer.safetensors")
+            (folder / "state.json").write_text(json.dumps({"step": step, "rows": rows, "optimizer": facts}))
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimizer's state as (tensors by "index.name", JSON-ready parameter groups)."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}.{name}": torch.as_tensor(value).contiguous()
+        for index, entry in state["state"].items()
+        for name, value in entry.items()
+    }
+    return tensors, state["param_groups"]
+
+
+def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The inverse of `flatten_optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": groups}

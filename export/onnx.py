@@ -20,10 +20,12 @@ from export.graphs import (
     UNetGraph,
     attention_as,
 )
+from export.half import to_fp16
 from export.onnx_bundle import finish_bundle, write_bundle
 from export.onnx_graph import Port, trace
 from export.onnx_run import Graphs, network_of
 from export.parity import Parity, Reference, refuse_below
+from export.quantize import quantize
 from export.source import Source, open_source
 from runtime.manifest import MANIFEST
 from train.errors import run_command
@@ -58,11 +60,11 @@ def trace_all(source: Source) -> dict[str, onnx.ModelProto]:
     }
 
 
-def at_precision(source: Source, graphs: Graphs, precision: str) -> Graphs:
-    """The graphs in the precision asked for, calibrated on the checkpoint where that needs it."""
-    if precision == "fp32":
-        return graphs
-    raise NotImplementedError(precision)
+def at_precision(graphs: Graphs, precision: str, reference: Reference) -> tuple[Graphs, dict[str, Any]]:
+    """The graphs in the precision asked for, and notes for the manifest."""
+    if precision == "int8":
+        return quantize(graphs, reference)
+    return (graphs if precision == "fp32" else {name: to_fp16(model) for name, model in graphs.items()}), {}
 
 
 def export_onnx(
@@ -85,9 +87,11 @@ def export_onnx(
         advance(1)
         traced = trace_all(source)
         advance(1)
-        write_bundle(folder, source, at_precision(source, traced, precision), precision)
+        graphs, notes = at_precision(traced, precision, reference)
+        write_bundle(folder, source, graphs, precision)
         advance(1)
         parity = reference.compare(network_of(folder), threshold)
+        parity.notes = notes
         refuse_below(parity, f"ONNX {precision} of {source.name}")
         finish_bundle(folder, source, precision, parity)
         advance(1)

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 
 from runtime import schedule
-from train.checkpoint import resolve_checkpoint
 from train.errors import UserError
 
 MAX_TOKENS = 77
@@ -92,6 +91,9 @@ def open_source(name_or_path: str) -> Source:
 
     Raises UserError when it is not a Stable Diffusion pipeline that these exporters understand.
     """
+    silence()
+    from train.checkpoint import resolve_checkpoint  # imports diffusers: seconds, and not before silence()
+
     folder = resolve_checkpoint(name_or_path)
     source = Source(name=folder.resolve().name, folder=folder, pipe=load_pipeline(folder))
     check(source)
@@ -100,8 +102,7 @@ def open_source(name_or_path: str) -> Source:
 
 def load_pipeline(folder: Path) -> Any:
     """diffusers' StableDiffusionPipeline of a folder; UserError with diffusers' own reason when it cannot."""
-    silence()
-    from diffusers import StableDiffusionPipeline  # seconds to import: not before it is needed
+    from diffusers import StableDiffusionPipeline
 
     try:
         with warnings.catch_warnings():

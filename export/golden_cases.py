@@ -23,7 +23,7 @@ BOUNDARY_TEXTS = (
     "supercalifragilisticexpialidocious", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "zxqjvk" * 20,
     "a" * 300, "!" * 200, "9" * 90,
 )  # fmt: skip
-TOKEN_COUNTS = (74, 75, 76, 77, 78)  # around the 75 that fit between the marks
+TOKEN_COUNTS = (73, 74, 75, 76, 77, 78)  # around the 75 that fit between the marks
 PIECES = (
     *"aeiostrdlmvSTDLM", *"0123", *"'<|>.,!?-_/ ", " ", " ", "'s", "'LL", "'re", "the", "fox", "style",
     "3d", "<|endoftext|>", "é", "e\u0301", "İ", "ß", "Σ", "漢", "字", "カ", "한", "ᄀ", "ᅡ", "ᆨ", "🦊",

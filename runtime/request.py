@@ -113,7 +113,7 @@ def check_count(name: str, value: int) -> int:
 
 
 def _prompts(prompt: str | Sequence[str]) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
     if not prompts or not all(isinstance(text, str) for text in prompts):
         raise ValueError("prompt must be a text, or a list of one text or more")
     for text in prompts:

@@ -98,9 +98,7 @@ def test_names_and_paths(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.chdir(copy.parent)
     assert resolve_bundle("bundle") == Path("bundle")
-    for wrong in ("no-such-bundle", "/no/such/folder", "", ".."):
-        if wrong == "..":
-            continue
+    for wrong in ("no-such-bundle", "/no/such/folder", ""):
         with pytest.raises(BundleError):
             open_bundle(resolve_bundle(wrong))
     with pytest.raises(BundleError, match="is a file"):

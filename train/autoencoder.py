@@ -161,7 +161,7 @@ def train_decoder(
     latents, held_out_latents = encode_all(autoencoder, pictures), encode_all(autoencoder, held_out)
     decoder = autoencoder.decoder.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
-    state = TrainingState(run_dir, {"decoder": decoder}, optimizer)
+    state = TrainingState(run_dir / "state", {"decoder": decoder}, {"optimizer": optimizer})
     step, rows = state.load()
     crops = random_crops(latents, pictures, batch, side, np.random.default_rng(seed + step))
     started, total = time.monotonic(), 0.0

@@ -53,32 +53,37 @@ def write_text(path: Path, text: str) -> None:
 
 
 class TrainingState:
-    """Modules and one optimizer in `RUN/state/`: safetensors and JSON, replaced atomically."""
+    """Modules and optimizers in one folder: safetensors and JSON, no pickle, replaced atomically."""
 
-    def __init__(self, run_dir: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-        self.folder = run_dir / "state"
+    def __init__(
+        self, folder: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+    ) -> None:
+        self.folder = folder
         self.modules = modules
-        self.optimizer = optimizer
+        self.optimizers = optimizers
 
     def load(self) -> tuple[int, list[dict[str, Any]]]:
-        """(step, rows) of the saved state, loaded into the modules; (0, []) when there is none."""
+        """(step, rows) of the saved state, loaded into the modules and optimizers; (0, []) when there is none."""
         if not (self.folder / "state.json").is_file():
             return 0, []
         facts = json.loads((self.folder / "state.json").read_text())
         for name, module in self.modules.items():
             module.load_state_dict(load_file(self.folder / f"{name}.safetensors"))
-        moments = load_file(self.folder / "optimizer.safetensors")
-        self.optimizer.load_state_dict(unflatten_optimizer(moments, facts["optimizer"]))
+        for name, optimizer in self.optimizers.items():
+            moments = load_file(self.folder / f"{name}.safetensors")
+            optimizer.load_state_dict(unflatten_optimizer(moments, facts[name]))
         return int(facts["step"]), list(facts["rows"])
 
     def save(self, step: int, rows: list[dict[str, Any]]) -> None:
-        moments, facts = flatten_optimizer(self.optimizer)
+        facts: dict[str, Any] = {"step": step, "rows": rows}
         with replace_folder(self.folder) as folder:
             for name, module in self.modules.items():
                 tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
                 save_file(tensors, folder / f"{name}.safetensors")
-            save_file(moments, folder / "optimizer.safetensors")
-            (folder / "state.json").write_text(json.dumps({"step": step, "rows": rows, "optimizer": facts}))
+            for name, optimizer in self.optimizers.items():
+                moments, facts[name] = flatten_optimizer(optimizer)
+                save_file(moments, folder / f"{name}.safetensors")
+            (folder / "state.json").write_text(json.dumps(facts))
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

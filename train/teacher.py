@@ -75,7 +75,7 @@ def train_teacher(
     compact = prune(unet, args.student_layers, share=True)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = Ema(unet, args.ema)
-    state = TrainingState(run_dir, {"unet": unet, "ema": ema.averaged}, optimizer)
+    state = TrainingState(run_dir / "state", {"unet": unet, "ema": ema.averaged}, {"optimizer": optimizer})
     step, rows = state.load()
     rng, levels = np.random.default_rng([args.seed, step]), NoiseLevels()
     noise = torch.Generator().manual_seed(args.seed + step)

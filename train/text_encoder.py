@@ -108,7 +108,7 @@ def distill(student: PhraseStudent, ids: list[list[int]], targets: np.ndarray, r
     validation, training = shuffled[:kept], shuffled[kept:]
     train_ids = [ids[index] for index in training]
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    state = TrainingState(run_dir, {"student": student}, optimizer)
+    state = TrainingState(run_dir / "state", {"student": student}, {"optimizer": optimizer})
     step, rows = state.load()
     pad_id = student.encoder.config.eos_token_id
     rng, queue, started = random.Random(seed + step), [], time.monotonic()

@@ -1,0 +1,45 @@
+"""`python -m train --preset NAME [key=value ...]` and `python -m train --resume RUN`: ADD distillation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from train.config import PRESETS, Config, from_json, make_config
+from train.errors import UserError, run_command
+
+
+def chosen_config(args: argparse.Namespace) -> Config:
+    if args.resume is None:
+        return make_config(args.preset, args.overrides)
+    path = args.resume / "config.json"
+    if not path.is_file():
+        raise UserError(f"{args.resume}: no run there (config.json is missing)")
+    if args.overrides:
+        raise UserError("--resume goes on with the run's own settings; start a new run to change them")
+    return from_json(path.read_text())
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python -m train --preset demo run_dir=runs/first max_steps=200\n"
+        "  python -m train --preset sticker data=data/stickers lr=5e-5\n  python -m train --resume runs/first",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
+    which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run from its newest checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
+    config = chosen_config(parser.parse_args(argv))
+    from train.loop import AddTrainer, describe
+
+    trainer = AddTrainer(config)
+    print(describe(trainer), file=sys.stderr)
+    print(trainer.run())
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -66,9 +66,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
     args = parser().parse_args(argv)
-    _show_warnings_as_lines()
     try:
-        _print(run(args), args.json)
+        with warnings.catch_warnings():
+            _show_warnings_as_lines()
+            report = run(args)
+        _print(report, args.json)
     except KeyboardInterrupt:
         return 130
     except (Error, ValueError, OSError) as error:

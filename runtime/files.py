@@ -23,7 +23,6 @@ def write_whole(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, target)
-        _sync_folder(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {_reason(error)}") from error
     finally:
@@ -60,20 +59,6 @@ def _refusal(target: Path) -> str:
 def _partial(target: Path) -> Path:
     """A name of our own beside the target: hidden, short enough for any target's name, unlike any other's."""
     return target.with_name(f".{target.name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name itself durable; some systems cannot open folders, and the data is safe without."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        return
-    finally:
-        os.close(handle)
 
 
 def _reason(error: OSError) -> str:

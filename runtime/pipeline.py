@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from runtime import pixels, request, schedule
+from runtime.background import Task
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.errors import BundleError, TruncationWarning
 from runtime.manifest import Manifest, Step
@@ -78,9 +79,12 @@ class Pipeline:
         return self._sessions["unet"].provider
 
     def open(self) -> None:
-        """Opens the graphs that every call needs, which the first call would do otherwise."""
-        for stage in STAGES:
-            self._sessions[stage].open()
+        """Opens the graphs that every call needs, side by side; the first call does so otherwise."""
+        first, *others = [self._sessions[stage] for stage in STAGES]
+        tasks = [Task(session.open) for session in others if not session.is_open]
+        first.open()
+        for task in tasks:
+            task.wait()
 
     def __call__(
         self, prompt: str | Sequence[str], *, output_type: str = "pil", **options: Unpack[request.Options]
@@ -132,6 +136,7 @@ class Pipeline:
         made = [Generation(job, start) for job, start in zip(jobs, self._noises(jobs, latents), strict=True)]
         if image is not None:
             self._start_from(image, made, steps[0])
+        self.open()
         texts = [self._texts_of(one) for one in made]
         for i, step in enumerate(steps):
             level = (step.alpha, step.sigma)
@@ -231,7 +236,13 @@ def load(
 
     verify: compare every file's sha256 with the manifest. Raises BundleError, ProviderError.
     """
-    return Pipeline(open_bundle(resolve_bundle(bundle), verify), provider, threads)
+    opened = open_bundle(resolve_bundle(bundle), verify=False)
+    verified = Task(opened.verify) if verify else None
+    try:
+        return Pipeline(opened, provider, threads)
+    finally:  # a damaged file is named as such, also where it stopped the pipeline
+        if verified is not None:
+            verified.wait()
 
 
 _loaded: dict[tuple[str, str], Pipeline] = {}

@@ -72,6 +72,11 @@ class Session:
         self._shapes: dict[str, list[Any]] = {}
         self._output = ""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the graph has been opened."""
+        return self._session is not None
+
     def open(self) -> None:
         """Opens the graph unless it is open; BundleError when it is not what its folder's name says."""
         with self._lock:

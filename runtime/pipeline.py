@@ -121,14 +121,15 @@ class Pipeline:
     ) -> list[Generation]:
         """As calling the pipeline, but with the seed, the latents and the milliseconds of every picture.
 
-        seed: an integer (for every prompt), one a prompt, or None for chance; picture i of a prompt uses
-        seed + i. guidance_scale: above 1 turns classifier-free guidance, and with it `negative_prompt`,
-        on. latents: f32[C, h, w] or [B, C, h, w], used in place of the seed's noise. image: a PIL picture
-        or an array [H, W, 3], one or a list of one a picture, to start from; strength: above 0 (keep it)
-        to 1 (forget most of it), see `request.steps`. callback_on_step_end: called as diffusers does,
-        (pipeline, step, timestep, {"latents": [B, C, h, w]}); the latents of a dict that it returns
-        replace them. Raises ValueError for an argument that is not allowed, BundleError for a model that
-        fails.
+        - seed: one for every prompt, one a prompt, or None: by chance; picture i of a prompt has seed + i
+        - guidance_scale: above 1 turns classifier-free guidance, and with it `negative_prompt`, on
+        - latents: f32[C, h, w] or [B, C, h, w], used in place of the seed's noise
+        - image: a PIL picture or an array [H, W, 3] to start from, one for all or a list of one a picture
+        - strength: with an image, above 0 (keep it) to 1 (forget most of it), see `request.steps`
+        - callback_on_step_end: as in diffusers, called with (pipeline, step, timestep, {"latents":
+          f32[B, C, h, w]}); the latents of a dict that it returns replace them
+
+        Raises ValueError for an argument that is not allowed, BundleError for a model that fails.
         """
         request.check_size(self.manifest, height, width)
         jobs = request.jobs(prompt, negative_prompt, guidance_scale, seed, num_images_per_prompt)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import runtime
@@ -17,6 +18,7 @@ from runtime import pixels, schedule
 from runtime.bundle import Manifest
 from runtime.noise import randn
 from runtime.tokenizer import Tokenizer
+from tests.make_tiny_bundle import make
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -144,6 +146,18 @@ def test_end_to_end() -> None:
 
 def test_golden_files_are_what_the_references_compute() -> None:
     assert golden.check() == []
+
+
+def test_the_tiny_bundle_is_what_its_script_makes(tmp_path: Path) -> None:
+    make(tmp_path)
+    for path in sorted(
+        path for path in tmp_path.rglob("*") if path.is_file() and path.name != "manifest.json"
+    ):
+        committed = TINY / path.relative_to(tmp_path)
+        if path.suffix == ".onnx":
+            assert onnx.load(path).graph == onnx.load(committed).graph, committed
+        else:
+            assert path.read_bytes() == committed.read_bytes(), committed
 
 
 def test_check_sees_a_difference() -> None:

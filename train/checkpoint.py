@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from train.errors import UserError
 from train.files import replace_folder
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+PROJECTION_FILE = "minilm_projection.safetensors"  # beside the text encoder; not CLIP's own key, loaders pass it by
 SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
 
 
@@ -69,3 +71,6 @@ def save_pipeline(
     )
     with replace_folder(target) as folder:
         pipeline.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+        projection = Path(text_encoder.name_or_path) / PROJECTION_FILE
+        if projection.is_file():
+            shutil.copy(projection, folder / "text_encoder")

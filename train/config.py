@@ -6,9 +6,12 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from train.errors import UserError
+
+DEMO_SHARD = str(Path(__file__).resolve().parent / "demo_shard")  # 240 real pictures, in the source tree
 
 CHOICES = {
     "init": ("pruned", "pretrained", "random"),
@@ -63,13 +66,13 @@ class Config:
 
 def smoke() -> Config:
     """A minute on a CPU; expects `teacher` and `data` of tiny size."""
-    return Config(teacher="sticker-128-teacher", data="train/demo_shard", run_dir="runs/smoke", max_steps=6, batch=8,
+    return Config(teacher="sticker-128-teacher", data=DEMO_SHARD, run_dir="runs/smoke", max_steps=6, batch=8,
                   adversarial_batch=8, save_every=3, log_every=1)
 
 
 def demo() -> Config:
     """What `make demo` runs: a short real distillation that starts from a random pruned student."""
-    return Config(teacher="sticker-128-teacher", data="train/demo_shard", run_dir="out/demo/run", max_steps=120,
+    return Config(teacher="sticker-128-teacher", data=DEMO_SHARD, run_dir="out/demo/run", max_steps=120,
                   batch=16, adversarial_batch=8, save_every=60, log_every=5, lr=3e-4, ema=0.95, mid_block=False)
 
 

@@ -77,8 +77,8 @@ def load_corpus(
     if path is not None and path.is_file():
         tensors = load_file(path)
         return Corpus(records, tensors["latents"], caption_rows, tensors["text_states"])
-    latents = encode_all(vae, pictures).bfloat16()
-    states = encode_texts(text_encoder, tokenizer, texts).bfloat16()
+    latents = encode_all(vae, pictures).contiguous().bfloat16()
+    states = encode_texts(text_encoder, tokenizer, texts).contiguous().bfloat16()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

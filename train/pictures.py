@@ -33,6 +33,8 @@ def decode(data: bytes, size: int) -> np.ndarray:
                 return fit_square(image, size)
     except BadPicture:
         raise
+    except Image.DecompressionBombError as error:
+        raise BadPicture(f"too large: {error}") from error
     except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
         raise BadPicture(f"not a readable picture: {error}") from error
 

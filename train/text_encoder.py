@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
+from train.checkpoint import PROJECTION_FILE
 from train.clip_vocab import write_tokenizer_folder
 from train.errors import run_command
 from train.files import TrainingState, replace_folder
@@ -29,7 +30,6 @@ from train.packages import fetch
 from train.shards import read_records
 
 MINILM_WIDTH = 384
-PROJECTION_FILE = "minilm_projection.safetensors"  # not CLIP's own key: stock loaders pass it by
 
 
 def build_text_encoder(width: int = 144, layers: int = 4, heads: int = 4, vocab_size: int = 49408) -> CLIPTextModel:

@@ -1,0 +1,40 @@
+"""Write `train/demo_shard`: the small real data set that `make demo` and some tests train on.
+
+`python -m scripts.make_demo_shard data/stickers` takes pictures of food, animals and plants in two styles.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from train.pictures import encode_png
+from train.shards import Record, read_records, write_shard
+
+GROUPS = ("food-drink", "animals-nature")
+STYLES = ("fluent-3d", "fluent-flat")
+TARGET = Path(__file__).resolve().parent.parent / "train" / "demo_shard"
+
+
+def chosen(data: Path, split: str, limit: int) -> list[tuple[Record, bytes]]:
+    pairs = [
+        (record, encode_png(picture))
+        for record, picture in read_records(data, split)
+        if record.group in GROUPS and record.style in STYLES and record.weight > 0.5
+    ]
+    step = max(1, len(pairs) // limit)
+    return pairs[::step][:limit]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder made by train.data prepare")
+    args = parser.parse_args()
+    TARGET.mkdir(parents=True, exist_ok=True)
+    for split, limit in (("train", 240), ("held_out", 30)):
+        path = TARGET / f"{split}-00000.tar"
+        print(path.name, write_shard(path, chosen(args.data, split, limit)), path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""train.data and its parts: captions, the split, decoding guards, restart, a user's folder."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.train_fixtures import picture, png
+from train import data, packages
+from train.captions import Emoji, concept_of, is_held_out, normalize_code, phrasings
+from train.errors import UserError
+from train.pictures import MAX_PIXELS, BadPicture, decode, rasterize_svg
+from train.shards import read_records
+
+FOX = Emoji("1F98A", ("fox", "fox face"), ("animal", "face"), "animals-nature", "1F98A", False)
+
+
+def huge_png_header(width: int, height: int) -> bytes:
+    """A PNG whose header claims width x height and whose pixels are missing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "train.data", *arguments], capture_output=True, text=True)
+
+
+def test_codes_and_concepts_lose_variants() -> None:
+    assert normalize_code("0023-fe0f-20e3") == "0023-20E3"
+    assert concept_of("1F469-1F3FD-200D-1F692") == concept_of("1F468-200D-1F692") == "1F9D1-200D-1F692"
+    assert concept_of("1F3C3-200D-2640") == "1F3C3"
+    assert concept_of("1F98A") == "1F98A"
+
+
+def test_phrasings_name_the_style_and_start_plain() -> None:
+    captions = phrasings(FOX, "3d style")
+    assert captions[:2] == ["fox, 3d style", "fox face, 3d style"]
+    assert captions[-1] == "fox"
+    assert all("3d style" in caption for caption in captions[:-1])
+    assert len(set(captions)) == len(captions) >= 6
+
+
+def test_held_out_is_a_tenth_and_never_moves() -> None:
+    codes = [f"{code:X}" for code in range(0x1F300, 0x1F300 + 4000)]
+    held = [code for code in codes if is_held_out(code)]
+    assert 0.08 < len(held) / len(codes) < 0.12
+    assert is_held_out("1F98A") is False  # on the contact sheet
+    assert held == [code for code in codes if is_held_out(code)]
+
+
+def test_decode_checks_the_header_before_the_pixels() -> None:
+    for side in (8_000, 20_000):  # within what Pillow itself would open, and beyond
+        assert side * side > MAX_PIXELS
+        with pytest.raises(BadPicture, match="too large"):
+            decode(huge_png_header(side, side), 128)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"not a picture", png(picture("red", "disc"))[:60], huge_png_header(9, 9)])
+def test_decode_refuses_damaged_files(damaged: bytes) -> None:
+    with pytest.raises(BadPicture):
+        decode(damaged, 128)
+
+
+def test_decode_puts_transparent_pictures_on_white_and_keeps_the_aspect() -> None:
+    wide = Image.new("RGBA", (40, 20), (255, 0, 0, 255))
+    pixels = decode(png(wide), 80)
+    assert pixels.shape == (80, 80, 3)
+    assert tuple(pixels[0, 40]) == (255, 255, 255)
+    assert tuple(pixels[40, 40]) == (255, 0, 0)
+
+
+def test_svg_is_drawn_on_white() -> None:
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 2"><rect width="1" height="2" fill="#00f"/></svg>'
+    pixels = rasterize_svg(svg, 64)
+    assert tuple(pixels[32, 10]) == (0, 0, 255)
+    assert tuple(pixels[32, 60]) == (255, 255, 255)
+    with pytest.raises(BadPicture):
+        rasterize_svg("<svg", 64)
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir()
+    for index in range(6):
+        picture("red" if index % 2 else "blue", "disc").save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(f"picture number {index}")
+    (folder / "broken.png").write_bytes(b"\x89PNG oops")
+    (folder / "broken.txt").write_text("a broken file")
+    (folder / "bomb.png").write_bytes(huge_png_header(30_000, 30_000))
+    (folder / "bomb.txt").write_text("far too large")
+    picture("red", "disc").save(folder / "no_caption.png")
+    return folder
+
+
+def test_import_skips_bad_pictures_with_a_count_and_a_list(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "mine")
+    done = run("import", str(folder), "--out", str(tmp_path / "out"), "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert sum(summary["pictures"].values()) == 6
+    assert summary["skipped"] == 2
+    skipped = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
+    assert {row["file"] for row in skipped} == {"broken.png", "bomb.png"}
+    assert any("too large" in row["why"] for row in skipped)
+
+
+def test_import_reads_metadata_jsonl(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    picture("red", "disc").save(folder / "a.png")
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a red disc"}) + "\n")
+    (source,) = data.folder_sources(folder)
+    assert source.record.captions == ("a red disc",)
+    (folder / "metadata.jsonl").write_text("{broken\n")
+    with pytest.raises(UserError, match="line 1"):
+        data.folder_sources(folder)
+
+
+def test_bad_folders_end_in_one_line(tmp_path: Path) -> None:
+    for folder in (tmp_path / "missing", tmp_path):
+        done = run("import", str(folder), "--out", str(tmp_path / "out"))
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_second_run_keeps_finished_shards(tmp_path: Path) -> None:
+    folder, out = make_folder(tmp_path / "mine"), tmp_path / "out"
+    sources = data.folder_sources(folder)
+    first = data.write_dataset(sources, out, 32, {})
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    shard = next(iter(sorted(out.glob("train-*.tar"))))
+    shard.unlink()  # as if the run had been stopped before this shard
+    second = data.write_dataset(sources, out, 32, {})
+    assert second == first
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert {name for name in before if before[name] != after[name]} == {shard.name}
+    with pytest.raises(UserError, match="other pictures"):
+        data.write_dataset(sources[:2], out, 32, {})
+
+
+def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    data.write_dataset(data.folder_sources(make_folder(tmp_path / "mine")), out, 32, {})
+    records = list(read_records(out, "train"))
+    assert all(pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 for _, pixels in records)
+    assert all(record.captions[0].startswith("picture number") for record, _ in records)
+
+
+def test_a_fetched_archive_must_match_its_hash(tmp_path: Path) -> None:
+    archive = tmp_path / "emojilib.tgz"
+    archive.write_bytes(b"something else")
+    with pytest.raises(UserError, match="does not match its pinned hash"):
+        packages.verify(archive, packages.PACKAGES["emojilib"])
+
+
+def test_missing_npm_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADDKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="npm is not on the PATH"):
+        packages.fetch("emojilib")
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+
+
+def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADDKIT_CACHE", str(tmp_path))
+    fake = tmp_path / "npm"
+    fake.write_text("#!/bin/sh\necho 'npm error network request failed' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UserError, match="could not be fetched.*network"):
+        packages.fetch("emojilib")

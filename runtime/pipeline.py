@@ -29,6 +29,7 @@ F32 = npt.NDArray[np.float32]
 Callback = Callable[["Pipeline", int, int, dict[str, Any]], "dict[str, Any] | None"]
 STAGES = ("text_encoder", "unet", "vae_decoder")
 _CACHED_TEXTS = 256
+_NAMED_WORDS, _NAMED_LETTERS = 20, 40  # of what a TruncationWarning says was dropped
 
 
 @dataclass
@@ -285,4 +286,9 @@ def _one_each(image: Any, count: int) -> list[Any]:
 
 
 def _dropped(words: Sequence[str], max_tokens: int) -> str:
-    return f"the prompt is longer than {max_tokens} tokens; dropped from its end: {' '.join(words)}"
+    """One line for a prompt of any length: the first words, each cut to a length that can be read."""
+    named = [word if len(word) <= _NAMED_LETTERS else word[:_NAMED_LETTERS] + "..." for word in words]
+    more = len(words) - _NAMED_WORDS
+    tail = f" and {more} more" if more > 0 else ""
+    listed = " ".join(named[:_NAMED_WORDS])
+    return f"the prompt is longer than {max_tokens} tokens; dropped from its end: {listed}{tail}"

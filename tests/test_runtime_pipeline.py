@@ -271,11 +271,26 @@ def test_an_unknown_argument_is_an_error(pipe: runtime.Pipeline) -> None:
 
 
 def test_a_long_prompt_warns_with_the_dropped_words(pipe: runtime.Pipeline) -> None:
-    with pytest.warns(TruncationWarning, match="dropped from its end: .*last words$"):
-        long = latents(pipe, "fox " * 100 + "last words", seed=7)
+    with pytest.warns(TruncationWarning, match="dropped from its end: a a a last words$"):
+        long = latents(pipe, "a " * 78 + "last words", seed=7)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not (latents(pipe, "fox", seed=7) == long).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "tail"),
+    [
+        (["w"] * 20, "w" + " w" * 19),
+        (["w"] * 21, "w" + " w" * 19 + " and 1 more"),
+        (["x" * 40, "y" * 41], "x" * 40 + " " + "y" * 40 + "..."),
+    ],
+    ids=["20 words", "21 words", "long words"],
+)
+def test_the_warning_stays_one_short_line(pipe: runtime.Pipeline, words: list[str], tail: str) -> None:
+    with pytest.warns(TruncationWarning) as caught:
+        pipe._embedded("a " * 75 + " ".join(words))
+    assert str(caught[0].message).endswith(f"dropped from its end: {tail}")
 
 
 def test_texts_are_encoded_once(pipe: runtime.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

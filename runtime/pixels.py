@@ -57,6 +57,8 @@ def from_image(image: Any, size: tuple[int, int]) -> F32:
     """
     height, width = size
     picture = _flattened(image if isinstance(image, Image.Image) else _picture(image))
+    if 0 in picture.size:
+        raise ValueError("image is empty: it has no pixels")
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return from_uint8(np.asarray(fitted)).transpose(2, 0, 1)
 
@@ -75,6 +77,8 @@ def _picture(array: Any) -> Image.Image:
 def _flattened(picture: Image.Image) -> Image.Image:
     """RGB, upright, transparent parts on white."""
     upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16"):  # Pillow would cut 16-bit gray at 255 instead of scaling it
+        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
     if "A" in upright.getbands() or "transparency" in upright.info:
         layer = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -56,6 +56,18 @@ def test_any_mode_of_image(mode: str) -> None:
     assert found.shape == (3, 4, 4) and np.isfinite(found).all()
 
 
+def test_sixteen_bits_of_gray_are_scaled_to_eight() -> None:
+    image = Image.fromarray(np.array([[0, 257, 0x8080, 0xFFFF]], np.uint16))
+    assert image.mode == "I;16"
+    assert pixels.to_uint8(pixels.from_image(image, (1, 4)))[:, 0].tolist() == [[0, 1, 128, 255]] * 3
+
+
+@pytest.mark.parametrize("empty", [Image.new("RGB", (0, 4)), np.zeros((0, 4, 3)), np.zeros((4, 0, 3))])
+def test_an_image_without_pixels_is_refused(empty: object) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        pixels.from_image(empty, (4, 4))
+
+
 def test_transparency_becomes_white() -> None:
     assert (pixels.from_image(Image.new("RGBA", (4, 4), (9, 9, 9, 0)), (4, 4)) == 1).all()
 

@@ -126,7 +126,7 @@ class Pipeline:
         - guidance_scale: above 1 turns classifier-free guidance, and with it `negative_prompt`, on
         - latents: f32[C, h, w] or [B, C, h, w], used in place of the seed's noise
         - image: a PIL picture or an array [H, W, 3] to start from, one for all or a list of one a picture
-        - strength: with an image, above 0 (keep it) to 1 (forget most of it), see `request.steps`
+        - strength: with an image, above 0 (keep most of it) to 1 (forget nearly all), see `request.steps`
         - callback_on_step_end: as in diffusers, called with (pipeline, step, timestep, {"latents":
           f32[B, C, h, w]}); the latents of a dict that it returns replace them
 
@@ -227,7 +227,7 @@ class Pipeline:
         if not np.isfinite(one.picture).all():
             raise BundleError(
                 f"bundle {self.manifest.name} computed values that are not numbers on {self.provider}: "
-                "try another provider or precision"
+                "try another provider, precision or guidance_scale"
             )
 
 
@@ -254,7 +254,7 @@ _load_lock = threading.Lock()
 def generate(
     prompt: str | Sequence[str], *, bundle: str | Path | None = None, provider: str = "auto", **options: Any
 ) -> Any:
-    """One picture of a prompt; options as in `Pipeline.run`. The bundle stays loaded for the next call.
+    """One picture of a prompt; options as in calling a `Pipeline`. The bundle stays loaded for the next call.
 
     A list of prompts, or several pictures a prompt, give a list of pictures.
     """
@@ -269,7 +269,10 @@ def generate(
 
 def _given_latents(latents: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
     """The caller's latents, one [C, h, w] a picture; ValueError on another shape or on values not finite."""
-    array = np.asarray(latents, np.float32)
+    try:
+        array = np.asarray(latents, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"latents must be numbers in the shape {(count, *shape)} or {shape}") from error
     if array.shape not in ((count, *shape), (1, *shape), shape):
         raise ValueError(f"latents must have the shape {(count, *shape)} or {shape}, not {array.shape}")
     if not np.isfinite(array).all():

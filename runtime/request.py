@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from runtime.manifest import Manifest, Step
@@ -71,19 +73,19 @@ def steps(
     int(num_inference_steps * strength); a single step starts at the known timestep nearest to
     1000 * strength - 1, so that one step has more than one strength. Raises ValueError.
     """
-    if num_inference_steps not in manifest.steps or isinstance(num_inference_steps, bool):
+    if not _is_whole(num_inference_steps) or num_inference_steps not in manifest.steps:
         known = ", ".join(map(str, sorted(manifest.steps)))
-        raise ValueError(f"num_inference_steps must be one of {known}, not {num_inference_steps}")
+        raise ValueError(f"num_inference_steps must be one of {known}, not {num_inference_steps!r}")
     every = manifest.steps[num_inference_steps]
     if not image_given:
         return every
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength must be above 0 and at most 1, not {strength}")
+    if not _is_number(strength) or not 0 < strength <= 1:
+        raise ValueError(f"strength must be above 0 and at most 1, not {strength!r}")
     if num_inference_steps == 1:
         return (_nearest(manifest, strength),)
     count = int(num_inference_steps * strength)
     if count == 0:
-        least = 1 / num_inference_steps
+        least = math.ceil(1000 / num_inference_steps) / 1000  # up: 0.333 would leave none of 3 either
         raise ValueError(
             f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more"
         )
@@ -107,9 +109,18 @@ def check_output_type(output_type: str) -> None:
 
 def check_count(name: str, value: int) -> int:
     """The value itself; ValueError unless it is a whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of 1 or more, not {value}")
-    return value
+    if not _is_whole(value) or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+    return int(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    """numpy's numbers too; neither infinite nor not-a-number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _prompts(prompt: str | Sequence[str]) -> list[str]:
@@ -126,8 +137,8 @@ def _negatives(
     negative_prompt: str | Sequence[str] | None, guidance_scale: float, count: int
 ) -> Sequence[str | None]:
     """One negative prompt a prompt where guidance is on ("" when none is given), else None for each."""
-    if guidance_scale != guidance_scale:
-        raise ValueError("guidance_scale must be a number")
+    if not _is_number(guidance_scale):
+        raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")
     if guidance_scale <= 1:
         if negative_prompt:
             raise ValueError(
@@ -137,9 +148,12 @@ def _negatives(
         return [None] * count
     if negative_prompt is None or isinstance(negative_prompt, str):
         return [negative_prompt or ""] * count
-    if len(negative_prompt) != count:
-        raise ValueError(f"{count} prompts need {count} negative prompts, not {len(negative_prompt)}")
-    return list(negative_prompt)
+    negatives = list(negative_prompt) if isinstance(negative_prompt, Sequence) else [negative_prompt]
+    if not all(isinstance(text, str) for text in negatives):
+        raise ValueError("negative_prompt must be a text, or a list of one text a prompt")
+    if len(negatives) != count:
+        raise ValueError(f"{count} prompts need {count} negative prompts, not {len(negatives)}")
+    return negatives
 
 
 def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:

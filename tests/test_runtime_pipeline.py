@@ -177,6 +177,7 @@ def test_image_to_image_is_encode_noise_step(pipe: runtime.Pipeline) -> None:
         (2, 0.5, [499]),
         (2, 0.99, [499]),
         (4, 0.75, [749, 499, 249]),
+        (3, 0.334, [332]),
         (4, 0.26, [249]),
     ],
 )
@@ -227,7 +228,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"negative_prompt": "cat"}, "guidance_scale above 1"),
     ({"negative_prompt": "cat", "guidance_scale": 1.0}, "guidance_scale above 1"),
     ({"negative_prompt": ["a", "b"], "guidance_scale": 2.0}, "1 negative prompts, not 2"),
-    ({"guidance_scale": float("nan")}, "guidance_scale"),
+    ({"negative_prompt": [3], "guidance_scale": 2.0}, "negative_prompt must be"),
+    ({"negative_prompt": 3, "guidance_scale": 2.0}, "negative_prompt must be"),
+    ({"guidance_scale": float("nan")}, "finite number, not nan"),
+    ({"guidance_scale": float("inf")}, "finite number, not inf"),
+    ({"guidance_scale": "3"}, "finite number, not '3'"),
     ({"height": 64}, "width 40, height 32"),
     ({"width": 32}, "width 40, height 32"),
     ({"seed": 2**64}, "2\\*\\*64 - 1"),
@@ -239,13 +244,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_inference_steps": 0}, "one of 1, 2, 3, 4"),
     ({"num_inference_steps": 5}, "one of 1, 2, 3, 4"),
     ({"num_inference_steps": True}, "one of 1, 2, 3, 4"),
+    ({"num_inference_steps": 2.0}, "one of 1, 2, 3, 4, not 2.0"),
+    ({"num_inference_steps": [1]}, "one of 1, 2, 3, 4"),
     ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
+    ({"num_images_per_prompt": 1.5}, "num_images_per_prompt"),
+    ({"latents": "x"}, "numbers in the shape"),
+    ({"latents": [[1.0], [1.0, 2.0]]}, "numbers in the shape"),
+    ({"image": start_image(), "strength": "0.5"}, "strength must be above 0 and at most 1, not '0.5'"),
     ({"latents": np.zeros((4, 4, 4))}, "shape"),
     ({"latents": np.zeros((2, *SHAPE))}, "shape"),
     ({"latents": np.full(SHAPE, np.nan)}, "finite"),
     ({"image": start_image(), "strength": 0.0}, "strength"),
     ({"image": start_image(), "strength": 1.01}, "strength"),
     ({"image": start_image(), "strength": 0.2, "num_inference_steps": 4}, "use 0.25 or more"),
+    ({"image": start_image(), "strength": 0.333, "num_inference_steps": 3}, "use 0.334 or more"),
     ({"image": [start_image()] * 2}, "list of 1, not 2"),
     ({"image": "fox.png"}, "image must be"),
     ({"output_type": "pt"}, "pil, np, latent"),
@@ -259,6 +271,12 @@ def test_wrong_arguments_say_what_is_allowed(
     with pytest.raises(ValueError, match=says) as error:
         pipe(**{"prompt": "a fox", "seed": 7, **options})
     assert "\n" not in str(error.value)
+
+
+def test_numpys_numbers_are_arguments(pipe: runtime.Pipeline) -> None:
+    wide: dict[str, Any] = {"num_inference_steps": np.int64(2), "guidance_scale": np.float32(3)}
+    own = latents(pipe, seed=7, num_inference_steps=2, guidance_scale=3.0)
+    assert (latents(pipe, seed=np.int64(7), num_images_per_prompt=np.int32(1), **wide) == own).all()
 
 
 def test_the_bundles_own_size_is_allowed(pipe: runtime.Pipeline) -> None:

@@ -70,7 +70,8 @@ def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
     try:
         data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BundleError(f"{folder} is no bundle: {MANIFEST} is missing") from error
+        what = f"{folder} is no bundle: {MANIFEST} is missing"
+        raise BundleError(f"{what}; give a folder that python -m export.onnx wrote") from error
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {folder / MANIFEST}: {error}") from error
     try:

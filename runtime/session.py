@@ -90,9 +90,7 @@ class Session:
         try:
             (output,) = self._session.run([self._output], feeds)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            raise BundleError(
-                f"{self.path} cannot be run on {self.provider}: {_first_line(error)}"
-            ) from error
+            raise BundleError(f"{self.path} cannot be run on {self.provider}: {_brief(error)}") from error
         return np.asarray(output, np.float32)
 
     def _opened(self) -> Any:
@@ -115,7 +113,7 @@ class Session:
         except BundleError as error:
             if self.provider == "cpu":
                 raise
-            session, why = _create(self.path, "cpu", self._threads), str(error.__cause__).partition("\n")[0]
+            session, why = _create(self.path, "cpu", self._threads), _brief(error.__cause__)
         _warn_once(f"provider {self.provider} could not be started ({why}); using cpu")
         self.provider = "cpu"
         return session
@@ -145,7 +143,7 @@ def _create(path: Path, provider: str, threads: int) -> Any:
     try:
         return runtime.InferenceSession(os.fspath(path), options, providers=names)
     except Exception as error:  # as in run
-        raise BundleError(f"{path} is no model that ONNX Runtime can open: {_first_line(error)}") from error
+        raise BundleError(f"{path} is no model that ONNX Runtime can open: {_brief(error)}") from error
 
 
 def _onnxruntime() -> Any:
@@ -191,5 +189,6 @@ def _warn_once(text: str) -> None:
         warnings.warn(text, ProviderWarning, stacklevel=2)
 
 
-def _first_line(error: Exception) -> str:
+def _brief(error: BaseException | None) -> str:
+    """ONNX Runtime's messages can be pages long: one line of them."""
     return " ".join(str(error).split())[:300]

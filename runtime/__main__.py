@@ -6,20 +6,23 @@ import argparse
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from runtime import Error, ProviderWarning, TruncationWarning, __version__
+from runtime import Error, OutputError, ProviderWarning, TruncationWarning, __version__
 
 if TYPE_CHECKING:
     from runtime.pipeline import Generation, Pipeline
+    from runtime.request import Job
 
-IMAGE_STRENGTH = 0.5
+IMAGE_STRENGTH = 0.5  # Python keeps diffusers' signature and 1.0, at which little of the picture is left
+MOST_PICTURES = 10_000  # a seed typed as the number of pictures must not fill the memory
 EXAMPLES = """examples:
   python -m runtime "a red fox, 3d style" --seed 7 -o fox.png
-  python -m runtime "a fox" "a pizza" --num-images 4 -o "out/{prompt}-{seed}.png"
+  python -m runtime "a fox" "a pizza" --num-images 4 -o "{prompt}-{seed}.png"
   python -m runtime "a fox, flat style" --image sketch.jpg --strength 0.5 -o fox.png
   python -m runtime "a fox" --num-inference-steps 4 --bundle path/to/bundle --json
 """
@@ -41,8 +44,14 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("prompts", nargs="+", metavar="PROMPT", help="what the picture should show; one or more")
-    add("-o", "--output", metavar="PATH", help="a .png file, or a folder; may hold {prompt}, {seed} and {i}")
+    add("prompts", nargs="+", metavar="PROMPT", help="what a picture should show, in quotes; one or more")
+    add(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="a .png file, or a folder that is there; {prompt}, {seed} and {i} are filled in; "
+        "default {prompt}-{seed}.png",
+    )
     add("--seed", type=int, metavar="N", help="the same seed gives the same picture; by chance when left out")
     add("--num-images", type=int, default=1, metavar="N", help="pictures a prompt, from seed, seed + 1, ...")
     add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
@@ -53,9 +62,10 @@ def parser() -> argparse.ArgumentParser:
         "--strength",
         type=float,
         metavar="S",
-        help=f"with --image: 0 (keep it) to 1; default {IMAGE_STRENGTH}",
+        help="with --image: above 0 (keep most of it) to 1 (forget nearly all of it); default "
+        f"{IMAGE_STRENGTH}, as at 1.0, Python's default, hardly any of the picture is left",
     )
-    add("--bundle", metavar="DIR", help="a bundle's folder, or the name of a shipped one")
+    add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
     add("--json", action="store_true", help="print paths, seeds and milliseconds as JSON")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -75,8 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (Error, ValueError, OSError) as error:
         if args.debug:
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            _tell(f"error: {error}")
         return 2
     return 0
 
@@ -90,6 +101,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.strength is not None and args.image is None:
         raise ValueError("--strength needs --image, the picture to start from")
+    if len(args.prompts) * args.num_images > MOST_PICTURES:
+        raise ValueError(f"--num-images {args.num_images} is too many: one run makes {MOST_PICTURES} at most")
     jobs = request.jobs(args.prompts, args.negative_prompt, args.guidance_scale, args.seed, args.num_images)
     paths = output_paths(args.output, jobs)
     for path in paths:
@@ -108,7 +121,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {"images": reports, "provider": pipe.provider, "bundle": pipe.manifest.name}
 
 
-def _picture(pipe: Pipeline, job: Any, args: argparse.Namespace, image: Any) -> Generation:
+def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> Generation:
     (made,) = pipe.run(
         job.prompt,
         negative_prompt=job.negative_prompt,
@@ -169,11 +182,18 @@ def _report(path: Path, made: Generation) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], as_json: bool) -> None:
-    lines = [json.dumps(report)] if as_json else [image["path"] for image in report["images"]]
+    """The result on stdout. The pictures are written by now, so a closed or odd stdout loses none."""
+    text = json.dumps(report) if as_json else "\n".join(image["path"] for image in report["images"])
     try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # the reader closed stdout, as `| head` does; the pictures are written
+        try:
+            print(text, flush=True)
+        except UnicodeEncodeError:  # a path that stdout's encoding lacks is shown with escapes
+            print(text.encode("ascii", "backslashreplace").decode(), flush=True)
+    except BrokenPipeError:  # the reader closed stdout, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        reason = f"cannot write to standard output: {error.strerror}"
+        raise OutputError(f"{reason}; the pictures themselves are written") from error
 
 
 def _show_warnings_as_lines() -> None:
@@ -195,13 +215,15 @@ def _show_warnings_as_lines() -> None:
             usual(message, category, filename, lineno, file, line)
         elif str(message) not in shown:
             shown.add(str(message))
-            print(f"warning: {_one_line(message)}", file=sys.stderr)
+            _tell(f"warning: {message}")
 
     warnings.showwarning = show
 
 
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+def _tell(message: str) -> None:
+    """One line on stderr, if there is one: `print` would fall back to stdout, which is for results."""
+    if sys.stderr is not None:
+        print(" ".join(message.split()), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +23,12 @@ def output_paths(output: str | None, jobs: Sequence[Job]) -> list[Path]:
     if pattern.endswith("/") or os.path.isdir(pattern):
         pattern = str(Path(pattern) / DEFAULT)
     if Path(pattern).suffix.lower() != ".png":
-        raise ValueError(f"pictures are PNG files: give -o a name that ends in .png, not {pattern}")
+        raise ValueError(f"pictures are PNG files: give -o a name such as fox.png, not {pattern!r}")
     if len(jobs) > 1 and not _FIELD.search(pattern):
         pattern = pattern[:-4] + "-{i}" + pattern[-4:]
     paths = [Path(_filled(pattern, i, job)) for i, job in enumerate(jobs, start=1)]
-    for path in paths:
-        if paths.count(path) > 1:
+    for path, count in Counter(paths).items():
+        if count > 1:
             raise ValueError(f"several pictures would be written to {path}: put {{i}} or {{seed}} into -o")
     return paths
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ class Progress:
     def __init__(self, total: int, stream: TextIO | None = None, patience_s: float = PATIENCE_S) -> None:
         """`total`: pictures to make; `patience_s`: seconds of silence before the first line."""
         self._total, self._count, self._patience = total, 0, patience_s
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream = stream or sys.stderr or io.StringIO()  # a process may have no stderr at all
         self._live = self._stream.isatty()
         self._start = time.monotonic()
         self._said = ""

@@ -100,6 +100,7 @@ def test_importing_runtime_is_cheap() -> None:
     code = """
 import sys, runtime
 assert "generate" in dir(runtime) and "Pipeline" in dir(runtime)
+assert len(dir(runtime)) == len(set(dir(runtime)))
 print([name for name in ("numpy", "PIL", "onnxruntime", "runtime.pipeline") if name in sys.modules])
 """
     assert run_python(code).strip() == "[]"

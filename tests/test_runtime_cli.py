@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import pytest
 from PIL import Image
 
 import runtime
-from runtime.__main__ import main
+from runtime import bundle, naming
+from runtime.__main__ import EXAMPLES, main
 from runtime.naming import output_paths, slug
 from runtime.progress import Progress
 from runtime.request import Job
@@ -119,7 +121,19 @@ def test_image_to_image() -> None:
     assert "Denoising strength: 0.5" in Image.open("c.png").info["parameters"]
 
 
-def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_the_help_work_as_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.radial_gradient("L").save("sketch.jpg")
+    lines = EXAMPLES.splitlines()[1:]
+    assert len(lines) == 4
+    for line in lines:
+        *command, arguments = line.split(maxsplit=3)
+        assert command == ["python", "-m", "runtime"] and run(*shlex.split(arguments)) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and len(out.splitlines()) == 1 + 8 + 1 + 1
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert run("--help") == 0
     text = capsys.readouterr().out
     for flag in (
@@ -132,6 +146,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         "--strength",
     ):
         assert flag in text
+    assert f"default {naming.DEFAULT}\n" in text and f"default {bundle.DEFAULT}\n" in text
     assert "examples:" in text and text.count("python -m runtime") >= 4
     assert run("--version") == 0 and runtime.__version__ in capsys.readouterr().out
 
@@ -182,6 +197,8 @@ def test_a_damaged_bundle(
 
 def test_a_missing_bundle(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no bundle nowhere" in refused(capsys, "a fox", "--bundle", "nowhere", bundle=None)
+    line = refused(capsys, "a fox", "--bundle", ".", bundle=None)
+    assert "manifest.json is missing" in line and "export.onnx" in line
 
 
 @pytest.mark.parametrize(
@@ -196,6 +213,9 @@ def test_a_missing_bundle(capsys: pytest.CaptureFixture[str]) -> None:
         (["a fox", "--seed", "one"], "--seed"),
         (["a fox", "--seed", str(2**64)], "out of range"),
         (["a fox", "--num-images", "0"], "1 or more"),
+        (["a fox", "a cat", "--num-images", "5001"], "10000 at most"),
+        (["a fox", "-o", ""], "such as fox.png, not ''"),
+        (["a fox", "--guidance-scale", "inf"], "finite number, not inf"),
         (["a fox", "--num-inference-steps", "5"], "1, 2, 3, 4"),
         (["a fox", "--num-inference-steps", "0"], "1, 2, 3, 4"),
         (["a fox", "--negative-prompt", "cats"], "guidance_scale"),
@@ -274,9 +294,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(runtime.Error):
-        main(["a fox", "--bundle", "nowhere", "--debug"])
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a fox", "--bundle", "nowhere", "--debug"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("Traceback") and "resolve_bundle" in err
+    assert err.splitlines()[-1].startswith("runtime.errors.BundleError: there is no bundle nowhere")
 
 
 def test_a_provider_that_is_not_there_is_one_line_and_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,6 +312,30 @@ def test_a_closed_stdout_is_no_error() -> None:
         ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "") and Path("x.png").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_stdout_is_one_line() -> None:
+    command = f"{sys.executable} -m runtime 'a fox' --bundle {TINY} -o x.png > /dev/full"
+    done = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and Path("x.png").exists()
+    assert done.stderr.startswith("error: cannot write to standard output: No space left")
+
+
+def test_a_name_that_stdout_cannot_show() -> None:
+    done = python("狐", "--seed", "7", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\u72d0-7.png\n", "")
+    assert Path("狐-7.png").exists()
+
+
+def test_without_a_stderr_nothing_else_changes() -> None:
+    command = f"{sys.executable} -m runtime '{'a ' * 99}' --bundle {TINY} -o x.png 2>&-"
+    done = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "x.png\n")
 
 
 def test_a_package_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -332,6 +378,12 @@ JOBS = [Job("A red fox!", None, 7), Job("pizza", None, 7)]
 )
 def test_names(output: str | None, names: list[str]) -> None:
     assert [str(path) for path in output_paths(output, JOBS)] == names
+
+
+def test_many_names_are_told_apart_quickly() -> None:
+    start = time.perf_counter()
+    assert len(output_paths(None, [Job("a fox", None, seed) for seed in range(10_000)])) == 10_000
+    assert time.perf_counter() - start < 2
 
 
 def test_a_single_picture_keeps_its_name() -> None:

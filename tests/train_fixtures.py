@@ -13,7 +13,7 @@ from tests.tiny import Shape, make_pipeline
 from train.shards import Record, write_shard
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
-TEACHER = Shape(channels=(16, 16, 32), groups=4, head_dim=8, hidden=16, latent_channels=4, sample_size=8, vae_channels=8)
+TEACHER = Shape(channels=(16, 16, 32), groups=4, hidden=16, latent_channels=4, sample_size=8, vae_channels=8)
 
 
 def picture(colour: str, shape: str, size: int = 64) -> Image.Image:

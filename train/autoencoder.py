@@ -70,6 +70,7 @@ def set_pca_encoder(autoencoder: AutoencoderTiny, mean: np.ndarray, basis: np.nd
             nn.init.zeros_(block.conv[-1].bias)
     for conv in convs:
         nn.init.zeros_(conv.weight)
+    assert first.bias is not None and last.bias is not None
     nn.init.zeros_(first.bias)
     for channel in range(3):
         first.weight[channel, channel, 1, 1] = 1

@@ -123,7 +123,9 @@ def to_json(config: Config) -> str:
 def from_json(text: str) -> Config:
     """The inverse of `to_json`. Raises UserError on unknown or missing keys."""
     try:
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
+        }
         return check(Config(**values))
     except (TypeError, ValueError) as error:
         raise UserError(f"config.json cannot be read: {error}") from error

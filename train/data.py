@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +28,8 @@ PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".
 class Drawable(Protocol):
     """A record and the means to draw its picture."""
 
-    record: Record
+    @property
+    def record(self) -> Record: ...
 
     def draw(self, size: int) -> np.ndarray: ...
 
@@ -81,7 +82,9 @@ def folder_sources(folder: Path) -> list[FolderPicture]:
         if text:
             sources.append(FolderPicture(_folder_record(relative, text), path))
     if not sources:
-        raise UserError(f"{folder}: no captioned pictures; add metadata.jsonl (file_name, text) or NAME.txt beside NAME.png")
+        raise UserError(
+            f"{folder}: no captioned pictures; add metadata.jsonl (file_name, text) or NAME.txt beside NAME.png"
+        )
     return sources
 
 
@@ -190,7 +193,7 @@ def _write_text(path: Path, text: str) -> None:
 def _prepare(args: argparse.Namespace) -> dict[str, object]:
     from train.sticker_sources import PACKAGE_OF_STYLE, sticker_sources
 
-    sources = sticker_sources()
+    sources: list[Drawable] = list(sticker_sources())
     if args.limit:
         sources = _spread(sources, args.limit)
     licences = {name: PACKAGES[name].licence for name in PACKAGE_OF_STYLE.values()}
@@ -201,9 +204,8 @@ def _import(args: argparse.Namespace) -> dict[str, object]:
     return write_dataset(folder_sources(args.folder), args.out, args.size, {"set": args.folder.name})
 
 
-def _spread(sources: Iterable[Drawable], limit: int) -> list[Drawable]:
+def _spread(members: Sequence[Drawable], limit: int) -> list[Drawable]:
     """`limit` sources spread evenly over the sorted list."""
-    members = list(sources)
     step = max(1.0, len(members) / limit)
     return [members[int(index * step)] for index in range(min(limit, len(members)))]
 

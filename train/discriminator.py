@@ -1,4 +1,4 @@
-"""The ADD discriminator: frozen features, light trainable heads with projection conditioning (StyleGAN-T, 2301.09515)."""
+"""The ADD discriminator: frozen features, light heads with projection conditioning (StyleGAN-T, 2301.09515)."""
 
 from __future__ import annotations
 

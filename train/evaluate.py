@@ -1,4 +1,4 @@
-"""`python -m train.evaluate CHECKPOINT|BUNDLE`: quality figures of a student beside its teacher, and a contact sheet."""
+"""`python -m train.evaluate CHECKPOINT|BUNDLE`: figures of a student beside its teacher, and a contact sheet."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, factor: int) -> None:
         super().__init__()
-        self.register_buffer("weight", weight)  # f32[3 * f * f, C, 1, 1]
-        self.register_buffer("bias", bias)
+        self.weight = nn.Buffer(weight)  # f32[3 * f * f, C, 1, 1]
+        self.bias = nn.Buffer(bias)
         self.factor = factor
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from train.checkpoint import load_pipeline, save_pipeline
@@ -258,9 +258,9 @@ class AddTrainer:
 class VaeDecoder(nn.Module):
     """The pipeline's own decoder, frozen, as a plain latents -> pictures module."""
 
-    def __init__(self, vae: nn.Module) -> None:
+    def __init__(self, vae: AutoencoderTiny) -> None:
         super().__init__()
-        self.vae = vae.requires_grad_(False)
+        self.vae: AutoencoderTiny = vae.requires_grad_(False)
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents).sample

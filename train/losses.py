@@ -24,7 +24,7 @@ def r1_penalty(real: list[Tensor], features: list[Tensor]) -> Tensor:
 
     features must require gradients. ADD eq. 3: gradients on features are far cheaper than on pixels, and enough.
     """
-    gradients = torch.autograd.grad(sum(logits.sum() for logits in real), features, create_graph=True)
+    gradients = torch.autograd.grad([logits.sum() for logits in real], features, create_graph=True)
     return torch.stack([gradient.square().flatten(1).sum(1).mean() for gradient in gradients]).sum()
 
 

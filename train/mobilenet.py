@@ -31,7 +31,7 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        expand = [] if expansion == 1 else conv_bn(inputs, hidden, 1)
+        expand = nn.Sequential() if expansion == 1 else conv_bn(inputs, hidden, 1)
         depthwise = conv_bn(hidden, hidden, 3, stride, groups=hidden)
         project = (nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.conv = nn.Sequential(*expand, *depthwise, *project)
@@ -56,8 +56,8 @@ class MobileNetV2(nn.Module):
                 self.widths[len(blocks) - 1] = outputs
         self.features = nn.Sequential(*blocks[: max(taps) + 1])
         self.taps = taps
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.mean = nn.Buffer(torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     @property
     def tap_widths(self) -> tuple[int, ...]:

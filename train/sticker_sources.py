@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.captions import GROUP_WEIGHTS, STYLES, Emoji, load_emoji, normalize_code, phrasings
+from train.captions import GROUP_WEIGHTS, STYLE_WEIGHTS, STYLES, Emoji, load_emoji, normalize_code, phrasings
 from train.packages import fetch
 from train.pictures import decode, rasterize_svg
 from train.shards import Record
@@ -61,7 +61,7 @@ def sticker_sources() -> list[Source]:
 
 
 def _record(emoji: Emoji, style: str, siblings: int) -> Record:
-    weight = GROUP_WEIGHTS.get(emoji.group, 1.0) / max(1, siblings) ** 0.5
+    weight = GROUP_WEIGHTS.get(emoji.group, 1.0) * STYLE_WEIGHTS.get(style, 1.0) / max(1, siblings) ** 0.5
     return Record(
         key=f"{style}_{emoji.code}",
         captions=tuple(phrasings(emoji, STYLES[style])),

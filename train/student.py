@@ -56,7 +56,7 @@ def matching_modules(
     student: UNet2DConditionModel, teacher: UNet2DConditionModel
 ) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """Yield (student's owner module, child name, teacher's module) for every weight-carrying module."""
-    for name in ("conv_in", "time_embedding", "conv_norm_out", "conv_out", "mid_block"):
+    for name in ("conv_in", "time_embedding", "add_embedding", "conv_norm_out", "conv_out", "mid_block"):
         if getattr(student, name, None) is not None:
             yield student, name, getattr(teacher, name)
     stages = [*zip(student.down_blocks, teacher.down_blocks, strict=True)]

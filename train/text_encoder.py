@@ -111,7 +111,8 @@ def distill(student: PhraseStudent, ids: list[list[int]], targets: np.ndarray, r
     state = TrainingState(run_dir / "state", {"student": student}, {"optimizer": optimizer})
     step, rows = state.load()
     pad_id = student.encoder.config.eos_token_id
-    rng, queue, started = random.Random(seed + step), [], time.monotonic()
+    rng, started = random.Random(seed + step), time.monotonic()
+    queue: list[list[int]] = []
     while step < max_steps:
         if not queue:
             queue = batches(train_ids, batch, rng)

@@ -29,7 +29,7 @@ Range = tuple[float, float]
 def pipeline_feeds(
     source: Source, network: Network, prompts: Sequence[str] = CALIBRATION
 ) -> dict[str, list[Feed]]:
-    """What each component is fed while the pipeline draws: every batch in one step, every other in four too."""
+    """What each component is fed while the pipeline draws: batches in one step, every other in four too."""
     feeds: dict[str, list[Feed]] = {"text_encoder": [], "unet": [], "vae_decoder": [], "vae_encoder": []}
     for start in range(0, len(prompts), BATCH):
         batch = list(prompts[start : start + BATCH])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,15 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 class Network:
     """A model as functions of numpy arrays, whatever runs it; names, shapes and ranges as in `export.graphs`.
 
-    vae_encoder is None where the export has none.
+    vae_encoder is None where the export has none; prediction_type where the U-Net gives another than the
+    checkpoint's.
     """
 
     text_encoder: Callable[[Ids], Floats]
     unet: Callable[[Floats, float, Floats], Floats]
     vae_decoder: Callable[[Floats], Floats]
     vae_encoder: Callable[[Floats], Floats] | None = None
+    prediction_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,10 @@ def pictures(network: Network, source: Source, ids: Ids, noise: Floats, steps: i
     """Pictures f32[N,3,H,W] in [0,1] from token ids and initial latents, by deterministic DDIM."""
     states = network.text_encoder(ids)
     latents = noise
-    levels = [*source.steps(steps), (0, *schedule.CLEAN)]
-    for (timestep, alpha, sigma), (_, *following) in zip(levels, levels[1:], strict=False):
+    kind = network.prediction_type or source.prediction_type
+    for (timestep, *now), (_, *then) in pairwise([*source.steps(steps), (0, *schedule.CLEAN)]):
         output = network.unet(latents, float(timestep), states)
-        next_level = (following[0], following[1])
-        latents = schedule.ddim_step(latents, output, source.prediction_type, (alpha, sigma), next_level)
+        latents = schedule.ddim_step(latents, output, kind, (now[0], now[1]), (then[0], then[1]))
         latents = latents.astype(np.float32)
     decoded = network.vae_decoder(latents / np.float32(source.scaling_factor))
     return np.clip(decoded / 2 + 0.5, 0, 1).astype(np.float32)
@@ -146,9 +148,10 @@ class Reference:
         self.ids = source.encode([prompt for prompt, _ in CASES])
         self.noise = source.noise([seed for _, seed in CASES])
         self.states = self.network.text_encoder(self.ids)
-        self.timestep, alpha, sigma = source.steps(1)[0]
+        self.timestep, self.alpha, self.sigma = source.steps(1)[0]
         self.prediction = self.network.unet(self.noise, float(self.timestep), self.states)
-        clean = schedule.ddim_step(self.noise, self.prediction, source.prediction_type, (alpha, sigma))
+        level = (self.alpha, self.sigma)
+        clean = schedule.ddim_step(self.noise, self.prediction, source.prediction_type, level)
         self.latents = (clean / source.scaling_factor).astype(np.float32)
         self.decoded = self.network.vae_decoder(self.latents)
         self.pictures = np.clip(self.decoded / 2 + 0.5, 0, 1)
@@ -168,8 +171,10 @@ class Reference:
         return [psnr_db(a, b, peak=1.0) for a, b in zip(self.pictures, found, strict=True)]
 
     def modules(self, network: Network) -> dict[str, Measure]:
-        """Each module alone."""
+        """Each module alone; a U-Net that gives epsilon for v is compared by the v that follows from it."""
         unet = network.unet(self.noise, float(self.timestep), self.states)
+        if network.prediction_type == "epsilon" and self.source.prediction_type == "v_prediction":
+            unet = ((unet - self.sigma * self.noise) / self.alpha).astype(np.float32)
         found = {
             "text_encoder": measure(self.states, network.text_encoder(self.ids)),
             "unet": measure(self.prediction, unet),

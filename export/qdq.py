@@ -1,7 +1,7 @@
 """Rewrite an ONNX graph's layers to 8 bits: codes and scales for weights, pairs of nodes for activations.
 
 Weights are symmetric int8 with one scale an output channel. A layer whose weights alone are stored so
-("weights") computes in float: its codes go through Cast and Mul, which ONNX Runtime folds once when it loads the
+("weights") computes in float: its codes go through Cast and Mul, which ONNX Runtime folds when it loads the
 graph (DequantizeLinear would be computed at every call). A layer in 8 bits throughout ("static") has
 QuantizeLinear and DequantizeLinear around it, which fuse into QLinearConv and MatMulIntegerToFloat.
 """

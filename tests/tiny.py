@@ -32,7 +32,7 @@ class Shape:
     channels: tuple[int, ...] = (32, 32, 64)
     attention_levels: int = 1  # how many of the lowest levels have attention
     groups: int = 8
-    head_dim: int = 16
+    heads: int | tuple[int, ...] = 2
     vae_channels: int = 16
     vae_blocks: tuple[int, ...] = (1, 1, 1, 1)
     prediction_type: str = "v_prediction"
@@ -41,7 +41,7 @@ class Shape:
 # The release model's sizes, for measuring time and bytes before it exists.
 STICKER = Shape(
     latent_channels=24, hidden=144, text_layers=4, text_heads=4, vocab=49408, channels=(64, 192, 320),
-    attention_levels=2, groups=32, head_dim=32, vae_channels=48, vae_blocks=(3, 3, 3, 1),
+    attention_levels=2, groups=32, heads=(2, 6, 10), vae_channels=48, vae_blocks=(3, 3, 3, 1),
 )
 
 
@@ -69,7 +69,8 @@ def make_unet(shape: Shape) -> UNet2DConditionModel:
         block_out_channels=shape.channels, layers_per_block=1, norm_num_groups=shape.groups,
         down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * shape.attention_levels,
         up_block_types=("CrossAttnUpBlock2D",) * shape.attention_levels + ("UpBlock2D",) * plain,
-        cross_attention_dim=shape.hidden, attention_head_dim=shape.head_dim,
+        cross_attention_dim=shape.hidden,
+        attention_head_dim=shape.heads,  # diffusers' name for the number of heads
     )
 
 

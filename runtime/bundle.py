@@ -72,7 +72,7 @@ def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
     except FileNotFoundError as error:
         what = f"{folder} is no bundle: {MANIFEST} is missing"
         raise BundleError(f"{what}; give a folder that python -m export.onnx wrote") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets without end
         raise BundleError(f"cannot read {folder / MANIFEST}: {error}") from error
     try:
         bundle = Bundle(folder, Manifest.from_dict(data))

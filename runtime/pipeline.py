@@ -158,7 +158,7 @@ class Pipeline:
         """The latents before the first step, [C, h, w] each: the caller's, or each seed's noise."""
         shape = self.manifest.latent_shape
         if latents is not None:
-            return _given_latents(latents, len(jobs), shape)
+            return request.latents(latents, len(jobs), shape)
         return [randn(job.seed, shape) for job in jobs]
 
     def _start_from(self, image: Any, made: Sequence[Generation], first: Step) -> None:
@@ -167,7 +167,7 @@ class Pipeline:
             raise BundleError(
                 f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image"
             )
-        for one, start in zip(made, _one_each(image, len(made)), strict=True):
+        for one, start in zip(made, request.images(image, len(made)), strict=True):
             with one.timed("vae_encoder"):
                 sample = pixels.from_image(start, self.manifest.image_size)[None]
                 code = self._sessions["vae_encoder"].run(sample=sample)[0, : self.manifest.latent_shape[0]]
@@ -216,7 +216,7 @@ class Pipeline:
     def _call_back(self, callback: Callback, i: int, timestep: int, made: Sequence[Generation]) -> None:
         returned = callback(self, i, timestep, {"latents": np.stack([one.latents for one in made])})
         if returned and "latents" in returned:
-            replaced = _given_latents(returned["latents"], len(made), self.manifest.latent_shape)
+            replaced = request.latents(returned["latents"], len(made), self.manifest.latent_shape)
             for one, latents in zip(made, replaced, strict=True):
                 one.latents = latents
 
@@ -224,6 +224,10 @@ class Pipeline:
         with one.timed("vae_decoder"):
             latents = one.latents[None] / np.float32(self.manifest.scaling_factor)
             one.picture = self._sessions["vae_decoder"].run(latent_sample=latents)[0]
+        found, listed = one.picture.shape, (3, *self.manifest.image_size)
+        if found != listed:
+            what = f"made a picture of {found}, its manifest says {listed}"
+            raise BundleError(f"bundle {self.manifest.name} {what}")
         if not np.isfinite(one.picture).all():
             raise BundleError(
                 f"bundle {self.manifest.name} computed values that are not numbers on {self.provider}: "
@@ -267,31 +271,12 @@ def generate(
     return made[0] if isinstance(prompt, str) and len(made) == 1 else made
 
 
-def _given_latents(latents: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
-    """The caller's latents, one [C, h, w] a picture; ValueError on another shape or on values not finite."""
-    try:
-        array = np.asarray(latents, np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"latents must be numbers in the shape {(count, *shape)} or {shape}") from error
-    if array.shape not in ((count, *shape), (1, *shape), shape):
-        raise ValueError(f"latents must have the shape {(count, *shape)} or {shape}, not {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError("latents hold values that are not finite")
-    return list(np.broadcast_to(array, (count, *shape)))
-
-
-def _one_each(image: Any, count: int) -> list[Any]:
-    """One start picture a picture: the same for all, or a list of as many."""
-    images = list(image) if isinstance(image, (list, tuple)) else [image] * count
-    if len(images) != count:
-        raise ValueError(f"{count} pictures need one image or a list of {count}, not {len(images)}")
-    return images
-
-
 def _dropped(words: Sequence[str], max_tokens: int) -> str:
     """One line for a prompt of any length: the first words, each cut to a length that can be read."""
-    named = [word if len(word) <= _NAMED_LETTERS else word[:_NAMED_LETTERS] + "..." for word in words]
-    more = len(words) - _NAMED_WORDS
-    tail = f" and {more} more" if more > 0 else ""
-    listed = " ".join(named[:_NAMED_WORDS])
-    return f"the prompt is longer than {max_tokens} tokens; dropped from its end: {listed}{tail}"
+    named = " ".join(_shortened(word) for word in words[:_NAMED_WORDS])
+    more = f" and {len(words) - _NAMED_WORDS} more" if len(words) > _NAMED_WORDS else ""
+    return f"the prompt is longer than {max_tokens} tokens; dropped from its end: {named}{more}"
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= _NAMED_LETTERS else word[:_NAMED_LETTERS] + "..."

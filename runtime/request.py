@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
+import numpy.typing as npt
+
 from runtime.manifest import Manifest, Step
 from runtime.noise import check_seed
 
 if TYPE_CHECKING:
     from runtime.pipeline import Callback
 
+F32 = npt.NDArray[np.float32]
 OUTPUT_TYPES = ("pil", "np", "latent")
 
 
@@ -90,6 +94,27 @@ def steps(
             f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more"
         )
     return every[num_inference_steps - count :]
+
+
+def latents(given: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
+    """The caller's latents, one [C, h, w] a picture; ValueError on another shape or on values not finite."""
+    try:
+        array = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"latents must be numbers in the shape {(count, *shape)} or {shape}") from error
+    if array.shape not in ((count, *shape), (1, *shape), shape):
+        raise ValueError(f"latents must have the shape {(count, *shape)} or {shape}, not {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("latents hold values that are not finite")
+    return list(np.broadcast_to(array, (count, *shape)))
+
+
+def images(image: Any, count: int) -> list[Any]:
+    """One start picture a picture: the same for all, or a list of as many."""
+    starts = list(image) if isinstance(image, (list, tuple)) else [image] * count
+    if len(starts) != count:
+        raise ValueError(f"{count} pictures need one image or a list of {count}, not {len(starts)}")
+    return starts
 
 
 def check_size(manifest: Manifest, height: int | None, width: int | None) -> None:

@@ -65,7 +65,11 @@ def test_a_damaged_file_is_named_with_both_hashes(copy: Path, name: str, fault: 
     assert expected != found and "\n" not in line
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format_version": 1}', "\udcff"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"format_version": 1}', "\udcff", "[" * 100_000],
+    ids=["empty", "open", "list", "null", "version only", "no text", "deep"],
+)
 def test_a_damaged_manifest_is_named(copy: Path, content: str) -> None:
     (copy / "manifest.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(BundleError, match="manifest.json") as error:
@@ -116,6 +120,12 @@ def test_an_absent_component_is_named(copy: Path) -> None:
     picture = pipe("a fox", seed=1)[0]
     with pytest.raises(BundleError, match="vae_encoder"):
         pipe("a fox", seed=1, image=picture)
+
+
+def test_a_picture_of_another_size_than_the_manifests_is_an_error(copy: Path) -> None:
+    write_manifest(copy, replace(open_bundle(copy).manifest, image_size=(64, 48)))
+    with pytest.raises(BundleError, match=r"picture of \(3, 32, 40\), its manifest says \(3, 64, 48\)"):
+        runtime.load(copy)("a fox", seed=1)
 
 
 def test_reading_changes_nothing(copy: Path) -> None:

@@ -202,8 +202,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    pictures = np.stack([picture for record, picture in read_records(args.data, "train") if record.weight > 0.015])
-    held_out = np.stack([picture for record, picture in read_records(args.data, "held_out") if record.weight > 0.015])
+    pictures = np.stack([picture for record, picture in read_records(args.data, "train") if record.weight > 0])
+    held_out = np.stack([picture for record, picture in read_records(args.data, "held_out") if record.weight > 0])
     autoencoder = build_autoencoder(args.latent_channels, args.decoder_width)
     set_pca_encoder(autoencoder, *pca_of_patches(pictures[::4], args.latent_channels))
     with replace_folder(args.out / "vae") as folder:

@@ -18,7 +18,6 @@ from train.autoencoder import encode_all
 from train.progress import progress
 from train.shards import Record, read_records
 
-NEAR_DUPLICATE_WEIGHT = 0.015  # pictures below this weight (skin-tone variants) are left out of training
 
 
 @dataclass
@@ -56,8 +55,7 @@ class Corpus:
 
 def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:
     """(records, u8[N, H, W, 3]) of a split, near-duplicates left out."""
-    kept = [(record, picture) for record, picture in read_records(data, split)
-            if record.weight >= NEAR_DUPLICATE_WEIGHT]
+    kept = [(record, picture) for record, picture in read_records(data, split) if record.weight > 0]
     return [record for record, _ in kept], np.stack([picture for _, picture in kept])
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from export.measure import Network
 from export.onnx_run import open_session
-from export.parity import Network
 from export.prompts import CALIBRATION
 from export.source import Floats, Source
 from runtime import schedule

@@ -18,9 +18,9 @@ from export.coreml_graphs import parts
 from export.coreml_run import NEEDS_MACOS, evaluated, on_macos, predicted
 from export.folder import check_free, size_mb, whole_folder
 from export.graphs import PlainAttention, attention_as
-from export.onnx import table
+from export.measure import THRESHOLDS_DB, Measure, Parity, Reference, not_run, refuse_below
 from export.onnx_bundle import model_facts, write_tokenizer
-from export.parity import Measure, Parity, Reference, not_run, refuse_below
+from export.report import line, table
 from export.source import Source, open_source
 from export.split_einsum import split_einsum
 from runtime.bundle import describe_files
@@ -28,8 +28,6 @@ from train.errors import run_command
 from train.progress import progress
 
 MARKER = "export.json"
-# The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR, by bits a weight.
-MIN_PSNR_DB = {16: 35.0, 8: 28.0, 6: 20.0, 4: 12.0}
 APPLE_VERSION = "1.1.0"  # of ml-stable-diffusion, whose conventions the packages follow
 SWIFT_NAMES = {
     "text_encoder": "TextEncoder", "unet": "Unet", "unet_chunk1": "UnetChunk1", "unet_chunk2": "UnetChunk2",
@@ -42,9 +40,9 @@ EXAMPLES = """examples:
   python -m export.coreml path/to/checkpoint --out out/swift --bundle-resources-for-swift-cli"""
 
 
-def package_name(source: Source, part: str) -> str:
+def package_name(model: str, part: str) -> str:
     """The file name that Apple's Python pipeline looks for."""
-    return f"Stable_Diffusion_version_{source.name}_{part}.mlpackage".replace("/", "_")
+    return f"Stable_Diffusion_version_{model}_{part}.mlpackage".replace("/", "_")
 
 
 def write_packages(folder: Path, source: Source, args: argparse.Namespace) -> dict[str, Path]:
@@ -58,7 +56,7 @@ def write_packages(folder: Path, source: Source, args: argparse.Namespace) -> di
             if args.quantize_nbits:
                 model = coreml_convert.palettize(model, args.quantize_nbits, args.min_deployment_target)
             coreml_convert.describe(model, part, metadata(source, args))
-            found[part.name] = folder / package_name(source, part.name)
+            found[part.name] = folder / package_name(source.name, part.name)
             coreml_convert.save(model, found[part.name])
     if args.chunk_unet:
         found["unet_chunk1"], found["unet_chunk2"] = coreml_convert.chunk(found["unet"])
@@ -89,7 +87,7 @@ def precision(args: argparse.Namespace) -> str:
 
 def verify(source: Source, packages: dict[str, Path], args: argparse.Namespace) -> Parity:
     """Compare every package and the whole picture with PyTorch; UserError below the threshold."""
-    threshold = MIN_PSNR_DB[args.quantize_nbits or 16] if args.min_psnr_db is None else args.min_psnr_db
+    threshold = THRESHOLDS_DB[precision(args)] if args.min_psnr_db is None else args.min_psnr_db
     reference = Reference(source)
     what = f"Core ML {precision(args)} of {source.name}"
     parity = reference.compare(evaluated(packages, source.scaling_factor), threshold)
@@ -160,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
         help="report the comparison on a device as well, run or not run",
     )
     made.add_argument(
-        "--min-psnr-db", type=float, help=f"least PSNR of a picture; default, by bits: {MIN_PSNR_DB}"
+        "--min-psnr-db", type=float, help="least PSNR of a picture; default 35, palettized 28, 20, 12"
     )
     made.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     made.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -177,8 +175,7 @@ def main(argv: list[str]) -> None:
         return
     print(table(facts))
     if args.check_output_correctness:
-        real = facts["real_prediction"]
-        print(f"  {'on device':<12} {real['status']}{': ' if real['why'] else ''}{real['why']}")
+        print(line("on device", facts["real_prediction"]))
     if "compile" in facts:
         state = "run on this Mac" if on_macos() else f"not run: {NEEDS_MACOS}"
         print(f"compile ({state}):", f"cd {args.out / 'Resources'}", *facts["compile"], sep="\n  ")

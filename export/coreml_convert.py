@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from export.coreml_graphs import Part
+from train.errors import UserError
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
@@ -47,7 +48,18 @@ def quiet() -> Iterator[None]:
 
 
 def convert(part: Part, target: str) -> Any:
-    """An MLModel (ML program) of one module in fp16 for a deployment target, not loaded."""
+    """An MLModel (ML program) of one module in fp16 for a deployment target, not loaded.
+
+    Raises UserError with coremltools' own reason when it cannot.
+    """
+    try:
+        return converted(part, target)
+    except Exception as error:  # coremltools and torch.export raise whatever they meet
+        raise UserError(f"coremltools cannot convert the {part.name}: {error}") from error
+
+
+def converted(part: Part, target: str) -> Any:
+    """What `convert` gives."""
     with quiet(), torch.no_grad():
         import coremltools as ct
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from export.coreml_graphs import APPLE_SCALING
+from export.measure import Network
 from export.mil import Program
-from export.parity import Network
 from export.source import Floats, Ids
 
 Array = npt.NDArray[Any]

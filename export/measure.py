@@ -1,4 +1,4 @@
-"""How close an export's pictures are to the PyTorch model's: the measures, and the gate that refuses."""
+"""How close an export is to the PyTorch model: modules, whole pictures, and the gate that refuses."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from runtime import schedule
 from train.errors import UserError
 
 MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+# The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR.
+THRESHOLDS_DB = {
+    "fp32": 50.0, "fp16": 35.0, "int8": 28.0,
+    "palettized-8bit": 28.0, "palettized-6bit": 20.0, "palettized-4bit": 12.0,
+}
 CAP_DB = 150.0  # what equal arrays get: infinity has no JSON
 CASES = (
     ("a red fox, 3d style", 0),

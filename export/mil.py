@@ -10,6 +10,7 @@ Source: MIL.proto and Model.proto of coremltools; the operations' reference in i
 from __future__ import annotations
 
 import json
+import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from export.mil_ops import CONSTANTS, OPERATIONS
+from train.errors import UserError
 
 Array = npt.NDArray[Any]
 BLOB_MAGIC = 0xDEADBEEF
@@ -39,7 +41,7 @@ TORCH = {
 }
 
 
-class MilError(Exception):
+class MilError(UserError):
     """A package that this evaluator cannot read or an operation that it does not know; the text names it."""
 
 
@@ -167,6 +169,7 @@ def model_folder(package: Path) -> Path:
 
 def main_function(path: Path) -> Any:
     """The function "main" of a saved ML program."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it regrets at length that this is no Mac
     from coremltools.proto import Model_pb2
 
     spec = Model_pb2.Model()

@@ -21,18 +21,18 @@ from export.graphs import (
     attention_as,
 )
 from export.half import to_fp16
+from export.measure import THRESHOLDS_DB, Parity, Reference, refuse_below
 from export.onnx_bundle import finish_bundle, write_bundle
 from export.onnx_graph import Port, trace
 from export.onnx_run import Graphs, network_of
-from export.parity import Parity, Reference, refuse_below
 from export.quantize import quantize
+from export.report import table
 from export.source import Source, open_source
 from runtime.manifest import MANIFEST
-from train.errors import run_command
+from train.errors import UserError, run_command
 from train.progress import progress
 
-# The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR.
-MIN_PSNR_DB = {"fp32": 50.0, "fp16": 35.0, "int8": 28.0}
+PRECISIONS = ("fp32", "fp16", "int8")
 
 EXAMPLES = """examples:
   python -m export.onnx sticker-128 --out out/sticker-onnx
@@ -41,7 +41,15 @@ EXAMPLES = """examples:
 
 
 def trace_all(source: Source) -> dict[str, onnx.ModelProto]:
-    """The four fp32 graphs of a checkpoint, by component."""
+    """The four fp32 graphs of a checkpoint, by component; UserError with PyTorch's reason when it cannot."""
+    try:
+        return traced(source)
+    except Exception as error:  # torch.export and its translation raise whatever they meet
+        raise UserError(f"PyTorch cannot export {source.name} to ONNX: {error}") from error
+
+
+def traced(source: Source) -> dict[str, onnx.ModelProto]:
+    """What `trace_all` gives."""
     pipe = source.pipe
     ids = torch.from_numpy(source.encode(["a", "b"]))
     hidden = pipe.text_encoder.config.hidden_size
@@ -80,7 +88,7 @@ def export_onnx(
     """
     started = time.perf_counter()
     check_free(out, MANIFEST, overwrite)
-    threshold = MIN_PSNR_DB[precision] if min_psnr_db is None else min_psnr_db
+    threshold = THRESHOLDS_DB[precision] if min_psnr_db is None else min_psnr_db
     bar = progress(f"export to ONNX {precision}", total=4)
     with bar as advance, whole_folder(out, MANIFEST, overwrite) as folder:
         reference = Reference(source)
@@ -104,17 +112,6 @@ def report(out: Path, precision: str, parity: Parity, seconds: float) -> dict[st
     return facts | {"export_s": round(seconds, 1)} | parity.to_json()
 
 
-def table(facts: dict[str, Any]) -> str:
-    """The report as lines for a reader."""
-    lines = [f"{facts['path']}: {facts['format']} {facts['precision']}, {facts['size_mb']} MB"]
-    lines += [
-        f"  {name:<12} {m['status']:<7} max_abs {m['max_abs']:<10} psnr {m['psnr_db']} dB"
-        for name, m in facts["modules"].items()
-    ]
-    lines.append(f"  {'picture':<12} {facts['picture']['status']:<7} psnr {facts['picture']['psnr_db']} dB")
-    return "\n".join(lines)
-
-
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "python -m export.onnx", description=__doc__, epilog=EXAMPLES,
@@ -122,8 +119,8 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; must not exist")
-    parser.add_argument("--precision", choices=tuple(MIN_PSNR_DB), default="fp32")
-    parser.add_argument("--min-psnr-db", type=float, help=f"least PSNR of a picture; default {MIN_PSNR_DB}")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--min-psnr-db", type=float, help="least PSNR of a picture; default 50, 35, 28")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -11,8 +11,8 @@ from typing import Any
 import onnx
 from onnx.external_data_helper import set_external_data
 
+from export.measure import Parity
 from export.onnx_run import Graphs
-from export.parity import Parity
 from export.source import MAX_TOKENS, MOST_STEPS, Source
 from runtime import schedule
 from runtime.bundle import Manifest, describe_files, write_manifest

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 
-from export.parity import Network
+from export.measure import Network
 from export.source import Floats, Ids
 
 Graphs = Mapping[str, onnx.ModelProto]

@@ -14,9 +14,9 @@ import onnx
 
 from export import qdq
 from export.calibrate import Feed, Range, pipeline_feeds, ranges
+from export.measure import Reference
 from export.onnx_graph import initializers
 from export.onnx_run import Graphs, network, open_session
-from export.parity import Reference
 from export.qdq import STATIC, WEIGHTS
 
 # Layer classes that are computed in 8 bits, by component; all others only store their weights in 8 bits.

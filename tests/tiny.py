@@ -7,7 +7,10 @@ the one-step picture uses the whole range: a PSNR measured on it means something
 from __future__ import annotations
 
 import argparse
+import atexit
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,6 +41,8 @@ class Shape:
     prediction_type: str = "v_prediction"
 
 
+# Two levels and 64-pixel pictures: what tests export, because each layer costs an exporter time.
+SMALL = Shape(latent_channels=4, sample_size=8, channels=(16, 32), groups=4, vae_channels=8)
 # The release model's sizes, for measuring time and bytes before it exists.
 STICKER = Shape(
     latent_channels=24, hidden=144, text_layers=4, text_heads=4, vocab=49408, channels=(64, 192, 320),
@@ -127,6 +132,14 @@ def make_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Path
     """Write `make_pipeline` as a diffusers folder and return it."""
     make_pipeline(Path(folder), shape, seed).save_pretrained(folder, max_shard_size="15MB")
     return Path(folder)
+
+
+@cache
+def small_checkpoint() -> Path:
+    """A SMALL checkpoint in a temporary folder, made once a process and removed at its end."""
+    folder = tempfile.TemporaryDirectory(prefix="small-checkpoint-")
+    atexit.register(folder.cleanup)
+    return make_checkpoint(Path(folder.name) / "small", SMALL)
 
 
 def main() -> None:

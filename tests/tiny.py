@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -140,6 +141,15 @@ def small_checkpoint() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="small-checkpoint-")
     atexit.register(folder.cleanup)
     return make_checkpoint(Path(folder.name) / "small", SMALL)
+
+
+@cache
+def small_graphs() -> dict[str, Any]:
+    """The fp32 ONNX graphs of `small_checkpoint`, traced once a process: copy before you change one."""
+    from export.onnx import trace_all
+    from export.source import open_source
+
+    return trace_all(open_source(str(small_checkpoint())))
 
 
 def main() -> None:

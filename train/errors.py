@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -23,6 +24,6 @@ def run_command(main: Callable[[list[str]], None], argv: list[str] | None = None
         sys.exit(130)
     except (UserError, OSError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -21,6 +21,8 @@ from export.qdq import STATIC, WEIGHTS
 
 # Layer classes that are computed in 8 bits, by component; all others only store their weights in 8 bits.
 STATIC_CLASSES = {"unet": ("Conv", "MatMul"), "vae_decoder": ("Conv",)}
+# Left as they are: an encoder's few weights save little, and one that computes a PCA through large offsets loses all.
+FLOAT_COMPONENTS = ("vae_encoder",)
 FLOAT_PARTS = ("time_embedding",)  # node names that hold one of these stay float
 # A class goes back to float arithmetic while a picture is further off than this, in dB of PSNR.
 GOAL_DB = 32.0
@@ -47,7 +49,9 @@ class Quantizer:
         return {name: self.component(name, ops[name]) for name in self.graphs}
 
     def component(self, name: str, static_ops: set[str]) -> onnx.ModelProto:
-        """One graph in 8 bits."""
+        """One graph in 8 bits, or untouched where 8 bits would ruin it."""
+        if name in FLOAT_COMPONENTS:
+            return self.graphs[name]
         plan = plan_of(self.graphs[name], static_ops)
         if name not in self.known:
             everything = plan_of(self.graphs[name], set(STATIC_CLASSES.get(name, ())))

@@ -207,7 +207,7 @@ def test_smaller_bundles(precision, share, least, reference, tmp_path, monkeypat
 def test_half_precision_keeps_the_sinusoids_in_float() -> None:
     half = to_fp16(small_graphs()["unet"])
     kinds = {t.name: t.data_type for t in half.graph.initializer}
-    assert kinds["unet.conv_in.weight"] == TensorProto.FLOAT16
+    assert kinds["unet.conv_in.weight.fp16"] == TensorProto.FLOAT16
     made = {name: node for node in half.graph.node for name in node.output}
     (sine,) = (node for node in half.graph.node if node.op_type == "Sin")
     assert made[sine.input[0]].op_type == "Mul"

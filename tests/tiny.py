@@ -146,10 +146,10 @@ def small_checkpoint() -> Path:
 @cache
 def small_graphs() -> dict[str, Any]:
     """The fp32 ONNX graphs of `small_checkpoint`, traced once a process: copy before you change one."""
-    from export.onnx import trace_all
+    from export.onnx import traced
     from export.source import open_source
 
-    return trace_all(open_source(str(small_checkpoint())))
+    return traced(open_source(str(small_checkpoint())))
 
 
 def main() -> None:

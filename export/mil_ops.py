@@ -126,6 +126,18 @@ def layer_norm(
     return result + beta.reshape(shape) if beta is not None else result
 
 
+def batch_norm(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: Tensor | None = None,
+) -> Tensor:
+    """With the statistics that the program stores, over axis 1; a scale and shift of channels is converted to it."""
+    return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon) if epsilon is not None else 1e-5)
+
+
 def _axes(x: Tensor, axes: Tensor | None) -> list[int]:
     return ints(axes) if axes is not None else list(range(x.ndim))
 
@@ -149,7 +161,7 @@ CONSTANTS: dict[str, Callable[..., Tensor]] = {"constexpr_lut_to_dense": mil_dat
 OPERATIONS: dict[str, Callable[..., Any]] = {
     op.__name__: op
     for op in (
-        add, cast, conv, einsum, equal, gelu, greater_equal, layer_norm, linear, matmul, mul, real_div,
+        add, batch_norm, cast, conv, einsum, equal, gelu, greater_equal, layer_norm, linear, matmul, mul, real_div,
         reduce_argmax, reduce_mean, rsqrt, select, softmax, sub, mil_data.concat, mil_data.expand_dims,
         mil_data.gather, mil_data.gather_along_axis, mil_data.reshape, mil_data.slice_by_index,
         mil_data.split, mil_data.squeeze, mil_data.tile, mil_data.transpose,

@@ -93,6 +93,13 @@ CASES = {
         [X], lambda x: mb.layer_norm(x=x, axes=[1], gamma=GAMMA[:4], beta=BETA[:4], epsilon=1e-5),
         lambda x: F.layer_norm(x.transpose(1, 3), (4,), T(GAMMA[:4]), T(BETA[:4]), 1e-5).transpose(1, 3),
     ),
+    "batch_norm": (
+        [X],
+        lambda x: mb.batch_norm(
+            x=x, mean=BIAS[:4], variance=POSITIVE[0, :4], gamma=GAMMA[:4], beta=BETA[:4], epsilon=1e-3
+        ),
+        lambda x: F.batch_norm(x, T(BIAS[:4]), T(POSITIVE[0, :4]), T(GAMMA[:4]), T(BETA[:4]), eps=1e-3),
+    ),
     "reduce_mean": (
         [X], lambda x: mb.reduce_mean(x=x, axes=[2, 3], keep_dims=True), lambda x: x.mean((2, 3), keepdim=True),
     ),

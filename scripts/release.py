@@ -1,0 +1,65 @@
+"""Put a trained teacher, student and bundle where the source tree ships them.
+
+`python -m scripts.release TEACHER STUDENT BUNDLE` copies the two pipeline folders to `checkpoints/` and the ONNX
+bundle to `runtime/bundles/sticker-128`. The two checkpoints share their text encoder, tokenizer and autoencoder: the
+teacher's folder links to the student's, so that they are stored once. Refuses files that are too large to commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from train.files import replace_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "sticker-128"
+SHARED = ("text_encoder", "tokenizer", "vae")
+MAX_BYTES = 15_000_000
+
+
+def too_large(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > MAX_BYTES]
+
+
+def same_files(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.iterdir())
+    return names == sorted(path.name for path in other.iterdir()) and all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in names
+    )
+
+
+def copy_checkpoint(source: Path, target: Path, shared_with: Path | None) -> None:
+    """Copy a pipeline folder; parts equal to `shared_with`'s become relative links to them."""
+    card = target / "README.md"
+    kept = card.read_bytes() if card.is_file() else None
+    with replace_folder(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        for part in SHARED if shared_with else ():
+            assert shared_with is not None
+            if same_files(folder / part, shared_with / part):
+                shutil.rmtree(folder / part)
+                os.symlink(Path("..") / shared_with.name / part, folder / part)
+        if kept is not None:
+            (folder / "README.md").write_bytes(kept)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("teacher", "student", "bundle"):
+        parser.add_argument(name, type=Path)
+    args = parser.parse_args()
+    found = [path for folder in (args.teacher, args.student, args.bundle) for path in too_large(folder)]
+    if found:
+        sys.exit(f"error: {found[0]} is larger than {MAX_BYTES / 1e6:.0f} MB: too large to commit")
+    copy_checkpoint(args.student, ROOT / "checkpoints" / NAME, None)
+    copy_checkpoint(args.teacher, ROOT / "checkpoints" / f"{NAME}-teacher", ROOT / "checkpoints" / NAME)
+    with replace_folder(ROOT / "runtime" / "bundles" / NAME) as folder:
+        shutil.copytree(args.bundle, folder, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()

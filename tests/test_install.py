@@ -1,0 +1,52 @@
+"""What a user who wants only pictures does: a fresh environment, `pip install .`, the first picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+PROMPT = "a red fox, 3d style"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment that holds the package and what it requires, nothing else."""
+    folder = tmp_path_factory.mktemp("install")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".git", ".venv", "out", "runs", "data", "checkpoints", "build", "*_cache")
+    shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    python = folder / "venv" / "bin" / "python"
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(source)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return python
+
+
+def picture(python: Path, folder: Path, *arguments: str) -> bytes:
+    target = folder / "fox.png"
+    command = [str(python), "-m", "runtime", PROMPT, "-o", str(target), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return target.read_bytes()
+
+
+def test_torch_is_absent(python: Path) -> None:
+    done = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
+    names = {package["name"].lower() for package in json.loads(done.stdout)}
+    assert "addkit" in names and not names & {"torch", "diffusers", "transformers"}
+
+
+def test_same_seed_same_file_other_seed_other_picture(python: Path, tmp_path: Path) -> None:
+    first = picture(python, tmp_path, "--seed", "7")
+    assert first == picture(python, tmp_path, "--seed", "7")
+    assert first != picture(python, tmp_path, "--seed", "8")
+    image = Image.open(tmp_path / "fox.png")
+    assert image.size >= (128, 128)
+    assert len(set(image.convert("RGB").getdata())) > 100  # a picture, not a blank

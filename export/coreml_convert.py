@@ -207,6 +207,8 @@ def save(model: Any, path: Path) -> None:
     """Write an .mlpackage."""
     with quiet():
         model.save(str(path))
+    for stray in path.glob("*debug_handle*.json"):  # the converter's notes, of no use to a loader
+        stray.unlink()
 
 
 def chunk(path: Path) -> tuple[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -60,9 +61,12 @@ def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) 
 
 def save_pipeline(
     target: Path, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
-    unet: UNet2DConditionModel, dtype: torch.dtype = torch.float16,
+    unet: UNet2DConditionModel, dtype: torch.dtype = torch.float16, facts: dict[str, object] | None = None,
 ) -> None:
-    """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically."""
+    """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically.
+
+    facts: written beside them as training.json; exporters carry it into a bundle's manifest.
+    """
     parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
     copies = {name: copy.deepcopy(module).to(dtype) for name, module in parts.items()}
     pipeline = StableDiffusionPipeline(
@@ -74,3 +78,5 @@ def save_pipeline(
         projection = Path(text_encoder.name_or_path) / PROJECTION_FILE
         if projection.is_file():
             shutil.copy(projection, folder / "text_encoder")
+        if facts:
+            (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")

@@ -19,7 +19,6 @@ from train.progress import progress
 from train.shards import Record, read_records
 
 
-
 @dataclass
 class Corpus:
     """Captioned latents of one split. Texts are stored once, in `text_states`, and referred to by row."""

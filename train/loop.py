@@ -6,6 +6,7 @@ the same steps as one that never stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -193,8 +194,24 @@ class AddTrainer:
                     self.save()
                     self.draw_samples()
         target = self.run_dir / "pipeline"
-        save_student(target, self.pipeline, self.ema.averaged)
+        pipeline = self.pipeline
+        save_pipeline(
+            target, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, self.ema.averaged, facts=self.facts()
+        )
         return target
+
+    def facts(self) -> dict[str, object]:
+        """What a model card needs to know of the run; paths stay out of it."""
+        settings = dataclasses.asdict(self.config)
+        kept = {key: value for key, value in settings.items() if key not in ("teacher", "data", "run_dir")}
+        path = Path(self.config.data) / "dataset.json"
+        data = json.loads(path.read_text()) if path.is_file() else {}
+        licences = [
+            {"what": name, "licence": licence, "source": "npm"} for name, licence in data.get("licences", {}).items()
+        ]
+        return {
+            "method": "adversarial diffusion distillation (arXiv 2311.17042)", "settings": kept, "licences": licences,
+        }
 
     def _rate(self, started: float) -> float:
         since = (self.step - 1) % self.config.log_every + 1
@@ -288,10 +305,6 @@ def describe(trainer: AddTrainer) -> str:
         lines.append(f"{name}: {parameters / 1e6:.1f} M parameters, {macs / 1e6:.0f} M multiply-adds, "
                      f"{parameters * 2 / 1e6:.0f} MB in fp16")
     return "\n".join(lines)
-
-
-def save_student(target: Path, pipeline: StableDiffusionPipeline, student: UNet2DConditionModel) -> None:
-    save_pipeline(target, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, student)
 
 
 def checkpoint_folders(run_dir: Path) -> list[Path]:

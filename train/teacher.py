@@ -33,7 +33,8 @@ SAMPLE_PROMPTS = (
 
 def build_unet(
     latent_channels: int, latent_side: int, text_width: int, widths: tuple[int, ...] = (48, 96, 192, 256),
-    layers: tuple[int, ...] = (1, 1, 2, 2), attention: tuple[bool, ...] = (False, False, True, True), time_width: int = 768,
+    layers: tuple[int, ...] = (1, 1, 2, 2), attention: tuple[bool, ...] = (False, False, True, True),
+    time_width: int = 768,
 ) -> UNet2DConditionModel:
     """UNet2DConditionModel whose text attention sits at the low resolutions, where it is cheap.
 
@@ -46,7 +47,8 @@ def build_unet(
         sample_size=latent_side, in_channels=latent_channels, out_channels=latent_channels,
         block_out_channels=widths, layers_per_block=layers, down_block_types=down, up_block_types=up,
         cross_attention_dim=text_width, attention_head_dim=4, norm_num_groups=16,
-        resnet_time_scale_shift="scale_shift", time_embedding_dim=time_width, addition_embed_type="text", addition_embed_type_num_heads=4,
+        resnet_time_scale_shift="scale_shift", time_embedding_dim=time_width,
+        addition_embed_type="text", addition_embed_type_num_heads=4,
     )
 
 

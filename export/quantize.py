@@ -23,7 +23,9 @@ from export.qdq import STATIC, WEIGHTS
 STATIC_CLASSES = {"unet": ("Conv", "MatMul"), "vae_decoder": ("Conv",)}
 # Left as they are: an encoder's few weights save little, and one that computes a PCA through large offsets loses all.
 FLOAT_COMPONENTS = ("vae_encoder",)
-FLOAT_PARTS = ("time_embedding",)  # node names that hold one of these stay float
+# Parts of node names: small layers that every other layer depends on.
+FLOAT_PARTS = ("time_embedding",)  # stay float
+STORED_PARTS = ("add_embedding",)  # compute in float
 # A class goes back to float arithmetic while a picture is further off than this, in dB of PSNR.
 GOAL_DB = 32.0
 
@@ -115,7 +117,8 @@ def plan_of(model: onnx.ModelProto, static_ops: set[str]) -> dict[str, str]:
         known = (WEIGHTS, node.op_type) in qdq.REWRITES and is_matrix(weights.get(table))
         if not known or node.name in spared or any(part in node.name for part in FLOAT_PARTS):
             continue
-        plan[node.name] = STATIC if node.op_type in static_ops else WEIGHTS
+        stored = node.op_type not in static_ops or any(part in node.name for part in STORED_PARTS)
+        plan[node.name] = WEIGHTS if stored else STATIC
     return plan
 
 

@@ -124,9 +124,11 @@ def silence() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def check(source: Source) -> None:

@@ -39,6 +39,7 @@ class Shape:
     heads: int | tuple[int, ...] = 2
     vae_channels: int = 16
     vae_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    time_embedding: int = 64
     prediction_type: str = "v_prediction"
 
 
@@ -47,7 +48,7 @@ SMALL = Shape(latent_channels=4, sample_size=8, channels=(16, 32), groups=4, vae
 # The release model's sizes, for measuring time and bytes before it exists.
 STICKER = Shape(
     latent_channels=24, hidden=144, text_layers=4, text_heads=4, vocab=49408, channels=(64, 192, 320),
-    attention_levels=2, groups=32, heads=(2, 6, 10), vae_channels=48, vae_blocks=(3, 3, 3, 1),
+    attention_levels=2, groups=32, time_embedding=512, heads=(2, 6, 10), vae_channels=48, vae_blocks=(3, 3, 3, 1),
 )
 
 
@@ -77,6 +78,8 @@ def make_unet(shape: Shape) -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D",) * shape.attention_levels + ("UpBlock2D",) * plain,
         cross_attention_dim=shape.hidden,
         attention_head_dim=shape.heads,  # diffusers' name for the number of heads
+        time_embedding_dim=shape.time_embedding, resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text", addition_embed_type_num_heads=2,
     )
 
 

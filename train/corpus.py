@@ -104,5 +104,5 @@ def _fingerprint(records: list[Record], vae: AutoencoderTiny, text_encoder: CLIP
     digest = hashlib.sha256(repr([(record.key, record.captions) for record in records]).encode())
     for model in (vae.encoder, text_encoder):
         for parameter in model.parameters():
-            digest.update(parameter.detach().float().sum().numpy().tobytes())
+            digest.update(parameter.detach().float().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -78,10 +78,10 @@ def demo() -> Config:
 
 def sticker() -> Config:
     """The release recipe: mostly one step, the captions kept in sight by the reconstruction term."""
-    return Config(teacher="sticker-128-teacher", data="data/stickers", run_dir="runs/sticker", max_steps=480,
+    return Config(teacher="sticker-128-teacher", data="data/stickers", run_dir="runs/sticker", max_steps=400,
                   batch=24, adversarial_batch=12, level_shares=(0.85, 0.05, 0.05, 0.05), lr=3e-4,
-                  lr_discriminator=5e-4, adversarial_weight=0.1, reconstruction_weight=1.0, guidance=1.5,
-                  discriminator_start=40, grad_clip=0.3, save_every=100)
+                  lr_discriminator=5e-4, adversarial_weight=0.02, reconstruction_weight=1.0, guidance=1.5,
+                  discriminator_start=20, grad_clip=0.3, save_every=100)
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"smoke": smoke, "demo": demo, "sticker": sticker}

@@ -13,9 +13,11 @@ from onnx.external_data_helper import set_external_data
 
 from export.measure import Parity
 from export.onnx_run import Graphs
-from export.source import MAX_TOKENS, MOST_STEPS, Source
+from export.source import FACTS, MAX_TOKENS, MOST_STEPS, Source
 from runtime import schedule
 from runtime.bundle import Manifest, describe_files, write_manifest
+from runtime.errors import BundleError
+from train.errors import UserError
 
 INLINE_BYTES = 14_000_000  # of weights in model.onnx; larger weights go to model.onnx_data
 ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped into memory
@@ -34,12 +36,15 @@ def write_bundle(folder: Path, source: Source, graphs: Graphs, precision: str) -
 
 
 def finish_bundle(folder: Path, source: Source, precision: str, parity: Parity) -> Manifest:
-    """Write manifest.json, with the hash of every file that is there."""
-    manifest = Manifest.from_dict(
-        model_facts(source, precision)
-        | source.facts()
-        | {"files": describe_files(folder), "parity": parity.to_json()}
-    )
+    """Write manifest.json, with the hash of every file that is there.
+
+    Raises UserError when what the checkpoint says of itself is not of a manifest's form.
+    """
+    facts = model_facts(source, precision) | source.facts()
+    try:
+        manifest = Manifest.from_dict(facts | {"files": describe_files(folder), "parity": parity.to_json()})
+    except BundleError as error:
+        raise UserError(f"{source.folder / FACTS}: {error}") from error
     write_manifest(folder, manifest)
     return manifest
 

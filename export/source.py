@@ -20,6 +20,7 @@ from train.errors import UserError
 
 MAX_TOKENS = 77
 MOST_STEPS = 4
+FACTS = "training.json"  # beside model_index.json: what the trainer says of the checkpoint
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -80,9 +81,12 @@ class Source:
 
     def facts(self) -> dict[str, Any]:
         """What the checkpoint says of its making: `licences` and `training`, empty where it says nothing."""
-        path = self.folder / "training.json"
-        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        licences = said.pop("licences", [])
+        path = self.folder / FACTS
+        try:
+            said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            licences = said.pop("licences", [])
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path} holds no JSON object: {error}") from error
         return {"licences": licences, "training": said}
 
 

@@ -21,7 +21,7 @@ from export.onnx_bundle import write_graph
 from export.onnx_run import open_session
 from export.source import open_source
 from runtime.bundle import open_bundle
-from tests.tiny import SMALL, small_checkpoint, small_graphs
+from tests.tiny import FACTS, SMALL, small_checkpoint, small_graphs
 from train.errors import UserError, run_command
 
 PROMPTS = ["a red fox", "the cat in a box"]
@@ -140,6 +140,8 @@ def test_folder_and_manifest(bundle: Path, source) -> None:
     assert manifest.image_size == (64, 64)
     assert manifest.prediction_type == "v_prediction"
     assert [step.timestep for step in manifest.steps[4]] == [999, 749, 499, 249]
+    assert manifest.training == {"steps": 0}
+    assert [dict(entry) for entry in manifest.licences] == FACTS["licences"]
     parity = manifest.parity
     assert parity["picture"]["status"] == "passed" and parity["picture"]["psnr_db"] >= 50
     assert set(parity["modules"]) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
@@ -266,6 +268,15 @@ def test_a_checkpoint_that_predicts_x0_is_refused(tmp_path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
     with pytest.raises(UserError, match="prediction_type is 'sample'"):
         open_source(str(copy))
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "no JSON object"), ('{"licences": [{}]}', "missing field")])
+def test_facts_of_another_form_are_refused(text: str, message: str, traced, tmp_path) -> None:
+    copy = shutil.copytree(small_checkpoint(), tmp_path / "copy")
+    (copy / "training.json").write_text(text)
+    with pytest.raises(UserError, match=f"training.json.*{message}"):
+        export_onnx(open_source(str(copy)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_onnx_is_the_library_inside_the_exporter() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import json
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,10 @@ class Shape:
 
 # Two levels and 64-pixel pictures: what tests export, because each layer costs an exporter time.
 SMALL = Shape(latent_channels=4, sample_size=8, channels=(16, 32), groups=4, vae_channels=8)
+# What a trainer says of its checkpoint, as in train.checkpoint.save_pipeline.
+FACTS = {
+    "steps": 0, "licences": [{"what": "random weights", "licence": "Apache-2.0", "source": "tests/tiny.py"}],
+}
 # The release model's sizes, for measuring time and bytes before it exists.
 STICKER = Shape(
     latent_channels=24, hidden=144, text_layers=4, text_heads=4, vocab=49408, channels=(64, 192, 320),
@@ -143,7 +148,9 @@ def small_checkpoint() -> Path:
     """A SMALL checkpoint in a temporary folder, made once a process and removed at its end."""
     folder = tempfile.TemporaryDirectory(prefix="small-checkpoint-")
     atexit.register(folder.cleanup)
-    return make_checkpoint(Path(folder.name) / "small", SMALL)
+    checkpoint = make_checkpoint(Path(folder.name) / "small", SMALL)
+    (checkpoint / "training.json").write_text(json.dumps(FACTS))
+    return checkpoint
 
 
 @cache

@@ -164,7 +164,8 @@ def companded(points: Array, counts: Array, count: int) -> Array:
     """`count` starting centres, as dense as the cube root of the points' density (Panter and Dite 1951)."""
     gaps = np.gradient(points)
     mass = np.cumsum(np.cbrt(counts) * np.cbrt(gaps) ** 2)
-    return np.interp((np.arange(count) + 0.5) / count * mass[-1], mass, points)
+    ranks = (np.arange(count) + 0.5) / count * mass[-1]
+    return np.asarray(np.interp(ranks, mass, points))
 
 
 def lloyd(points: Array, counts: Array, centres: Array) -> Array:

@@ -85,7 +85,7 @@ class Source:
         try:
             said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             licences = said.pop("licences", [])
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, TypeError) as error:
             raise UserError(f"{path} holds no JSON object: {error}") from error
         return {"licences": licences, "training": said}
 

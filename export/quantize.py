@@ -26,8 +26,11 @@ FLOAT_COMPONENTS = ("vae_encoder",)
 # Parts of node names: small layers that every other layer depends on.
 FLOAT_PARTS = ("time_embedding",)  # stay float
 STORED_PARTS = ("add_embedding",)  # compute in float
+# So do the convolutions of the last residual block: what they lose reaches the output undamped. Measured on the
+# sticker U-Net, computing them in 8 bits costs 8 dB, the 73 other convolutions together as much again.
+LAST_STORED = {"unet": 3}
 # A class goes back to float arithmetic while a picture is further off than this, in dB of PSNR.
-GOAL_DB = 32.0
+GOAL_DB = 35.0
 
 LayerClass = tuple[str, str]  # (component, op)
 
@@ -54,9 +57,9 @@ class Quantizer:
         """One graph in 8 bits, or untouched where 8 bits would ruin it."""
         if name in FLOAT_COMPONENTS:
             return self.graphs[name]
-        plan = plan_of(self.graphs[name], static_ops)
+        plan = plan_of(name, self.graphs[name], static_ops)
         if name not in self.known:
-            everything = plan_of(self.graphs[name], set(STATIC_CLASSES.get(name, ())))
+            everything = plan_of(name, self.graphs[name], set(STATIC_CLASSES.get(name, ())))
             tensors = qdq.activations(self.graphs[name], everything)
             self.known[name] = ranges(self.graphs[name], tensors, self.feeds[name]) if tensors else {}
         return qdq.rewrite(self.graphs[name], plan, self.known[name])
@@ -106,18 +109,20 @@ def notes(classes: set[LayerClass], given_up: list[dict[str, Any]], goal_db: flo
     }
 
 
-def plan_of(model: onnx.ModelProto, static_ops: set[str]) -> dict[str, str]:
+def plan_of(component: str, model: onnx.ModelProto, static_ops: set[str]) -> dict[str, str]:
     """Node name -> "static" or "weights" for the layers of a graph that become 8 bits."""
     weights = initializers(model.graph)
     convs = [node.name for node in model.graph.node if node.op_type == "Conv"]
     spared = {*convs[:1], *convs[-1:]}
     plan = {}
+    near_output = set(convs[-1 - LAST_STORED.get(component, 0) : -1])
     for node in model.graph.node:
         table = node.input[0 if node.op_type == "Gather" else 1] if len(node.input) > 1 else ""
         known = (WEIGHTS, node.op_type) in qdq.REWRITES and is_matrix(weights.get(table))
         if not known or node.name in spared or any(part in node.name for part in FLOAT_PARTS):
             continue
-        stored = node.op_type not in static_ops or any(part in node.name for part in STORED_PARTS)
+        stored = node.name in near_output or any(part in node.name for part in STORED_PARTS)
+        stored = stored or node.op_type not in static_ops
         plan[node.name] = WEIGHTS if stored else STATIC
     return plan
 

@@ -151,12 +151,13 @@ def test_embedding_rows_have_their_own_scales() -> None:
 
 def test_the_plan_spares_first_and_last_convolutions_and_the_time_embedding() -> None:
     model = small_graphs()["unet"]
-    plan = plan_of(model, {"Conv", "MatMul"})
+    plan = plan_of("unet", model, {"Conv", "MatMul"})
     convs = [node.name for node in model.graph.node if node.op_type == "Conv"]
     assert convs[0] == "unet.conv_in/Conv" and convs[-1] == "unet.conv_out/Conv"
     assert not {convs[0], convs[-1]} & plan.keys() and set(convs[1:-1]) <= plan.keys()
     assert not any("time_embedding" in name for name in plan)
-    assert all(plan[name] == STATIC for name in convs[1:-1])
+    assert all(plan[name] == STATIC for name in convs[1:-4])
+    assert all(plan[name] == WEIGHTS and "up_blocks.1.resnets.1" in name for name in convs[-4:-1])
     assert plan["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q/MatMul"] == STATIC
     assert {plan[name] for name in plan if name.endswith("time_emb_proj/Gemm")} == {WEIGHTS}
     scores = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.name not in plan]

@@ -104,7 +104,7 @@ def component_config(source: Source, component: str) -> dict[str, Any]:
     """The config.json of one component, as diffusers or transformers wrote it."""
     if component == "text_encoder":
         config: dict[str, Any] = source.pipe.text_encoder.config.to_dict()
-        return config
+        return {key: value for key, value in config.items() if key != "_name_or_path"}
     module = source.pipe.unet if component == "unet" else source.pipe.vae
     kept = {key: value for key, value in module.config.items() if key != "_name_or_path"}
     return {"_class_name": type(module).__name__, "_diffusers_version": version("diffusers")} | kept

@@ -78,5 +78,14 @@ def save_pipeline(
         projection = Path(text_encoder.name_or_path) / PROJECTION_FILE
         if projection.is_file():
             shutil.copy(projection, folder / "text_encoder")
+        forget_origins(folder)
         if facts:
             (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def forget_origins(folder: Path) -> None:
+    """Take the paths that the networks were loaded from out of every config.json: they mean nothing elsewhere."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")

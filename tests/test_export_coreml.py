@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from export import coreml as exporter
-from export import coreml_convert
+from export import coreml_convert, parity
 from export.coreml_convert import kmeans, nearest
 from export.coreml_graphs import APPLE_SCALING, AppleTextEncoder, AppleUNet, parts
-from export.coreml_run import evaluated, whole_unet
+from export.coreml_run import evaluated, on_macos, whole_unet
 from export.folder import size_mb
 from export.graphs import PlainAttention, attention_as
 from export.measure import psnr_db
@@ -279,6 +279,30 @@ def test_below_the_threshold_nothing_is_written(made, tmp_path, monkeypatch, cap
     (line,) = capsys.readouterr().err.splitlines()
     assert "nothing was written" in line and "vae_decoder" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_parity_report_reads_the_folder_back(made, capsys) -> None:
+    parity.main([str(small_checkpoint()), str(made[0]), "--json"])
+    (facts,) = json.loads(capsys.readouterr().out)["exports"]
+    assert (facts["format"], facts["precision"]) == ("coreml", "fp16")
+    assert {name: m["status"] for name, m in facts["modules"].items()} == dict.fromkeys(PARTS, "passed")
+    assert facts["picture"]["psnr_db"] >= 35
+    if not on_macos():
+        assert facts["real_prediction"] | {"why": ""} == measured("not run") and facts["latency_ms"] is None
+        assert facts["real_prediction"]["why"] == "needs macOS"
+
+
+def measured(status: str) -> dict[str, object]:
+    """A comparison without figures."""
+    return {"max_abs": None, "psnr_db": None, "status": status, "why": ""}
+
+
+def test_an_altered_package_is_one_line(made, tmp_path) -> None:
+    altered = shutil.copytree(made[0], tmp_path / "altered")
+    weights = packages(altered)["unet"] / "Data/com.apple.CoreML/weights/weight.bin"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match="weight.bin is truncated"):
+        parity.main([str(small_checkpoint()), str(altered)])
 
 
 def test_an_existing_folder_stays(made, tmp_path, capsys) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from train.errors import UserError
 from train.files import replace_folder
@@ -49,6 +51,8 @@ def one_step_scheduler() -> DDIMScheduler:
 def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
     """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read."""
     folder = resolve_checkpoint(name_or_path)
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()  # a second of loading needs none
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True

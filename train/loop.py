@@ -288,7 +288,7 @@ def build_student(teacher: UNet2DConditionModel, config: Config) -> UNet2DCondit
     if config.init == "pretrained":
         return prune(teacher, tuple(len(stage.resnets) for stage in teacher.down_blocks)).train()
     try:
-        student = prune(teacher, config.layers, config.mid_block)
+        student = prune(teacher, config.layers, config.mid_block, attention=config.attention)
     except ValueError as error:
         raise UserError(f"layers={','.join(map(str, config.layers))}: {error}") from error
     if config.init == "random":

@@ -20,9 +20,16 @@ def kept_positions(teacher_count: int, student_count: int) -> list[int]:
     return [*range(student_count - 1), teacher_count - 1] if student_count > 1 else [0]
 
 
-def student_config(teacher: UNet2DConditionModel, layers: tuple[int, ...], mid_block: bool) -> dict[str, object]:
-    """The teacher's configuration with `layers[i]` blocks in stage i, with or without the middle block."""
+def student_config(
+    teacher: UNet2DConditionModel, layers: tuple[int, ...], mid_block: bool, attention: tuple[bool, ...]
+) -> dict[str, object]:
+    """The teacher's configuration with `layers[i]` blocks in stage i, attention only where `attention[i]`."""
     config = dict(teacher.config)
+    if attention:
+        stages = zip(config["down_block_types"], attention, strict=True)
+        kept = [name if attends else "DownBlock2D" for name, attends in stages]
+        config["down_block_types"] = kept
+        config["up_block_types"] = [name.replace("Down", "Up") for name in reversed(kept)]
     config["layers_per_block"] = list(layers)
     if not mid_block:
         config["mid_block_type"] = None
@@ -30,17 +37,21 @@ def student_config(teacher: UNet2DConditionModel, layers: tuple[int, ...], mid_b
 
 
 def prune(
-    teacher: UNet2DConditionModel, layers: tuple[int, ...], mid_block: bool = True, share: bool = False
+    teacher: UNet2DConditionModel, layers: tuple[int, ...], mid_block: bool = True, share: bool = False,
+    attention: tuple[bool, ...] = (),
 ) -> UNet2DConditionModel:
     """A student U-Net of fewer blocks whose every weight is the teacher's.
 
+    attention: one entry a stage, False takes its attention blocks out; empty keeps them all.
     With `share` the student's modules are the teacher's own objects, so that training one trains the other;
     without, they are copies. Raises ValueError when a stage would have more blocks than the teacher's.
     """
     blocks = [len(stage.resnets) for stage in teacher.down_blocks]
     if len(layers) != len(blocks) or any(not 1 <= ours <= theirs for ours, theirs in zip(layers, blocks, strict=True)):
         raise ValueError(f"layers must have {len(blocks)} entries, each from 1 to the teacher's {tuple(blocks)}")
-    student = UNet2DConditionModel.from_config(student_config(teacher, layers, mid_block))
+    if attention and len(attention) != len(blocks):
+        raise ValueError(f"attention must have {len(blocks)} entries")
+    student = UNet2DConditionModel.from_config(student_config(teacher, layers, mid_block, attention))
     pairs = list(matching_modules(student, teacher))
     for owner, name, source in pairs:
         if share:

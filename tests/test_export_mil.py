@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,6 @@ from export.mil_data import constexpr_lut_to_dense
 from export.mil_ops import CONSTANTS, OPERATIONS
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
-ct = pytest.importorskip("coremltools")
 mb = ct.converters.mil.Builder
 
 RNG = np.random.default_rng(0)

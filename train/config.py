@@ -84,8 +84,8 @@ def demo() -> Config:
     Text still reaches every residual block of it; a dozen passes over the shard sharpen what it draws.
     """
     return dataclasses.replace(
-        sticker(), data=DEMO_SHARD, run_dir="out/demo/run", max_steps=240, batch=16, adversarial_batch=8,
-        mid_block=False, attention=(False, False, False, False), lr=8e-4, ema=0.95, save_every=120, log_every=5,
+        sticker(), data=DEMO_SHARD, run_dir="out/demo/run", max_steps=160, batch=16, adversarial_batch=8,
+        mid_block=False, attention=(False, False, False, False), lr=8e-4, ema=0.95, save_every=80, log_every=5,
     )
 
 

@@ -18,7 +18,7 @@ from runtime import schedule
 
 BATCH = 8
 MORE_STEPS = 4  # of which every batch's later timesteps are seen as well
-SAMPLES = 1024  # values kept of a tensor a batch
+BINS = 4096  # of a tensor's histogram
 CLIPS = np.linspace(0.5, 1.0, 26)  # shares of the full range that are tried
 SEED = 10_000  # calibration noise: seeds that the parity cases do not use
 
@@ -59,15 +59,15 @@ def draw(
 
 
 def ranges(model: onnx.ModelProto, tensors: Sequence[str], feeds: Sequence[Feed]) -> dict[str, Range]:
-    """(low, high) of each tensor: the clipped range that an 8-bit code reproduces with the least error."""
-    seen: dict[str, list[Floats]] = {name: [] for name in tensors}
-    extremes: dict[str, Range] = dict.fromkeys(tensors, (0.0, 0.0))
+    """(low, high) of each tensor: the clipped range that an 8-bit code reproduces best, see `best_clip`."""
+    limits: dict[str, Range] = dict.fromkeys(tensors, (0.0, 0.0))
     for name, value in observed(model, tensors, feeds):
-        low, high = extremes[name]
-        extremes[name] = min(low, float(value.min())), max(high, float(value.max()))
-        flat = value.reshape(-1)
-        seen[name].append(flat[:: max(1, flat.size // SAMPLES)][:SAMPLES])
-    return {name: best_clip(np.concatenate(values), *extremes[name]) for name, values in seen.items()}
+        low, high = limits[name]
+        limits[name] = min(low, float(value.min())), max(high, float(value.max()))
+    counts = {name: np.zeros(BINS) for name in tensors}
+    for name, value in observed(model, tensors, feeds):
+        counts[name] += np.histogram(value, BINS, limits[name])[0]
+    return {name: best_clip(counts[name], *limits[name]) for name in tensors}
 
 
 def observed(
@@ -87,12 +87,14 @@ def observed(
         yield from ((name, feed[name]) for name in tensors if name in inputs)
 
 
-def best_clip(values: Floats, low: float, high: float) -> Range:
-    """The share of [low, high] whose 256 levels give `values` back with the least squared error."""
+def best_clip(counts: npt.NDArray[np.float64], low: float, high: float) -> Range:
+    """The share of [low, high] whose 256 levels give a histogram over it back with the least squared error."""
     if high - low < 1e-12:
         return 0.0, 1e-6
+    edges = np.linspace(low, high, len(counts) + 1)
+    middles = ((edges[1:] + edges[:-1]) / 2).astype(np.float32)
     tried = [(low * share, high * share) for share in CLIPS]
-    return min(tried, key=lambda one: float(np.mean((values - coded(values, *one)) ** 2)))
+    return min(tried, key=lambda one: float(counts @ (middles - coded(middles, *one)) ** 2))
 
 
 def coded(values: Floats, low: float, high: float) -> Floats:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import onnx as exporter
 from export import qdq
-from export.calibrate import best_clip, coded, pipeline_feeds, ranges, scale_and_zero
+from export.calibrate import BINS, best_clip, coded, pipeline_feeds, ranges, scale_and_zero
 from export.folder import size_mb
 from export.half import to_fp16
 from export.measure import Reference, psnr_db, torch_network
@@ -87,14 +87,20 @@ def test_activation_codes_hold_zero_exactly(low: float, high: float) -> None:
 def test_clipping_helps_where_there_are_outliers() -> None:
     calm = RNG.standard_normal(20_000).astype(np.float32)
     low, high = float(calm.min()), float(calm.max())
-    clip = best_clip(calm, low, high)
+    clip = best_clip(np.histogram(calm, BINS, (low, high))[0], low, high)
     assert high * 0.5 <= clip[1] <= high
 
     def error(bounds):
         return float(np.mean((calm - coded(calm, *bounds)) ** 2))
 
     assert error(clip) <= error((low, high))
-    assert best_clip(np.zeros(4, np.float32), 0.0, 0.0)[1] > 0  # a constant tensor needs a scale too
+    assert best_clip(np.ones(4), 0.0, 0.0)[1] > 0  # a constant tensor needs a scale too
+
+
+def test_rare_large_values_are_not_clipped_away() -> None:
+    """What a sample would miss: 1 value in 10,000, but ten times as large as the rest."""
+    counts = np.histogram(np.append(np.abs(RNG.standard_normal(9_999)) * 0.1, 3.0), BINS, (0, 3.0))[0]
+    assert best_clip(counts, 0.0, 3.0)[1] >= 2.8
 
 
 def test_static_convolution_runs_on_codes(tmp_path: Path) -> None:

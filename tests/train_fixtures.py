@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from tests.tiny import Shape, make_pipeline
+from train.config import Config
 from train.shards import Record, write_shard
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
@@ -59,3 +62,18 @@ def make_teacher(folder: Path) -> Path:
 
 def array(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
+
+
+Parts = dict[str, str]
+
+
+def make_parts(folder: Path) -> Parts:
+    """A tiny teacher and tiny data, as settings of a run."""
+    return {"teacher": str(make_teacher(folder)), "data": str(make_data(folder / "data"))}
+
+
+def add_config(parts: Parts, run_dir: Path, **changes: Any) -> Config:
+    """Settings of a run that takes seconds."""
+    base = Config(run_dir=str(run_dir), layers=(1, 1, 1), max_steps=4, batch=8, save_every=2, log_every=1, lr=1e-3,
+                  score_pictures=0, threads=1, **parts)
+    return dataclasses.replace(base, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -34,11 +35,16 @@ def main(argv: list[str]) -> None:
     which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run from its newest checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
     config = chosen_config(parser.parse_args(argv))
-    from train.loop import AddTrainer, describe
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    from train.loop import AddTrainer
 
     trainer = AddTrainer(config)
-    print(describe(trainer), file=sys.stderr)
-    print(trainer.run())
+    if trainer.engine.is_main:
+        print(trainer.describe(), file=sys.stderr, flush=True)
+    target = trainer.run()
+    if trainer.engine.is_main:
+        print(target)
+    trainer.engine.close()
 
 
 if __name__ == "__main__":

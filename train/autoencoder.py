@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
+from train.encoding import encode_all, to_tensor
 from train.errors import run_command
 from train.files import TrainingState, replace_folder
 from train.shards import read_records
@@ -110,18 +111,6 @@ def _project_2x2(conv: nn.Conv2d, mean: np.ndarray, basis: np.ndarray, offset: f
             weight[:, gathered, y8, x8] = table[y, x, channel]
     conv.weight[: basis.shape[1], :48, 1:, 1:] = torch.from_numpy(weight)
     conv.weight[: basis.shape[1], 63, 1, 1] = torch.from_numpy(offset - mean @ basis)
-
-
-def to_tensor(pictures: np.ndarray) -> Tensor:
-    """u8[N, H, W, 3] -> f32[N, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-@torch.no_grad()
-def encode_all(autoencoder: AutoencoderTiny, pictures: np.ndarray, batch: int = 64) -> Tensor:
-    """Latents f32[N, C, H/8, W/8] of u8[N, H, W, 3]."""
-    parts = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
-    return torch.cat([autoencoder.encode(to_tensor(part)).latents for part in parts])
 
 
 @torch.no_grad()

@@ -6,10 +6,12 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -39,12 +41,19 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
     )
 
 
-def one_step_scheduler() -> DDIMScheduler:
-    """The scheduler with which diffusers, optimum, Apple's Python and OpenVINO GenAI compute one step alike."""
+def one_step_scheduler(teacher: Any = None) -> DDIMScheduler:
+    """The scheduler with which diffusers, optimum, Apple's Python and OpenVINO GenAI compute one step alike.
+
+    teacher: a scheduler whose noise levels and prediction type are kept; ours when left out.
+    """
+    kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+            "rescale_betas_zero_snr")
+    schedule = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+                "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "rescale_betas_zero_snr": False}
+    if teacher is not None:
+        schedule |= {key: teacher.config[key] for key in kept if key in teacher.config}
     return DDIMScheduler(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        clip_sample=False, set_alpha_to_one=True, prediction_type="v_prediction", timestep_spacing="trailing",
-        steps_offset=0, rescale_betas_zero_snr=False,
+        **schedule, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing", steps_offset=0
     )
 
 
@@ -66,15 +75,16 @@ def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) 
 def save_pipeline(
     target: Path, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
     unet: UNet2DConditionModel, dtype: torch.dtype = torch.float16, facts: dict[str, object] | None = None,
+    scheduler: DDIMScheduler | None = None,
 ) -> None:
     """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically.
 
     facts: written beside them as training.json; exporters carry it into a bundle's manifest.
     """
     parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
-    copies = {name: copy.deepcopy(module).to(dtype) for name, module in parts.items()}
+    copies = {name: _in_dtype(module, dtype) for name, module in parts.items()}
     pipeline = StableDiffusionPipeline(
-        **copies, tokenizer=tokenizer, scheduler=one_step_scheduler(), safety_checker=None, feature_extractor=None,
+        **copies, tokenizer=tokenizer, scheduler=scheduler or one_step_scheduler(), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )
     with replace_folder(target) as folder:
@@ -85,6 +95,13 @@ def save_pipeline(
         forget_origins(folder)
         if facts:
             (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module itself where it has the dtype already, else a copy: the caller's stays as it is."""
+    if all(p.dtype == dtype for p in module.parameters()):
+        return module
+    return copy.deepcopy(module).to(dtype)
 
 
 def forget_origins(folder: Path) -> None:

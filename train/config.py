@@ -3,66 +3,118 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.schedule import trailing_timesteps
 from train.errors import UserError
 
 DEMO_SHARD = str(Path(__file__).resolve().parent / "demo_shard")  # 240 real pictures, in the source tree
+RANDOM_TEACHER = "random:"  # teacher=random:SHAPE makes a network of train/random_teacher.py in the run folder
 
 CHOICES = {
-    "init": ("pruned", "pretrained", "random"),
+    "student": ("full", "base", "small", "tiny", "no_hires_attention", "custom", "lora"),
     "loss": ("both", "adv", "distill"),
+    "features": ("mobilenet_v2", "dinov2", "teacher"),
     "conditioning": ("both", "text", "image", "none"),
-    "weighting": ("exponential", "sds", "uniform"),
+    "weighting": ("exponential", "sds", "nfsd", "uniform"),
+    "space": ("pixel", "latent"),
     "decoder": ("linear", "vae"),
+    "streaming": ("auto", "true", "false"),
+    "bad_data": ("error", "skip"),
+    "precision": ("bf16", "fp32"),
 }
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run. Lists are given as `key=1,2,3`."""
+    """Everything that decides a run. Lists are given as `key=1,2,3`, an empty one as `key=`."""
 
-    teacher: str  # pipeline folder or the name of a shipped one
-    data: str  # folder of shards made by train.data
+    teacher: str  # pipeline folder, the name of a shipped one, or random:SHAPE
+    data: str  # folder of shards made by train.data, or a URL pattern such as https://host/train-{0000..0099}.tar
     run_dir: str = "runs/add"
     max_steps: int = 1000
     seed: int = 0
-    save_every: int = 250
+    save_every: int = 250  # steps between checkpoints; samples and scores are made at the same time
     log_every: int = 20
-    batch: int = 32  # pictures a student update
-    adversarial_batch: int = 16  # of them, how many the discriminator sees
-    threads: int = 0  # torch threads; 0 leaves torch's choice
 
-    init: str = "pruned"
-    layers: tuple[int, ...] = (1, 1, 1, 1)  # blocks the pruned student keeps in each stage
+    # The batch. It is the same whatever the number of processes: micro-batches are accumulated to it.
+    batch: int = 32  # pictures a student update, over all processes
+    adversarial_batch: int = 0  # of them, how many the discriminator sees; 0 is all
+    micro_batch: int = 0  # pictures that one process handles at once; 0 is batch / processes
+
+    # Data.
+    streaming: str = "auto"  # true: read shards in a shuffled stream; false: all in memory; auto: by their number
+    shuffle_shards: int = 4  # shards shuffled together in a stream
+    bad_data: str = "error"  # what a corrupt shard or a NaN picture does
+    cache_text: bool = True  # keep every caption's states on disk (false: encode them in every step)
+    text_dropout: float = 0.0
+
+    # The student.
+    student: str = "custom"  # block removal after BK-SDM; custom takes the three settings below
+    layers: tuple[int, ...] = (1, 1, 1, 1)  # blocks that a custom student keeps in each stage
     mid_block: bool = True
     attention: tuple[bool, ...] = ()  # one entry a stage; false takes the stage's attention out; empty keeps all
+    init: str = "pruned"  # pruned, pretrained (the whole teacher), random, or a checkpoint to start from
+    lora_rank: int = 16  # of student=lora
+    student_steps: int = 4  # N: the student's noise levels are the trailing timesteps of so many steps
+    noise_levels: tuple[int, ...] = ()  # other timesteps than student_steps gives; the last of the paper's is 1000
+    level_shares: tuple[float, ...] = ()  # how often each level is drawn; empty: all alike (ADD)
+    zero_terminal_snr: bool = True  # at the noisiest level the student sees noise alone, as when it generates
 
-    noise_levels: tuple[int, ...] = (999, 749, 499, 249)  # the student's timesteps (ADD: N = 4, the last is 1000)
-    level_shares: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
+    # The objective (ADD eq. 1).
     loss: str = "both"
     adversarial_weight: float = 1.0
-    distillation_weight: float = 2.5  # lambda of ADD eq. 1
-    weighting: str = "exponential"
-    guidance: float = 2.0  # of the teacher in the distillation loss
+    distillation_weight: float = 2.5  # lambda
+    weighting: str = "exponential"  # c(t)
+    space: str = "pixel"  # where the distillation distance is taken
+    guidance: float = 2.0  # of the teacher
+    teacher_steps: int = 1  # network evaluations of the teacher for one target
+    negative_prompt: str = "blurry, low quality, ugly, low contrast"  # of weighting=nfsd
     reconstruction_weight: float = 0.0  # ||x0_student - x0||^2, ours: keeps learning captions while distilling
-    text_dropout: float = 0.0
     decoder: str = "linear"  # how pictures are made for the discriminator and the pixel-space distances
 
+    # The discriminator.
+    features: str = "mobilenet_v2"
+    features_path: str = "facebook/dinov2-small"  # of features=dinov2: a local folder, or a hub id in the local cache
     conditioning: str = "both"
     r1_weight: float = 1e-5
+    r1_every: int = 1  # discriminator updates between R1 terms; the weight is multiplied by it
     discriminator_updates: int = 1
     discriminator_start: int = 0  # student updates before the adversarial loss sets in; the discriminator learns before
+    augment: bool = True  # DiffAugment
+
+    # Optimization.
     lr: float = 1e-4
     lr_discriminator: float = 1e-3
+    warmup: int = 20
     decay_from: float = 0.5  # share of the run after which the learning rates fall to 0
     ema: float = 0.99
     grad_clip: float = 1.0
-    keep: int = 2  # checkpoints kept
+    precision: str = "bf16"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    threads: int = 0  # torch threads; 0 leaves torch's choice
+
+    # What is kept.
+    keep: int = 2  # newest checkpoints kept; the best one stays as well
+    score_pictures: int = 64  # pictures scored (KID-Lite0) at every checkpoint; 0: none, and the newest is the best
+    nan_limit: int = 3  # how often a run may go back to its last checkpoint for a value that is not finite
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The student's noise levels, noisiest first."""
+        return self.noise_levels or tuple(trailing_timesteps(self.student_steps))
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How often each of `timesteps` is drawn; sums to 1."""
+        shares = self.level_shares or (1.0,) * len(self.timesteps)
+        return tuple(share / sum(shares) for share in shares)
 
 
 def sticker() -> Config:
@@ -74,8 +126,9 @@ def sticker() -> Config:
 
 
 def smoke() -> Config:
-    """A minute on a CPU: is everything in place?"""
-    return dataclasses.replace(demo(), run_dir="runs/smoke", max_steps=6, save_every=3, log_every=1)
+    """A minute on a CPU, random tiny networks: is everything in place?"""
+    return Config(teacher=RANDOM_TEACHER + "tiny", data=DEMO_SHARD, run_dir="runs/smoke", max_steps=6, save_every=3,
+                  log_every=1, batch=8, layers=(1, 1, 1), score_pictures=16)
 
 
 def demo() -> Config:
@@ -89,38 +142,72 @@ def demo() -> Config:
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"smoke": smoke, "demo": demo, "sticker": sticker}
+def sd21() -> Config:
+    """An SD-2.1-shaped teacher, the paper's settings at one GPU's scale: batch 128 by accumulation, LADD-free ADD."""
+    return Config(teacher="stabilityai/sd-turbo", data="data/pictures", run_dir="runs/sd21", max_steps=4000, batch=128,
+                  micro_batch=8, student="small", lr=1e-5, lr_discriminator=1e-4, decoder="vae", ema=0.999,
+                  gradient_checkpointing=True, cache_text=False, save_every=500, grad_clip=1.0)
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"smoke": smoke, "demo": demo, "sticker": sticker, "sd21": sd21}
 
 
 def make_config(preset: str, overrides: Sequence[str]) -> Config:
     """A preset with `key=value` overrides. Raises UserError on an unknown preset or key, or a value out of range."""
     if preset not in PRESETS:
-        raise UserError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+        raise UserError(f"preset {preset!r} is unknown{_nearest(preset, PRESETS)}; choose one of {', '.join(PRESETS)}")
     config = PRESETS[preset]()
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     changes: dict[str, Any] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
-        if not separator or key not in fields:
-            raise UserError(f"{override!r}: expected key=value with a key of {', '.join(sorted(fields))}")
+        if not separator:
+            raise UserError(f"{override!r}: expected key=value, such as batch=32")
+        if key not in fields:
+            raise UserError(f"{key!r} is no setting{_nearest(key, fields)}; train/config.py lists them all")
         changes[key] = _parse(key, text, fields[key])
     return check(dataclasses.replace(config, **changes))
+
+
+def _nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def check(config: Config) -> Config:
     """The config itself; UserError when its values do not fit together."""
     for key, allowed in CHOICES.items():
-        if getattr(config, key) not in allowed:
-            raise UserError(f"{key}={getattr(config, key)}: choose one of {', '.join(allowed)}")
-    if len(config.noise_levels) != len(config.level_shares):
-        raise UserError("noise_levels and level_shares must have as many entries as each other")
-    if not all(0 <= level <= 999 for level in config.noise_levels) or sum(config.level_shares) <= 0:
-        raise UserError("noise_levels must lie in 0..999 and level_shares must not all be zero")
-    if min(config.batch, config.adversarial_batch, config.max_steps, config.save_every, config.log_every) < 1:
-        raise UserError("batch, adversarial_batch, max_steps, save_every and log_every must be at least 1")
-    if config.adversarial_batch > config.batch:
-        raise UserError(f"adversarial_batch={config.adversarial_batch} is more than batch={config.batch}")
+        if (value := getattr(config, key)) not in allowed:
+            raise UserError(f"{key}={value}: choose one of {', '.join(allowed)}{_nearest(str(value), allowed)}")
+    _check_levels(config)
+    _check_batches(config)
+    at_least = {"max_steps": 1, "save_every": 1, "log_every": 1, "r1_every": 1, "discriminator_updates": 1,
+                "teacher_steps": 1, "keep": 1, "lora_rank": 1, "shuffle_shards": 1, "score_pictures": 0,
+                "nan_limit": 0, "warmup": 0, "threads": 0}
+    for key, least in at_least.items():
+        if getattr(config, key) < least:
+            raise UserError(f"{key}={getattr(config, key)}: must be at least {least}")
     return config
+
+
+def _check_levels(config: Config) -> None:
+    if not config.noise_levels and not 1 <= config.student_steps <= 1000:
+        raise UserError(f"student_steps={config.student_steps}: must be 1 to 1000 (ADD trains 4)")
+    if not all(0 <= level <= 999 for level in config.timesteps):
+        raise UserError("noise_levels must lie in 0..999")
+    if config.level_shares and len(config.timesteps) != len(config.level_shares):
+        raise UserError(f"level_shares must have as many entries as there are noise levels ({len(config.timesteps)})")
+    if config.level_shares and (min(config.level_shares) < 0 or sum(config.level_shares) <= 0):
+        raise UserError("level_shares must not be negative, and not all zero")
+
+
+def _check_batches(config: Config) -> None:
+    if config.batch < 1 or config.micro_batch < 0:
+        raise UserError("batch must be at least 1, and micro_batch at least 0")
+    if not 0 <= config.adversarial_batch <= config.batch:
+        raise UserError(f"adversarial_batch={config.adversarial_batch} must lie in 0..batch={config.batch}")
+    if config.micro_batch and config.batch % config.micro_batch:
+        raise UserError(f"batch={config.batch} is no multiple of micro_batch={config.micro_batch}")
 
 
 def to_json(config: Config) -> str:
@@ -134,7 +221,7 @@ def from_json(text: str) -> Config:
             key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
         }
         return check(Config(**values))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"config.json cannot be read: {error}") from error
 
 
@@ -143,7 +230,7 @@ def _parse(key: str, text: str, like: Any) -> Any:
         if isinstance(like, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(like, tuple):
-            kind = like[0] if like else True  # the only tuple that may be empty holds flags
+            kind: Any = {"noise_levels": 0, "layers": 0, "level_shares": 0.0, "attention": True}[key]
             return tuple(_parse(key, part, kind) for part in text.split(",")) if text else ()
         return type(like)(text)
     except (ValueError, KeyError) as error:

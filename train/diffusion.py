@@ -1,8 +1,10 @@
-"""Variance-preserving diffusion in v-prediction: noise levels, targets, guided prediction, DDIM sampling."""
+"""Variance-preserving diffusion: noise levels, what a prediction stands for, guidance, DDIM sampling."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +12,35 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from runtime.noise import randn
-from runtime.schedule import add_noise, alphas_sigmas, trailing_timesteps, x0_from_v
+from runtime.schedule import PREDICTION_TYPES, add_noise, alphas_sigmas, from_scheduler_config, trailing_timesteps
+from runtime.schedule import x0_and_eps as schedule_x0_and_eps
+from train.errors import UserError
 
 LAST_TIMESTEP = 999
 
 
 class NoiseLevels:
-    """alpha_t and sigma_t of the one-step schedule as f32[1000] tensors."""
+    """alpha_t and sigma_t as f32[1000] tensors, and what the network's output means at them.
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        alpha, sigma = alphas_sigmas()
+    Without arguments: the schedule of our own one-step models, v-prediction.
+    """
+
+    def __init__(
+        self, device: torch.device | str = "cpu", table: tuple[Any, Any] | None = None,
+        prediction_type: str = "v_prediction",
+    ) -> None:
+        alpha, sigma = table if table is not None else alphas_sigmas()
         self.alpha = torch.from_numpy(np.asarray(alpha)).float().to(device)
         self.sigma = torch.from_numpy(np.asarray(sigma)).float().to(device)
+        self.prediction_type = prediction_type
+
+    @classmethod
+    def of(cls, scheduler: Any, device: torch.device | str = "cpu") -> NoiseLevels:
+        """The levels of a diffusers scheduler. Raises UserError when its prediction type is neither eps nor v."""
+        kind = scheduler.config.get("prediction_type", "epsilon")
+        if kind not in PREDICTION_TYPES:
+            raise UserError(f"a teacher that predicts {kind!r} cannot be distilled; expected {PREDICTION_TYPES}")
+        return cls(device, from_scheduler_config(scheduler.config), kind)
 
     def at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) f32[B, 1, 1, 1] of timesteps i64[B]."""
@@ -32,47 +51,59 @@ class NoiseLevels:
         alpha, sigma = self.at(timesteps)
         return add_noise(x0, eps, alpha, sigma)
 
-    def x0(self, x: Tensor, v: Tensor, timesteps: Tensor) -> Tensor:
-        """The clean latents that a v prediction stands for."""
+    def x0_and_eps(self, x: Tensor, output: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """(clean latents, noise) that the network's output stands for."""
         alpha, sigma = self.at(timesteps)
-        return x0_from_v(x, v, alpha, sigma)
+        x0, eps = schedule_x0_and_eps(x, output, self.prediction_type, alpha, sigma)
+        return x0, eps
+
+    def x0(self, x: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+        """The clean latents that the network's output stands for."""
+        return self.x0_and_eps(x, output, timesteps)[0]
 
 
-def guided_x0(
-    unet: UNet2DConditionModel, levels: NoiseLevels, x: Tensor, timesteps: Tensor, text: Tensor, no_text: Tensor,
-    guidance: float,
+def guided_output(
+    unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, text: Tensor, no_text: Tensor, guidance: float
 ) -> Tensor:
-    """x0 by classifier-free guidance (Ho & Salimans 2022): x0_u + guidance (x0_c - x0_u); plain x0_c at guidance 1.
+    """Classifier-free guidance (Ho & Salimans 2022): u + guidance (c - u); plain c at guidance 1.
 
-    x: f32[B, C, h, w], timesteps: i64[B], text: f32[B, 77, D], no_text: f32[77, D].
+    x: f32[B, C, h, w], timesteps: i64[B], text: f32[B, 77, D], no_text: f32[77, D] -> f32[B, C, h, w].
     """
+    x, text, no_text = (tensor.to(unet.dtype) for tensor in (x, text, no_text))
     if guidance == 1.0:
-        return levels.x0(x, unet(x, timesteps, text).sample, timesteps)
+        return unet(x, timesteps, text).sample.float()
     both = torch.cat([text, no_text.expand_as(text)])
-    v_text, v_none = unet(torch.cat([x, x]), torch.cat([timesteps, timesteps]), both).sample.chunk(2)
-    return levels.x0(x, v_none + guidance * (v_text - v_none), timesteps)
+    with_text, without = unet(torch.cat([x, x]), torch.cat([timesteps, timesteps]), both).sample.float().chunk(2)
+    return without + guidance * (with_text - without)
+
+
+def autocast(device: torch.device | str, enabled: bool = True) -> AbstractContextManager[None]:
+    """bf16 where the device multiplies in it; the one way to ask for it."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()
 def sample(
-    unet: UNet2DConditionModel, text: Tensor, no_text: Tensor, seeds: Sequence[int], steps: int, guidance: float
+    unet: UNet2DConditionModel, text: Tensor, no_text: Tensor, seeds: Sequence[int], steps: int, guidance: float,
+    levels: NoiseLevels | None = None,
 ) -> Tensor:
     """Deterministic DDIM (Song et al. 2021, eta 0) from each seed's noise: latents f32[B, C, h, w].
 
-    Trailing timesteps, the same as diffusers' DDIMScheduler; one step is x0 at t = 999.
+    Trailing timesteps, the same as diffusers' DDIMScheduler; one step is x0 at t = 999. levels: the schedule, on
+    the network's device; ours when left out.
     """
-    levels = NoiseLevels()
+    device = text.device
+    levels = levels or NoiseLevels(device)
     side = unet.config.sample_size
     shape = (unet.config.in_channels, side, side)
-    x = torch.from_numpy(np.stack([randn(seed, shape) for seed in seeds]))
+    x = torch.from_numpy(np.stack([randn(seed, shape) for seed in seeds])).to(device)
     timesteps = [int(t) for t in trailing_timesteps(steps)]
     for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
-        index = torch.full((len(x),), t)
-        with torch.autocast("cpu", torch.bfloat16):
-            x0 = guided_x0(unet, levels, x, index, text, no_text, guidance).float()
+        index = torch.full((len(x),), t, device=device)
+        with autocast(device):
+            output = guided_output(unet, x, index, text, no_text, guidance)
+        x0, eps = levels.x0_and_eps(x, output, index)
         if following is None:
             return x0
-        alpha, sigma = levels.at(index)
-        eps = (x - alpha * x0) / sigma
-        x = levels.noised(x0, eps, torch.full((len(x),), following))
+        x = levels.noised(x0, eps, torch.full((len(x),), following, device=device))
     raise AssertionError("steps must be at least 1")

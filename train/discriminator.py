@@ -1,4 +1,4 @@
-"""The ADD discriminator: frozen features, light heads with projection conditioning (StyleGAN-T, 2301.09515)."""
+"""The discriminator: frozen features, light heads with projection conditioning (StyleGAN-T, 2301.09515; ADD; LADD)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from train.augment import diff_augment
-from train.mobilenet import load_mobilenet
+from train.draws import Draws
+from train.feature_networks import FeatureNetwork
 
-CONDITIONINGS = ("none", "text", "image", "both")
+VIRTUAL_BATCH = 8
+MAX_HEAD_WIDTH = 384  # ViT-S's width, for which the heads were designed; wider features are projected to it
 
 
 class VirtualBatchNorm(nn.Module):
     """Batch normalisation over groups of `virtual_batch` pictures, so that it means the same at any batch size."""
 
-    def __init__(self, channels: int, virtual_batch: int = 8) -> None:
+    def __init__(self, channels: int, virtual_batch: int = VIRTUAL_BATCH) -> None:
         super().__init__()
         self.virtual_batch = virtual_batch
         self.weight = nn.Parameter(torch.ones(channels))
@@ -34,9 +35,20 @@ class VirtualBatchNorm(nn.Module):
         return x * self.weight.view(1, -1, 1) + self.bias.view(1, -1, 1)
 
 
-def head_block(channels: int, kernel: int) -> nn.Sequential:
-    convolution = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, padding_mode="circular")
-    return nn.Sequential(spectral_norm(convolution), VirtualBatchNorm(channels), nn.LeakyReLU(0.2))
+class HeadBlock(nn.Module):
+    """Spectrally normalised convolution over tokens, circular at the ends, batch norm, leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.convolution = spectral_norm(nn.Conv1d(inputs, outputs, kernel))
+        self.norm = VirtualBatchNorm(outputs)
+        self.reach = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.reach:  # by index: torch's own circular padding refuses sequences shorter than the reach
+            index = torch.arange(-self.reach, x.shape[-1] + self.reach, device=x.device) % x.shape[-1]
+            x = x[..., index]
+        return nn.functional.leaky_relu(self.norm(self.convolution(x)), 0.2)
 
 
 class DiscriminatorHead(nn.Module):
@@ -44,15 +56,16 @@ class DiscriminatorHead(nn.Module):
 
     def __init__(self, channels: int, condition_width: int, map_width: int = 64) -> None:
         super().__init__()
+        width = min(channels, MAX_HEAD_WIDTH)
         self.map_width = map_width if condition_width else 1
-        self.first = head_block(channels, 1)
-        self.residual = head_block(channels, 9)
-        self.logits = spectral_norm(nn.Conv1d(channels, self.map_width, 1))
+        self.first = HeadBlock(channels, width, 1)
+        self.residual = HeadBlock(width, width, 9)
+        self.logits = spectral_norm(nn.Conv1d(width, self.map_width, 1))
         self.project = nn.Linear(condition_width, map_width) if condition_width else None
 
     def forward(self, features: Tensor, condition: Tensor | None) -> Tensor:
-        """features f32[B, C, h, w], condition f32[B, D] -> logits f32[B, h*w]."""
-        x = self.first(features.flatten(2))
+        """features f32[B, C, N], condition f32[B, D] -> logits f32[B, N]."""
+        x = self.first(features)
         x = (x + self.residual(x)) / 2**0.5
         x = self.logits(x)
         if self.project is None or condition is None:
@@ -62,45 +75,35 @@ class DiscriminatorHead(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Frozen feature network and one head a tapped layer.
+    """A frozen feature network and one head a tapped layer; ADD and LADD differ only in the network.
 
-    conditioning: "none", "text" (a text embedding), "image" (deep features of the real picture), or "both".
+    conditioning: "none", "text" (a text embedding), "image" (deep features of the real picture), or "both". A network
+    that re-noises what it sees always adds the noise level.
     """
 
-    def __init__(self, text_width: int, conditioning: str = "both", taps: tuple[int, ...] = (3, 6, 13, 17)) -> None:
+    def __init__(self, network: FeatureNetwork, text_width: int, conditioning: str = "both") -> None:
         super().__init__()
-        if conditioning not in CONDITIONINGS:
-            raise ValueError(f"conditioning must be one of {', '.join(CONDITIONINGS)}, not {conditioning!r}")
-        self.conditioning = conditioning
-        self.features = load_mobilenet(taps)
-        widths = self.features.tap_widths
-        condition_width = text_width * (conditioning in ("text", "both"))
-        condition_width += widths[-1] * (conditioning in ("image", "both"))
-        self.heads = nn.ModuleList(DiscriminatorHead(width, condition_width) for width in widths)
-
-    def train(self, mode: bool = True) -> Discriminator:
-        super().train(mode)
-        self.features.eval()  # frozen: its batch statistics are ImageNet's
-        return self
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        return list(self.heads.parameters())
-
-    def extract(self, pictures: Tensor, augment: bool = True) -> list[Tensor]:
-        """The heads' input features of f32[B, 3, H, W] in [-1, 1], after DiffAugment."""
-        return self.features(diff_augment(pictures) if augment else pictures)
+        self.network = network
+        self.on_text, self.on_image = conditioning in ("text", "both"), conditioning in ("image", "both")
+        width = text_width * self.on_text + network.embedding_width * self.on_image + network.level_width
+        self.heads = nn.ModuleList(DiscriminatorHead(channels, width) for channels in network.widths)
 
     @torch.no_grad()
-    def condition(self, text: Tensor, real_pictures: Tensor) -> Tensor | None:
-        """What the heads are conditioned on: the text embedding f32[B, D] and x0's deepest features, pooled."""
-        parts = []
-        if self.conditioning in ("text", "both"):
-            parts.append(nn.functional.normalize(text, dim=-1) * text.shape[-1] ** 0.5)
-        if self.conditioning in ("image", "both"):
-            pooled = self.features(real_pictures)[-1].mean(dim=(2, 3))
-            parts.append(nn.functional.normalize(pooled, dim=-1) * pooled.shape[-1] ** 0.5)
+    def condition(self, real: Tensor, text: Tensor, pooled: Tensor, draws: Draws) -> Tensor | None:
+        """What the heads are conditioned on, f32[B, D]; None when there is nothing.
+
+        real: real pictures (or latents), text f32[B, 77, D], pooled: its summary f32[B, D].
+        """
+        parts = [_unit(pooled)] if self.on_text else []
+        parts += [_unit(self.network.embed(real, text))] if self.on_image else []
+        parts += [self.network.levels(draws)] if self.network.level_width else []
         return torch.cat(parts, dim=-1) if parts else None
 
     def forward(self, features: list[Tensor], condition: Tensor | None) -> list[Tensor]:
         """Logits of every head, f32[B, positions] each."""
         return [head(feature, condition) for head, feature in zip(self.heads, features, strict=True)]
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Scaled so that every entry is about one in size."""
+    return nn.functional.normalize(x.float(), dim=-1) * x.shape[-1] ** 0.5

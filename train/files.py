@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @contextmanager
@@ -42,21 +42,38 @@ def sync_tree(folder: Path) -> None:
                 os.fsync(stream.fileno())
 
 
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` that takes its place when the block ends without an error."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    with replace_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+class Stateful(Protocol):
+    """A module, or whatever else hands out its tensors and takes them back."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor], /) -> Any: ...
 
 
 class TrainingState:
     """Modules and optimizers in one folder: safetensors and JSON, no pickle, replaced atomically."""
 
     def __init__(
-        self, folder: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+        self, folder: Path, modules: Mapping[str, Stateful], optimizers: dict[str, torch.optim.Optimizer]
     ) -> None:
         self.folder = folder
         self.modules = modules

@@ -1,18 +1,16 @@
 """A linear stand-in for an autoencoder's decoder: pictures from latents at a thousandth of the cost.
 
 The discriminator and the pixel-space distillation loss look at pictures in every step; decoding them with the
-real decoder would cost several times what the student itself costs. Real pictures are shown to the discriminator
-through the same linear map, so that it cannot tell the two apart by how they were decoded.
+real decoder would cost several times what the student itself costs. The linear map is fitted to the real decoder's
+own pictures. Real latents are shown to the discriminator through the same map, so that it cannot tell the two apart
+by how they were decoded.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from train.autoencoder import to_tensor
 
 
 class LinearDecoder(nn.Module):
@@ -28,10 +26,10 @@ class LinearDecoder(nn.Module):
         return F.pixel_shuffle(F.conv2d(latents, self.weight, self.bias), self.factor)
 
 
-def fit_linear_decoder(latents: Tensor, pictures: np.ndarray) -> LinearDecoder:
-    """Least squares of every f x f patch on its latent. latents: f32[N, C, h, w]; pictures: u8[N, h*f, w*f, 3]."""
-    factor = pictures.shape[1] // latents.shape[2]
-    patches = F.pixel_unshuffle(to_tensor(pictures), factor).permute(0, 2, 3, 1).flatten(0, 2)
+def fit_linear_decoder(latents: Tensor, pictures: Tensor) -> LinearDecoder:
+    """Least squares of every f x f patch on its latent. latents: f32[N, C, h, w]; pictures: f32[N, 3, h*f, w*f]."""
+    factor = pictures.shape[2] // latents.shape[2]
+    patches = F.pixel_unshuffle(pictures.float(), factor).permute(0, 2, 3, 1).flatten(0, 2)
     inputs = latents.float().permute(0, 2, 3, 1).flatten(0, 2)
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
     gram = (inputs.T @ inputs).double() + 1e-3 * torch.eye(inputs.shape[1]).double()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DISTILLATION_WEIGHTINGS = ("exponential", "sds", "uniform")
-
 
 def adversarial_loss_d(real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """Hinge loss of the discriminator, mean over positions and heads (ADD eq. 3, without its R1 term)."""
@@ -22,24 +20,32 @@ def adversarial_loss_g(fake: list[Tensor]) -> Tensor:
 def r1_penalty(real: list[Tensor], features: list[Tensor]) -> Tensor:
     """Squared gradient norm of each head's logits by its INPUT FEATURES, mean over pictures, summed over heads.
 
-    features must require gradients. ADD eq. 3: gradients on features are far cheaper than on pixels, and enough.
+    features must require gradients (RuntimeError otherwise: a penalty that is silently zero would be worse).
+    ADD eq. 3: gradients on features are far cheaper than on pixels, and enough.
     """
     gradients = torch.autograd.grad([logits.sum() for logits in real], features, create_graph=True)
     return torch.stack([gradient.square().flatten(1).sum(1).mean() for gradient in gradients]).sum()
 
 
-def distillation_loss(student_x0: Tensor, teacher_x0: Tensor, alpha: Tensor, sigma: Tensor, weighting: str) -> Tensor:
-    """c(t) ||x0_student - stopgrad(x0_teacher)||^2, mean over elements (ADD eq. 4).
+def distillation_weight(alpha: Tensor, sigma: Tensor, weighting: str) -> Tensor:
+    """c(t) of ADD eq. 4 at noise levels (alpha, sigma), each f32[B, 1, 1, 1].
 
-    weighting: "exponential" c = alpha_t, "sds" c = alpha_t / (2 sigma_t) (ADD appendix A), "uniform" c = 1.
-    alpha, sigma: f32[B, 1, 1, 1]. Raises ValueError for another weighting.
+    "exponential": alpha_t. "sds": alpha_t / (2 sigma_t), with which the squared distance to the teacher's x0 has
+    the gradient of score distillation sampling (ADD appendix A). "nfsd": the same weight; noise-free score
+    distillation (2310.17590) differs in its target. "uniform": 1. Raises ValueError for another name.
     """
     if weighting == "exponential":
-        weight = alpha
-    elif weighting == "sds":
-        weight = alpha / (2 * sigma)
-    elif weighting == "uniform":
-        weight = torch.ones_like(alpha)
-    else:
-        raise ValueError(f"weighting must be one of {', '.join(DISTILLATION_WEIGHTINGS)}, not {weighting!r}")
+        return alpha
+    if weighting in ("sds", "nfsd"):
+        return alpha / (2 * sigma)
+    if weighting == "uniform":
+        return torch.ones_like(alpha)
+    raise ValueError(f"weighting must be exponential, sds, nfsd or uniform, not {weighting!r}")
+
+
+def distillation_loss(student_x0: Tensor, teacher_x0: Tensor, weight: Tensor) -> Tensor:
+    """c(t) ||x0_student - stopgrad(x0_teacher)||^2, mean over elements (ADD eq. 4).
+
+    student_x0, teacher_x0: pictures or latents of one shape; weight: c(t) f32[B, 1, 1, 1].
+    """
     return (weight * (student_x0 - teacher_x0.detach()).square()).mean()

@@ -13,7 +13,7 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from train.checkpoint import save_pipeline
+from train.checkpoint import resolve_checkpoint, save_pipeline
 from train.corpus import Corpus, load_corpus
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.ema import Ema
@@ -82,7 +82,7 @@ def train_teacher(
     compact = prune(unet, args.student_layers, share=True)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = Ema(unet, args.ema)
-    state = TrainingState(run_dir / "state", {"unet": unet, "ema": ema.averaged}, {"optimizer": optimizer})
+    state = TrainingState(run_dir / "state", {"unet": unet, "ema": ema}, {"optimizer": optimizer})
     step, rows = state.load()
     rng, levels = np.random.default_rng([args.seed, step]), NoiseLevels()
     noise = torch.Generator().manual_seed(args.seed + step)
@@ -109,11 +109,15 @@ def train_teacher(
             started, total, count = time.monotonic(), 0.0, 0
         if step % args.save_every == 0 or step == args.max_steps:
             state.save(step, rows)
-            draw_samples(ema.averaged, corpus, vae, run_dir / "samples" / f"step-{step:06d}.png", args)
-    return ema.averaged
+            with ema.applied(unet):
+                draw_samples(unet, corpus, vae, run_dir / "samples" / f"step-{step:06d}.png", args)
+    unet.load_state_dict(ema.weights)
+    return unet.eval()
 
 
-def draw_samples(unet: nn.Module, corpus: Corpus, vae: AutoencoderTiny, path: Path, args: argparse.Namespace) -> None:
+def draw_samples(
+    unet: UNet2DConditionModel, corpus: Corpus, vae: AutoencoderTiny, path: Path, args: argparse.Namespace
+) -> None:
     """A grid of the sample prompts at fixed seeds: one step above, guided steps below."""
     text, no_text = args.prompt_states, corpus.text_states[0].float()
     seeds = list(range(len(text)))
@@ -131,6 +135,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--vae", type=Path, required=True, help="folder of the AutoencoderTiny")
     parser.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder")
     parser.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
+    parser.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
     parser.add_argument("--max-steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--lr", type=float, default=5e-4)
@@ -153,7 +158,10 @@ def main(argv: list[str]) -> None:
     tokenizer = CLIPTokenizerFast.from_pretrained(args.text / "tokenizer")
     corpus = load_corpus(args.data, "train", vae, text_encoder, tokenizer, cache=args.out / "cache")
     args.prompt_states = prompt_states(text_encoder, tokenizer)
-    unet = build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
+    if args.start:
+        unet = UNet2DConditionModel.from_pretrained(resolve_checkpoint(args.start) / "unet", torch_dtype=torch.float32)
+    else:
+        unet = build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
     print(f"teacher: {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters", flush=True)
     averaged = train_teacher(unet, corpus, vae, args.out, args)
     with replace_folder(args.out / "unet") as folder:

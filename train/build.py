@@ -1,0 +1,183 @@
+"""From settings to networks, data and one ADD step, all checked before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+
+from train.checkpoint import load_pipeline
+from train.config import RANDOM_TEACHER, Config
+from train.corpus import encode_texts
+from train.diffusion import NoiseLevels
+from train.discriminator import Discriminator
+from train.encoding import decode_latents
+from train.engine import Engine
+from train.errors import UserError
+from train.feature_networks import FeatureNetwork, MobileNetTaps, PictureFeatures, TeacherFeatures, load_dino
+from train.guide import TeacherGuide
+from train.linear_decoder import fit_linear_decoder
+from train.lora import add_lora
+from train.random_teacher import make_random_teacher
+from train.sources import DataSource, Encoders, Examples, open_source
+from train.step import AddStep
+from train.student import build_student
+from train.timing import Timer
+
+log = logging.getLogger(__name__)
+PROBE = 128  # pictures taken once, for the linear decoder, the samples and the scores
+
+
+@dataclass
+class Parts:
+    """The assembled run. `probe`: fixed real examples, the same in every process and after every resume."""
+
+    pipeline: StableDiffusionPipeline
+    teacher: UNet2DConditionModel
+    student: UNet2DConditionModel  # unwrapped
+    source: DataSource
+    probe: Examples
+    probe_pictures: Tensor  # f32[PROBE, 3, H, W], the probe's latents decoded by the autoencoder
+    levels: NoiseLevels
+    step: AddStep
+
+
+def build(config: Config, engine: Engine) -> Parts:
+    """Raises UserError when teacher, data or settings do not fit together."""
+    torch.manual_seed(config.seed)
+    pipeline = load_pipeline(_teacher_folder(config, engine))
+    check_teacher(pipeline, config.teacher)
+    student = make_student(pipeline.unet, config)
+    teacher = pipeline.unet.requires_grad_(False).eval()
+    teacher.to(engine.device, torch.bfloat16 if engine.bf16 else torch.float32)
+    source = _open_source(config, engine, pipeline)
+    levels = NoiseLevels.of(pipeline.scheduler, engine.device)
+    probe = take_probe(source)
+    probe_pictures = decode_all(pipeline.vae, probe.latents)
+    decoder = make_decoder(config, pipeline.vae, probe, probe_pictures).to(engine.device)
+    torch.manual_seed(config.seed)
+    discriminator = make_discriminator(config, teacher, levels, source).to(engine.device)
+    if config.gradient_checkpointing:
+        student.enable_gradient_checkpointing()
+    trained = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    optimizer_d = torch.optim.AdamW(
+        discriminator.heads.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99), weight_decay=0.0
+    )
+    wrapped, optimizer = engine.prepare(student, optimizer)
+    forward = torch.compile(wrapped) if config.compile else wrapped
+    negative = encode_texts(pipeline.text_encoder, pipeline.tokenizer, [config.negative_prompt])[0]
+    guide = TeacherGuide(
+        torch.compile(teacher) if config.compile else teacher, levels, source.no_text.to(engine.device),
+        negative.to(engine.device), config,
+    )
+    step = AddStep(config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, Timer())
+    return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, probe_pictures, levels, step)
+
+
+def _teacher_folder(config: Config, engine: Engine) -> str | Path:
+    """The teacher's folder; a random one is made in the run folder first."""
+    if not config.teacher.startswith(RANDOM_TEACHER):
+        return config.teacher
+    folder = Path(config.run_dir) / "teacher"
+    if engine.is_main and not (folder / "model_index.json").is_file():
+        make_random_teacher(folder, config.teacher.removeprefix(RANDOM_TEACHER), seed=config.seed)
+    engine.wait()
+    return folder
+
+
+def check_teacher(pipeline: Any, name: str) -> None:
+    """Raises UserError unless the pipeline is Stable-Diffusion-1.x/2.x-shaped and its parts fit together."""
+    unet, vae, text = pipeline.unet, pipeline.vae, pipeline.text_encoder
+    latents, width = vae.config.latent_channels, text.config.hidden_size
+    if not isinstance(unet, UNet2DConditionModel):
+        raise UserError(f"teacher={name}: its network is a {type(unet).__name__}; a UNet2DConditionModel is needed")
+    if (unet.config.in_channels, unet.config.out_channels) != (latents, latents):
+        raise UserError(
+            f"teacher={name}: the U-Net maps {unet.config.in_channels} to {unet.config.out_channels} channels, the "
+            f"autoencoder's latents have {latents}; an inpainting or foreign U-Net cannot be distilled"
+        )
+    if unet.config.cross_attention_dim != width:
+        raise UserError(
+            f"teacher={name}: the U-Net reads texts {unet.config.cross_attention_dim} wide, the text encoder's are "
+            f"{width} wide; these parts do not belong together"
+        )
+
+
+def make_student(teacher: UNet2DConditionModel, config: Config) -> UNet2DConditionModel:
+    """The student before training, in single precision. Raises UserError when the shape cannot be had."""
+    if config.init not in ("pruned", "pretrained", "random"):
+        teacher = load_pipeline(config.init).unet  # a one-step checkpoint to go on from
+    name = "full" if config.init == "pretrained" or config.student == "lora" else config.student
+    try:
+        student = build_student(
+            teacher, name, layers=config.layers, mid_block=config.mid_block, attention=config.attention,
+            init="random" if config.init == "random" else "pruned",
+        )
+    except ValueError as error:
+        raise UserError(f"student={name}: {error}") from error
+    if config.student == "lora":
+        add_lora(student, config.lora_rank, config.lora_rank)
+    return student.train()
+
+
+def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
+    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    encoders = Encoders(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, side, engine.device)
+    return open_source(
+        config.data, encoders, Path(config.run_dir) / "cache", streaming=config.streaming, seed=config.seed,
+        rank=engine.rank, world=engine.world, shuffle_shards=config.shuffle_shards, bad_data=config.bad_data,
+        cache_text=config.cache_text,
+    )
+
+
+def take_probe(source: DataSource) -> Examples:
+    """Real examples that do not depend on how far the run is; the source's position stays where it was."""
+    position = source.state()
+    probe = source.take(PROBE, slice(0, PROBE), np.random.default_rng(0), 0.0)
+    source.restore(position)
+    return probe
+
+
+@torch.no_grad()
+def decode_all(vae: Any, latents: Tensor, batch: int = 16) -> Tensor:
+    """Pictures f32[N, 3, H, W] on the CPU, by the autoencoder itself."""
+    device = next(vae.parameters()).device
+    return torch.cat([decode_latents(vae, part.to(device)).float().cpu() for part in latents.split(batch)])
+
+
+class VaeDecoder(nn.Module):
+    """The pipeline's own decoder, frozen, as a plain latents -> pictures module."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return decode_latents(self.vae, latents)
+
+
+def make_decoder(config: Config, vae: nn.Module, probe: Examples, pictures: Tensor) -> nn.Module:
+    """How pictures are made in every step: the autoencoder's decoder, or its least-squares linear likeness."""
+    return VaeDecoder(vae) if config.decoder == "vae" else fit_linear_decoder(probe.latents, pictures)
+
+
+def make_discriminator(
+    config: Config, teacher: UNet2DConditionModel, levels: NoiseLevels, source: DataSource
+) -> Discriminator:
+    """ADD on pictures, or LADD on the teacher's features of latents."""
+    network: FeatureNetwork
+    if config.features == "teacher":
+        network = TeacherFeatures(teacher, levels, source.latent_shape)
+    else:
+        taps = MobileNetTaps() if config.features == "mobilenet_v2" else load_dino(config.features_path)
+        with torch.no_grad():
+            widths = tuple(f.shape[1] for f in taps(torch.zeros(1, 3, 64, 64)))
+        network = PictureFeatures(taps, widths, config.augment)
+    return Discriminator(network, source.no_text.shape[-1], config.conditioning)

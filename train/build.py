@@ -65,12 +65,12 @@ def build(config: Config, engine: Engine) -> Parts:
     discriminator = make_discriminator(config, teacher, levels, source).to(engine.device)
     if config.gradient_checkpointing:
         student.enable_gradient_checkpointing()
-    trained = [p for p in student.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     optimizer_d = torch.optim.AdamW(
         discriminator.heads.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99), weight_decay=0.0
     )
-    wrapped, optimizer = engine.prepare(student, optimizer)
+    wrapped, optimizer = engine.prepare(student, lambda trained: torch.optim.AdamW(
+        trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=not engine.sharded
+    ))
     forward = torch.compile(wrapped) if config.compile else wrapped
     negative = encode_texts(pipeline.text_encoder, pipeline.tokenizer, [config.negative_prompt])[0]
     guide = TeacherGuide(
@@ -115,13 +115,10 @@ def make_student(teacher: UNet2DConditionModel, config: Config) -> UNet2DConditi
     if config.init not in ("pruned", "pretrained", "random"):
         teacher = load_pipeline(config.init).unet  # a one-step checkpoint to go on from
     name = "full" if config.init == "pretrained" or config.student == "lora" else config.student
-    try:
-        student = build_student(
-            teacher, name, layers=config.layers, mid_block=config.mid_block, attention=config.attention,
-            init="random" if config.init == "random" else "pruned",
-        )
-    except ValueError as error:
-        raise UserError(f"student={name}: {error}") from error
+    student = build_student(
+        teacher, name, layers=config.layers, mid_block=config.mid_block, attention=config.attention,
+        init="random" if config.init == "random" else "pruned",
+    )
     if config.student == "lora":
         add_lora(student, config.lora_rank, config.lora_rank)
     return student.train()

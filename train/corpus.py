@@ -50,8 +50,13 @@ class EncodedShard:
     pooled: Tensor | None = None  # bf16[T, D]
 
     @cached_property
-    def text_rows(self) -> dict[str, int]:
+    def _rows(self) -> dict[str, int]:
         return {text: row for row, text in enumerate(self.texts)}
+
+    def embedding(self, text: str) -> tuple[Tensor, Tensor]:
+        """(bf16[77, D], bf16[D]) of one of the captions."""
+        assert self.text_states is not None and self.pooled is not None, "these captions are encoded per batch"
+        return self.text_states[self._rows[text]], self.pooled[self._rows[text]]
 
 
 @dataclass

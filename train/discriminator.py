@@ -87,6 +87,23 @@ class Discriminator(nn.Module):
         self.on_text, self.on_image = conditioning in ("text", "both"), conditioning in ("image", "both")
         width = text_width * self.on_text + network.embedding_width * self.on_image + network.level_width
         self.heads = nn.ModuleList(DiscriminatorHead(channels, width) for channels in network.widths)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Discriminator:
+        """Nothing: the features are frozen, and spectral norms move in `refresh_norms` alone."""
+        return super().train(False)
+
+    def refresh_norms(self) -> None:
+        """One power iteration of every spectral norm: once an update, however many passes the update is made of.
+
+        torch would take one in every pass, so that accumulation and the number of processes changed the result.
+        """
+        for module in self.heads.modules():
+            if isinstance(module, nn.Conv1d):
+                parametrizations = module.get_submodule("parametrizations")
+                parametrizations.train()
+                _ = module.weight  # evaluates the parametrization
+                parametrizations.eval()
 
     @torch.no_grad()
     def condition(self, real: Tensor, text: Tensor, pooled: Tensor, draws: Draws) -> Tensor | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,10 +11,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from train.config import Config
 from train.errors import UserError
+
+
+FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
+SHARDED_BLOCKS = ("ResnetBlock2D", "Transformer2DModel")
 
 
 class Engine:
@@ -22,10 +28,15 @@ class Engine:
     def __init__(self, config: Config) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
+        # accelerate's sharding loads weights in one process only; teacher and autoencoder are whole in every process.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         # Buffers stay apart: a broadcast into them between two passes would break the second one's backward.
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         self.bf16 = config.precision == "bf16"
-        self.accelerator = Accelerator(mixed_precision="bf16" if self.bf16 else "no", kwargs_handlers=[ddp])
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if self.bf16 else "no", kwargs_handlers=[ddp], cpu=not torch.cuda.is_available()
+        )
+        self.sharded = self.accelerator.num_processes > 1 and os.environ.get(FSDP_ASKED, "false").lower() == "true"
         self.device: torch.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
@@ -41,20 +52,29 @@ class Engine:
             )
         return size
 
-    @property
-    def sharded(self) -> bool:
-        """Whether weights are spread over the processes (FSDP)."""
-        return str(self.accelerator.distributed_type).endswith("FSDP")
-
     def micro_rows(self) -> Iterator[tuple[slice, bool]]:
         """(rows of the whole batch, is it the last) of each of this process's micro-batches."""
         for part in range(self.parts):
             start = (part * self.world + self.rank) * self.micro_batch
             yield slice(start, start + self.micro_batch), part == self.parts - 1
 
-    def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """The network wrapped for this kind of run (its gradients are averaged over processes), and its optimizer."""
-        return self.accelerator.prepare(network, optimizer)  # type: ignore[return-value]
+    def prepare(
+        self, network: nn.Module, make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    ) -> tuple[nn.Module, Any]:
+        """The network wrapped for this kind of run (its gradients are averaged over processes), and its optimizer.
+
+        FSDP shards every residual and attention block and then the rest, by torch's own `fully_shard`, which works on
+        the CPU as well, where accelerate's does not.
+        """
+        if self.sharded:
+            for module in network.modules():
+                if type(module).__name__ in SHARDED_BLOCKS:
+                    fully_shard(module, reshard_after_forward=True)
+            fully_shard(network, reshard_after_forward=True)
+        optimizer = make_optimizer([p for p in network.parameters() if p.requires_grad])
+        if self.sharded:
+            return network, optimizer
+        return self.accelerator.prepare(network, optimizer)
 
     def unwrap(self, network: nn.Module) -> Any:
         return self.accelerator.unwrap_model(network)
@@ -62,9 +82,11 @@ class Engine:
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    def accumulating(self, network: Any, last: bool) -> AbstractContextManager[Any]:
         """Backward passes inside do not exchange gradients, but for the last micro-batch's."""
-        return nullcontext() if last else self.accelerator.no_sync(network)
+        if self.sharded:
+            network.set_requires_gradient_sync(last)
+        return nullcontext() if last or self.sharded else self.accelerator.no_sync(network)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Mean over processes of gradients that no wrapper takes care of: one message for all of them."""

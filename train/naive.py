@@ -76,6 +76,7 @@ class NaiveStep:
             fake_features = network.observe(fake_pictures, text[seen], some, fake=True)
             real_features = network.observe(decode(x0)[seen], text[seen], some, fake=False)
         real_features = [feature.requires_grad_() for feature in real_features]
+        self.discriminator.refresh_norms()
         condition = self._condition(x0[seen], text[seen], pooled[seen], some)
         real, fake = self.discriminator(real_features, condition), self.discriminator(fake_features, condition)
         loss = adversarial_loss_d(real, fake)

@@ -203,7 +203,10 @@ def read_records(folder: Path, split: str) -> Iterator[tuple[Record, np.ndarray]
                     record, picture = record_of(sample), picture_of(sample)
                 except BadPicture as error:
                     raise bad_picture(shard, sample["__key__"], str(error)) from error
-                yield record, np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else to_uint8(picture))
+                if isinstance(picture, Image.Image):
+                    yield record, np.asarray(picture.convert("RGB"))
+                else:
+                    yield record, to_uint8(picture)
                 count += 1
         except DamagedShard as error:
             raise bad_shard(shard, count, str(error)) from error

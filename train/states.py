@@ -47,8 +47,9 @@ class Checkpoints:
             with replace_folder(target) as folder:
                 hashes = {}
                 for name, tensors in state.tensors.items():
-                    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
-                    hashes[f"{name}.safetensors"] = file_hash(folder / f"{name}.safetensors")
+                    path = folder / f"{name}.safetensors"
+                    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+                    hashes[path.name] = file_hash(path)
                 facts = {"step": state.step, "score": score, "sha256": hashes, **state.facts}
                 (folder / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
         except (OSError, SafetensorError) as error:
@@ -98,7 +99,10 @@ class Checkpoints:
     def remove_remains(self) -> None:
         """Delete what a killed process left half-written. Only for the one process that owns the run."""
         for path in [*self.folder.glob(".*.partial-*"), *self.folder.glob(".*.old-*")]:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _remove_old(self) -> None:
         best, steps = self.best(), self.steps()

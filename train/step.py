@@ -18,7 +18,7 @@ from train.config import Config
 from train.diffusion import LAST_TIMESTEP, NoiseLevels
 from train.discriminator import Discriminator
 from train.draws import Draws, adversarial_rows, draw, update_rng
-from train.engine import Engine
+from train.engine import Engine, whole
 from train.guide import TeacherGuide
 from train.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
 from train.schedules import learning_rate
@@ -180,6 +180,7 @@ class AddStep:
         """Hinge loss and R1 on the heads (ADD eq. 3); `fakes`: those of the only micro-batch, if they are there."""
         measured: Values = {}
         self.optimizer_d.zero_grad()
+        self.discriminator.refresh_norms()
         regular = (step * self.config.discriminator_updates + update) % self.config.r1_every == 0
         for batch in batches:
             given = fakes or self._fakes(batch, with_graph=False)
@@ -221,8 +222,7 @@ class AddStep:
             measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
         with self.timer("student"):
             trained = [p for p in self.student.parameters() if p.requires_grad]
-            norm = self.engine.accelerator.clip_grad_norm_(trained, self.config.grad_clip)
-            measured["grad_norm"] = torch.as_tensor(norm).detach().float()
+            measured["grad_norm"] = whole(nn.utils.clip_grad_norm_(trained, self.config.grad_clip)).detach().float()
             must_be_finite(measured["grad_norm"], "the student's loss or gradient")
             self.optimizer.step()
         return measured

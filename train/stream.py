@@ -74,6 +74,7 @@ class ShardStream:
         self.latent_shape = encoder.encoders.latent_shape
         states, pooled = encoder.encoders.captions([""])
         self.no_text, self.no_text_pooled = states[0].float(), pooled[0].float()
+        self._none = states[0].cpu(), pooled[0].cpu()
         self._place = Place(0, 0, 0)
         self._expected = ""  # digest of the group that a restored position is in
         self._group: Group | None = None
@@ -187,24 +188,23 @@ class ShardStream:
         records = [shard.records[row] for shard, row in picked]
         texts = [_chosen(record, three, drop_text) for record, three in zip(records, draws, strict=True)]
         text, pooled = self._embed(texts, [shard for shard, _ in picked])
-        empty = [torch.empty(0, *self.latent_shape)]
-        latents = torch.cat(empty + [shard.latents[row : row + 1].float() for shard, row in picked])
-        return Examples([record.key for record in records], latents.to(self.no_text.device), text, pooled)
+        nought = torch.empty(self.latent_shape, dtype=torch.bfloat16)
+        latents = _stack([shard.latents[row] for shard, row in picked], nought)
+        return Examples([record.key for record in records], latents.to(text.device).float(), text, pooled)
 
     def _embed(self, texts: list[str], shards: list[EncodedShard]) -> tuple[Tensor, Tensor]:
-        """(f32[n, 77, D], f32[n, D]) of the captions: the shards' own, or encoded now."""
+        """(f32[n, 77, D], f32[n, D]) of the captions on the device: the shards' own, or encoded now."""
         if not self.encoder.cache_text:
             states, pooled = self.encoder.encoders.captions(texts)
             return states.float(), pooled.float()
-        states = self.no_text.new_empty(len(texts), *self.no_text.shape)
-        pooled = self.no_text_pooled.new_empty(len(texts), *self.no_text_pooled.shape)
-        for place, (text, shard) in enumerate(zip(texts, shards, strict=True)):
-            if not text:
-                states[place], pooled[place] = self.no_text, self.no_text_pooled
-            elif shard.text_states is not None and shard.pooled is not None:
-                row = shard.text_rows[text]
-                states[place], pooled[place] = shard.text_states[row], shard.pooled[row]
-        return states, pooled
+        pairs = [shard.embedding(text) if text else self._none for text, shard in zip(texts, shards, strict=True)]
+        states, pooled = (_stack([pair[place] for pair in pairs], self._none[place]) for place in (0, 1))
+        return states.to(self.no_text.device).float(), pooled.to(self.no_text.device).float()
+
+
+def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
+    """The parts along a new first axis; parts may be none at all, and then `like` gives the shape of one."""
+    return torch.stack(parts) if parts else like.new_empty(0, *like.shape)
 
 
 def _chosen(record: Record, draws: np.ndarray, drop_text: float) -> str:
@@ -249,7 +249,8 @@ class _Job:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(CLOSE_S)
+        if self._thread is not threading.current_thread():  # which may hold the stream's last reference
+            self._thread.join(CLOSE_S)
 
     def wait(self) -> Group:
         """The group; a long wait shows a bar."""

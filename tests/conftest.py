@@ -1,0 +1,5 @@
+"""One thread a test process: toy networks gain nothing from two, and lose much where something else computes."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,121 @@
+"""Two processes take the same steps as one at the same global batch; accumulation changes nothing; FSDP saves whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.train_fixtures import Parts, add_config, make_parts
+from train.config import Config, to_json
+from train.draws import adversarial_rows
+from train.engine import Engine
+from train.errors import UserError
+from train.loop import AddTrainer
+
+STEPS = 3
+LAUNCH = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--mixed_precision", "no",
+          "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", "0", "--num_processes", "2"]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    return make_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="module")
+def alone(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run after some steps of one process; everything in fp32, so that only the order of sums differs."""
+    return run_here(settings(parts, tmp_path_factory.mktemp("runs") / "one"))
+
+
+def settings(parts: Parts, run_dir: Path, **changes: object) -> Config:
+    return add_config(parts, run_dir, max_steps=STEPS, save_every=STEPS, batch=16, precision="fp32", lr=1e-3, **changes)
+
+
+def run_here(config: Config) -> Path:
+    AddTrainer(config).run()
+    return Path(config.run_dir)
+
+
+def launch(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.json").write_text(to_json(config))
+    command = [*LAUNCH, *arguments, "-m", "train", "--resume", str(run_dir)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=one_thread)
+
+
+def weights(run_dir: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
+    folder = run_dir / "checkpoints" / f"step-{step}"
+    return {f"{name}.{key}": value for name in ("student", "ema", "heads")
+            for key, value in load_file(folder / f"{name}.safetensors").items()}
+
+
+def distance(run_dir: Path, other: Path) -> float:
+    """How far apart two runs ended, as a share of the way that the first one went. Sums in another order give 1e-3."""
+    begin, one, two = weights(run_dir, 0), weights(run_dir), weights(other)
+    assert begin.keys() == one.keys() == two.keys()
+    apart = torch.stack([(one[name] - two[name]).norm() for name in one]).norm()
+    gone = torch.stack([(one[name] - begin[name]).norm() for name in one]).norm()
+    return float(apart / gone)
+
+
+def test_two_processes_are_one(parts: Parts, alone: Path, tmp_path: Path) -> None:
+    done = launch(settings(parts, tmp_path / "two"), "--multi_gpu")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "two/checkpoints" / f"step-{STEPS}" / "state.json").read_text())
+    assert facts["processes"] == 2
+    assert distance(alone, tmp_path / "two") < 0.01
+
+
+def test_accumulation_is_one_large_batch(parts: Parts, alone: Path, tmp_path: Path) -> None:
+    assert distance(alone, run_here(settings(parts, tmp_path / "parts", micro_batch=8))) < 0.01
+
+
+def test_the_comparison_sees_another_batch(parts: Parts, alone: Path, tmp_path: Path) -> None:
+    assert distance(alone, run_here(settings(parts, tmp_path / "other", seed=1))) > 0.1
+
+
+def test_more_processes_than_shards(parts: Parts, tmp_path: Path) -> None:
+    done = launch(settings(parts, tmp_path / "run", streaming="true"), "--multi_gpu")
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert lines and all("more processes (2) than shards (1)" in line for line in lines[:1])
+
+
+def test_gradient_checkpointing_changes_nothing(parts: Parts, alone: Path, tmp_path: Path) -> None:
+    assert distance(alone, run_here(settings(parts, tmp_path / "run", gradient_checkpointing=True))) < 0.01
+
+
+def test_fsdp_is_one(parts: Parts, alone: Path, tmp_path: Path) -> None:
+    done = launch(settings(parts, tmp_path / "fsdp"), "--use_fsdp", "--fsdp_version", "2")
+    assert done.returncode == 0, done.stderr
+    assert distance(alone, tmp_path / "fsdp") < 0.01
+
+
+@pytest.mark.slow
+def test_a_compiled_student_takes_the_same_steps(
+    parts: Parts, alone: Path, tmp_path: Path
+) -> None:
+    assert distance(alone, run_here(settings(parts, tmp_path / "compiled", compile=True))) < 0.01
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused(parts: Parts, tmp_path: Path) -> None:
+    engine = Engine(settings(parts, tmp_path / "run", micro_batch=4))
+    assert [rows for rows, _ in engine.micro_rows()] == [slice(i, i + 4) for i in range(0, 16, 4)]
+    with pytest.raises(UserError, match="multiple of"):
+        Engine(settings(parts, tmp_path / "run", micro_batch=5))
+
+
+def test_what_the_discriminator_sees_does_not_depend_on_the_dealing() -> None:
+    assert adversarial_rows(24, 12).sum() == 12
+    assert adversarial_rows(24, 0).all()
+    assert adversarial_rows(24, 12)[:12].sum() == 6

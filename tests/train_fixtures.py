@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from tests.tiny import Shape, make_pipeline
 from train.config import Config
+from train.draws import Draws, draw
 from train.shards import Record, write_shard
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
@@ -77,3 +78,8 @@ def add_config(parts: Parts, run_dir: Path, **changes: Any) -> Config:
     base = Config(run_dir=str(run_dir), layers=(1, 1, 1), max_steps=4, batch=8, save_every=2, log_every=1, lr=1e-3,
                   score_pictures=0, threads=1, **parts)
     return dataclasses.replace(base, **changes)
+
+
+def some_draws(batch: int, shape: tuple[int, ...] = (4, 8, 8), step: int = 0) -> Draws:
+    """Draws of one update without a run."""
+    return draw(Config(teacher="", data="", batch=batch), step, 0, shape)

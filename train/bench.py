@@ -61,8 +61,7 @@ def synchronize() -> None:
 def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
     """Rates of both in turns, their ratios, their losses, and seconds a part of our step."""
     ours_parts, naive_parts = (build(config, Engine(config)) for _ in range(2))
-    _, pictures = load_pictures(Path(config.data), "train")
-    records, _ = load_pictures(Path(config.data), "train")
+    records, pictures = load_pictures(Path(config.data), "train")
     by_key = {record.key: picture for record, picture in zip(records, pictures, strict=True)}
     ours_parts.step.timer.exact = True
     ours = Peer(ours_parts.step, config.batch)

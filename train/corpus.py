@@ -237,6 +237,15 @@ class Corpus:
         rows = self.choose_texts(index, rng.random((len(index), 3)), drop_text)
         return self.latents[torch.from_numpy(index)].float(), self.text_states[rows].float(), rows
 
+    @cached_property
+    def texts(self) -> list[str]:
+        """The caption of each text row; "" is row 0."""
+        texts = [""] * len(self.text_states)
+        for record, rows in zip(self.records, self.caption_rows, strict=True):
+            for row, caption in zip(rows, record.captions, strict=True):
+                texts[row] = caption
+        return texts
+
     def choose_texts(self, index: np.ndarray, draws: np.ndarray, drop_text: float) -> Tensor:
         """Text rows i64[B] of the pictures' captions by uniform draws f64[B, 3]."""
         chosen = []

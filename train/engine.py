@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -16,7 +17,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from train.config import Config
 from train.errors import UserError
-
 
 FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
 SHARDED_BLOCKS = ("ResnetBlock2D", "Transformer2DModel")
@@ -33,6 +33,7 @@ class Engine:
         # Buffers stay apart: a broadcast into them between two passes would break the second one's backward.
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         self.bf16 = config.precision == "bf16"
+        AcceleratorState._reset_state()  # a process may hold one run after another, of other precisions
         self.accelerator = Accelerator(
             mixed_precision="bf16" if self.bf16 else "no", kwargs_handlers=[ddp], cpu=not torch.cuda.is_available()
         )

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from train.build import Parts
 from train.config import Config
-from train.corpus import encode_texts
 from train.draws import Draws, adversarial_rows, draw, update_rng
-from train.encoding import encode_pictures
+from train.encoding import encode_captions, encode_latents, to_tensor
 from train.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
 from train.step import frozen, hash_of
 
@@ -55,9 +54,9 @@ class NaiveStep:
         config, pipeline = self.config, self.parts.pipeline
         rng = update_rng(config, step, 0)
         chosen = self.parts.source.take(config.batch, slice(0, config.batch), rng, config.text_dropout)
-        pictures = np.stack([self.pictures[key] for key in chosen.keys])
-        text, pooled = encode_texts(pipeline.text_encoder, pipeline.tokenizer, chosen.captions, with_pooled=True)
-        return encode_pictures(pipeline.vae, pictures), text, pooled
+        pictures = to_tensor(np.stack([self.pictures[key] for key in chosen.keys]))
+        text, pooled = encode_captions(pipeline.text_encoder, pipeline.tokenizer, chosen.captions)
+        return encode_latents(pipeline.vae, pictures), text, pooled
 
     def _x0_hat(self, x0: Tensor, text: Tensor, draws: Draws) -> Tensor:
         noisy = self.parts.step.noised_input(x0, draws)

@@ -28,6 +28,7 @@ class Examples:
     latents: Tensor  # f32[n, C, h, w], scaled as the U-Net expects
     text: Tensor  # f32[n, 77, D], last hidden states
     pooled: Tensor  # f32[n, D], the text encoder's state at the first end-of-text token
+    captions: list[str]  # what `text` was made of; "" where the caption was dropped
 
 
 class DataSource(Protocol):
@@ -78,6 +79,7 @@ class MemorySource:
             [corpus.records[i].key for i in index],
             corpus.latents[torch.from_numpy(index)].to(self.device).float(),
             corpus.text_states[texts].to(self.device).float(), corpus.pooled[texts].to(self.device).float(),
+            [corpus.texts[row] for row in texts.tolist()],
         )
 
     def state(self) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class ShardStream:
         text, pooled = self._embed(texts, [shard for shard, _ in picked])
         nought = torch.empty(self.latent_shape, dtype=torch.bfloat16)
         latents = _stack([shard.latents[row] for shard, row in picked], nought)
-        return Examples([record.key for record in records], latents.to(text.device).float(), text, pooled)
+        return Examples([record.key for record in records], latents.to(text.device).float(), text, pooled, texts)
 
     def _embed(self, texts: list[str], shards: list[EncodedShard]) -> tuple[Tensor, Tensor]:
         """(f32[n, 77, D], f32[n, D]) of the captions on the device: the shards' own, or encoded now."""

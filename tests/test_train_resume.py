@@ -235,7 +235,8 @@ def test_a_nan_goes_back_to_the_last_good_state_and_says_so(
     trainer.run()
     assert "step 3" in capsys.readouterr().err
     assert trainer.step == 6 and trainer.passed_by == [3]
-    assert all(torch.isfinite(value).all() for tensors in trainer._state().tensors.values() for value in tensors.values())
+    saved = trainer._state().tensors.values()
+    assert all(torch.isfinite(value).all() for tensors in saved for value in tensors.values())
     events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines() if "event" in line]
     assert [(row["event"], row["back_to"]) for row in events] == [("not_finite", 2)]
     resumed = AddTrainer(add_config(parts, tmp_path / "run", max_steps=6))

@@ -162,7 +162,8 @@ def test_bad_settings_name_what_is_allowed(override: str, said: str) -> None:
 
 
 def test_settings_survive_json() -> None:
-    settings = make_config("sticker", ["layers=1,1", "mid_block=false", "lr=5e-5", "max_steps=7", "attention=true,false"])
+    overrides = ["layers=1,1", "mid_block=false", "lr=5e-5", "max_steps=7", "attention=true,false"]
+    settings = make_config("sticker", overrides)
     assert settings.layers == (1, 1) and settings.mid_block is False and settings.lr == 5e-5
     assert from_json(to_json(settings)) == settings
     with pytest.raises(UserError, match="config.json"):

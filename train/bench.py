@@ -158,7 +158,7 @@ def print_table(result: dict[str, Any]) -> None:
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m train.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  python -m train.bench\n  python -m train.bench --preset sticker data=data/stickers --json\n"
+        epilog="examples:\n  python -m train.bench\n  python -m train.bench --preset sticker --json\n"
         "  python -m train.bench --once --preset sd21 teacher=out/sd21 data=data/stickers batch=1 micro_batch=1",
     )
     parser.add_argument("--preset", default="demo", help=f"settings to take: one of {', '.join(PRESETS)}")

@@ -77,7 +77,9 @@ def build(config: Config, engine: Engine) -> Parts:
         torch.compile(teacher) if config.compile else teacher, levels, source.no_text.to(engine.device),
         negative.to(engine.device), config,
     )
-    step = AddStep(config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, Timer())
+    step = AddStep(
+        config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, Timer()
+    )
     return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, probe_pictures, levels, step)
 
 

@@ -84,8 +84,8 @@ def save_pipeline(
     parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
     copies = {name: _in_dtype(module, dtype) for name, module in parts.items()}
     pipeline = StableDiffusionPipeline(
-        **copies, tokenizer=tokenizer, scheduler=scheduler or one_step_scheduler(), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
+        **copies, tokenizer=tokenizer, scheduler=scheduler or one_step_scheduler(), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
     )
     with replace_folder(target) as folder:
         pipeline.save_pretrained(folder, max_shard_size=SHARD_BYTES)

@@ -17,8 +17,9 @@ from train.build import Parts
 from train.config import Config
 from train.draws import Draws, adversarial_rows, draw, update_rng
 from train.encoding import encode_captions, encode_latents, to_tensor
+from train.feature_networks import MobileNetTaps, PictureFeatures
 from train.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
-from train.step import frozen, hash_of
+from train.step import frozen, hash_of, set_learning_rates
 
 
 @dataclass
@@ -32,6 +33,8 @@ class NaiveStep:
     def __post_init__(self) -> None:
         self.teacher, self.student = self.parts.teacher.float(), self.parts.student
         self.discriminator = self.parts.step.discriminator
+        if isinstance(network := self.discriminator.network, PictureFeatures) and self.config.features != "dinov2":
+            network.network = MobileNetTaps(fused=False)
         betas, heads = (0.5, 0.99), self.discriminator.heads.parameters()
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=self.config.lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=False
@@ -43,6 +46,7 @@ class NaiveStep:
     def __call__(self, step: int) -> dict[str, Tensor]:
         """One discriminator and one student update; returns the losses."""
         torch.manual_seed(hash_of(self.config.seed, step))
+        set_learning_rates(self.config, step, self.optimizer, self.optimizer_d)
         draws = draw(self.config, step, 0, self.parts.source.latent_shape)
         x0, text, pooled = self._encode(step)
         seen = adversarial_rows(self.config.batch, self.config.adversarial_batch)

@@ -77,7 +77,7 @@ class AddStep:
         Raises NotFinite before a value that is not finite reaches any weight.
         """
         torch.manual_seed(hash_of(self.config.seed, step))  # for whatever draws for itself, such as dropout
-        self._set_learning_rates(step)
+        set_learning_rates(self.config, step, self.optimizer, self.optimizer_d)
         measured: Values = {}
         adversarial = self.config.loss != "distill"
         extra = self.config.discriminator_updates - 1 if adversarial else 0
@@ -137,7 +137,7 @@ class AddStep:
             features: list[Tensor] = []
             condition: Tensor | None = None
             if self.config.loss != "distill":
-                with self.timer("discriminator"), self.engine.autocast():
+                with self.timer("discriminator"):
                     features, condition = self._observe_fake(batch, leaf, pictures)
         return Fakes(x0_hat, leaf, pictures, features, condition)
 
@@ -156,8 +156,10 @@ class AddStep:
         network, rows = self.discriminator.network, batch.seen
         x = leaf if network.on_latents or pictures is None else pictures
         draws, text = batch.draws.rows(rows, x.device), batch.text[rows]
-        features = [f.float() for f in network.observe(x[rows], text, draws, fake=True)]
-        return features, self.discriminator.condition(self._real(batch), text, batch.pooled[rows], draws)
+        with self.engine.autocast_features():
+            features = [f.float() for f in network.observe(x[rows], text, draws, fake=True)]
+        with self.engine.autocast():
+            return features, self.discriminator.condition(self._real(batch), text, batch.pooled[rows], draws)
 
     @torch.no_grad()
     def _real(self, batch: MicroBatch) -> Tensor:
@@ -170,7 +172,7 @@ class AddStep:
     @torch.no_grad()
     def _observe_real(self, batch: MicroBatch) -> list[Tensor]:
         draws = batch.draws.rows(batch.seen, batch.x0.device)
-        with self.engine.autocast():
+        with self.engine.autocast_features():
             features = self.discriminator.network.observe(self._real(batch), batch.text[batch.seen], draws, fake=False)
         return [f.float().requires_grad_() for f in features]
 
@@ -261,12 +263,13 @@ class AddStep:
             target_pictures = self._decode(target)
         return distillation_loss(fakes.pictures, target_pictures, weight)
 
-    def _set_learning_rates(self, step: int) -> None:
-        config = self.config
-        for optimizer, peak in ((self.optimizer, config.lr), (self.optimizer_d, config.lr_discriminator)):
-            rate = learning_rate(step, peak, config.max_steps, config.warmup, config.decay_from)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+
+def set_learning_rates(config: Config, step: int, optimizer: Any, optimizer_d: Any) -> None:
+    """The rates of a step: warm-up, constant, half a cosine to zero."""
+    for one, peak in ((optimizer, config.lr), (optimizer_d, config.lr_discriminator)):
+        rate = learning_rate(step, peak, config.max_steps, config.warmup, config.decay_from)
+        for group in one.param_groups:
+            group["lr"] = rate
 
 
 def hash_of(seed: int, step: int) -> int:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from tests.tiny import Shape, make_pipeline
 from train.config import Config
 from train.draws import Draws, draw
+from train.encoding import encode_all
 from train.shards import Record, write_shard
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
@@ -56,6 +57,8 @@ def make_teacher(folder: Path) -> Path:
     config = dict(pipeline.unet.config, layers_per_block=2)
     unet = UNet2DConditionModel.from_config(config)
     pipeline.register_modules(unet=unet)
+    spread = encode_all(pipeline.vae, np.stack([array(picture(colour, "disc")) for colour in COLOURS])).std()
+    pipeline.vae.register_to_config(scaling_factor=float(1 / spread))  # latents of size one, as a trained VAE's
     pipeline.save_pretrained(folder / "teacher")
     shutil.rmtree(folder / "scratch")
     return folder / "teacher"

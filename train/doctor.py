@@ -44,12 +44,12 @@ def early(rows: Rows, key: str, share: float = 0.25) -> list[float]:
 def collapse(rows: Rows, config: Config) -> Finding | None:
     """Pictures of different captions and seeds have become alike."""
     last, first = late(rows, "diversity"), early(rows, "diversity")
-    if not last or statistics.mean(last) >= max(0.15, 0.4 * statistics.mean(first)):
+    if not last or statistics.mean(last) >= max(0.15, 0.4 * max(first)):
         return None
     return Finding(
         "collapse",
         f"a batch's pictures differ {statistics.mean(last):.2f} times as much as real ones do "
-        f"(at the start: {statistics.mean(first):.2f})",
+        f"(at the start: {max(first):.2f})",
         "lower adversarial_weight or lr, raise distillation_weight, use loss=both, conditioning=both; go on from an "
         "earlier checkpoint (`keep`)",
     )
@@ -58,7 +58,7 @@ def collapse(rows: Rows, config: Config) -> Finding | None:
 def winning_discriminator(rows: Rows, config: Config) -> Finding | None:
     """Real and fake are told apart beyond the hinge's margins: the discriminator has stopped teaching."""
     real, fake, loss = (late(rows, key) for key in ("d_accuracy_real", "d_accuracy_fake", "loss_d"))
-    if not loss or min(statistics.mean(real), statistics.mean(fake)) < 0.97 or statistics.mean(loss) > 0.2:
+    if not loss or min(statistics.mean(real), statistics.mean(fake)) < 0.93 or statistics.mean(loss) > 0.4:
         return None
     return Finding(
         "winning discriminator",
@@ -85,7 +85,7 @@ def dead_discriminator(rows: Rows, config: Config) -> Finding | None:
 def diverging_ema(rows: Rows, config: Config) -> Finding | None:
     """The trained weights run away from their average, which is what is saved."""
     last, first = late(rows, "ema_distance"), early(rows, "ema_distance")
-    if not last or statistics.mean(last) < 0.1 or statistics.mean(last) < 1.5 * statistics.mean(first):
+    if not last or statistics.mean(last) < 0.1:  # runs that are well stay below 0.03
         return None
     return Finding(
         "diverging EMA",

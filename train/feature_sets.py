@@ -127,8 +127,8 @@ class Inception(FeatureSet):
         try:
             return self.network(pictures, return_features=True)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"--inception: it does not take u8[B, 3, H, W] with return_features=True: {reason}") from error
+            reason = f"it does not take u8[B, 3, H, W] with return_features=True: {str(error).strip().splitlines()[-1]}"
+            raise UserError(f"--inception: {reason}") from error
 
 
 class ClipScore:
@@ -145,7 +145,7 @@ class ClipScore:
         try:
             self.metric = CLIPScore(model_name_or_path=load).to(device)
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"--clip {folder}: no CLIPModel with tokenizer and image processor there: {error}") from error
+            raise UserError(f"--clip {folder}: no CLIPModel with tokenizer and processor there: {error}") from error
 
     @torch.no_grad()
     def __call__(self, pictures: np.ndarray, prompts: Sequence[str], batch: int = 32) -> float:
@@ -171,7 +171,7 @@ def make_feature_set(name: str, path: str = "facebook/dinov2-small", device: tor
 def cached_features(network: FeatureSet, pictures: np.ndarray, title: str) -> Tensor:
     """Features of real pictures, kept in `cache_dir()` under a hash of the network and the pictures' pixels."""
     digest = hashlib.sha256(f"{network.name} {fingerprint(network)} {pictures.shape}".encode())
-    digest.update(np.ascontiguousarray(pictures))
+    digest.update(np.ascontiguousarray(pictures).data)
     path = cache_dir() / "features" / f"{digest.hexdigest()[:24]}.safetensors"
     found = read_tensors(path)
     if found:

@@ -72,7 +72,7 @@ class _Side(nn.Module):
     def __init__(self, inputs: Tensor, dropout: float) -> None:
         super().__init__()
         self.mean = nn.Buffer(inputs.mean(dim=0))
-        self.scale = nn.Buffer(inputs.std(dim=0).clamp_min(1e-3 * inputs.std()))
+        self.scale = nn.Buffer(inputs.std(dim=0).clamp_min(1e-3 * inputs.std() + 1e-6))
         self.drop = nn.Dropout(dropout)
         self.map = nn.Linear(inputs.shape[1], WIDTH, bias=False)
 
@@ -91,7 +91,7 @@ class RetrievalScorer:
         self, features: Tensor, captions: Sequence[str], embed: Embed, groups: Sequence[str] = (), seed: int = 0,
         max_steps: int = 600,
     ) -> None:
-        self.texts = embed if isinstance(embed, Remembered) else Remembered(embed)
+        self.texts = Remembered(embed)
         embedded, labels = self.texts(captions), _numbered(captions)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -123,11 +123,11 @@ class RetrievalScorer:
 class _Fit:
     """Symmetric InfoNCE (Radford et al. 2021) with early stopping; pictures that share a caption are no negatives."""
 
-    def __init__(self, pictures: nn.Module, texts: nn.Module, features: Tensor, embedded: Tensor, labels: Tensor) -> None:
+    def __init__(self, pictures: _Side, texts: _Side, features: Tensor, embedded: Tensor, labels: Tensor) -> None:
         self.sides = nn.ModuleList([pictures, texts])
         self.features, self.embedded, self.labels = features, embedded, labels
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
-        maps = [side.map.weight for side in self.sides]
+        maps = [pictures.map.weight, texts.map.weight]
         self.optimizer = torch.optim.AdamW([{"params": maps, "weight_decay": 0.1},
                                             {"params": [self.log_scale], "weight_decay": 0.0}], lr=1e-3)
 

@@ -23,6 +23,7 @@ import torch
 from train.build import Parts, build
 from train.config import PRESETS, Config, make_config
 from train.corpus import load_pictures
+from train.ema import Ema
 from train.engine import Engine
 from train.errors import UserError, run_command
 from train.naive import NaiveStep
@@ -104,15 +105,22 @@ def loss_difference(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str,
 
 
 def once(config: Config) -> dict[str, Any]:
-    """Build the run and take a step: seconds, images a second, peak memory; on a GPU the share of its bf16 peak."""
+    """Build the run and take a step, its average included: seconds, images a second, peak memory; on a GPU the share of its bf16 peak."""
     started = time.monotonic()
     parts = build(config, Engine(config))
     built = time.monotonic() - started
     print(describe_sizes({"teacher": parts.teacher, "student": parts.student}), file=sys.stderr)
     parts.step.timer.exact = True
+    ema = Ema(parts.student, config.ema)
+
+    def step(number: int) -> dict[str, Any]:
+        measured = parts.step(number)
+        ema.update(parts.student, number + 1)
+        return measured
+
     on_gpu = torch.cuda.is_available()
     turns = (1, 3) if on_gpu else (1,)  # on a GPU the first step also chooses kernels
-    peer = Peer(parts.step, config.batch)
+    peer = Peer(step, config.batch)
     rates = [peer.turn(count) for count in turns]
     result = {
         "images_per_s": rates[-1], "seconds_per_step": config.batch / rates[-1], "seconds_to_build": built,
@@ -172,7 +180,7 @@ def main(argv: list[str]) -> None:
     if not args.once and (config.loss != "both" or config.features == "teacher" or config.weighting == "nfsd"):
         raise UserError("the naive loop knows loss=both on pictures without nfsd; use --once for other settings")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        config = replace(config, run_dir=folder)
+        config = replace(config, run_dir=folder, score_pictures=0)
         result = once(config) if args.once else compare(config, args.turns, args.steps)
     if args.json:
         print(json.dumps(result))

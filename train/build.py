@@ -31,19 +31,23 @@ from train.student import build_student
 from train.timing import Timer
 
 log = logging.getLogger(__name__)
-PROBE = 128  # pictures taken once, for the linear decoder, the samples and the scores
+LINEAR_PROBE = 128  # pictures that the linear decoder is fitted to
+SAMPLES = 16  # pictures on a sheet of samples
 
 
 @dataclass
 class Parts:
-    """The assembled run. `probe`: fixed real examples, the same in every process and after every resume."""
+    """The assembled run.
+
+    probe: fixed real examples, the same in every process and after every resume; their captions are those of the
+    samples and of the scores.
+    """
 
     pipeline: StableDiffusionPipeline
     teacher: UNet2DConditionModel
     student: UNet2DConditionModel  # unwrapped
     source: DataSource
     probe: Examples
-    probe_pictures: Tensor  # f32[PROBE, 3, H, W], the probe's latents decoded by the autoencoder
     levels: NoiseLevels
     step: AddStep
 
@@ -58,9 +62,8 @@ def build(config: Config, engine: Engine) -> Parts:
     teacher.to(engine.device, torch.bfloat16 if engine.bf16 else torch.float32)
     source = _open_source(config, engine, pipeline)
     levels = NoiseLevels.of(pipeline.scheduler, engine.device)
-    probe = take_probe(source)
-    probe_pictures = decode_all(pipeline.vae, probe.latents)
-    decoder = make_decoder(config, pipeline.vae, probe, probe_pictures).to(engine.device)
+    probe = take_probe(source, max(SAMPLES, config.score_pictures, LINEAR_PROBE * (config.decoder == "linear")))
+    decoder = make_decoder(config, pipeline.vae, probe).to(engine.device)
     torch.manual_seed(config.seed)
     discriminator = make_discriminator(config, teacher, levels, source).to(engine.device)
     if config.gradient_checkpointing:
@@ -80,7 +83,7 @@ def build(config: Config, engine: Engine) -> Parts:
     step = AddStep(
         config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, Timer()
     )
-    return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, probe_pictures, levels, step)
+    return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, levels, step)
 
 
 def _teacher_folder(config: Config, engine: Engine) -> str | Path:
@@ -136,10 +139,10 @@ def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
     )
 
 
-def take_probe(source: DataSource) -> Examples:
+def take_probe(source: DataSource, count: int) -> Examples:
     """Real examples that do not depend on how far the run is; the source's position stays where it was."""
     position = source.state()
-    probe = source.take(PROBE, slice(0, PROBE), np.random.default_rng(0), 0.0)
+    probe = source.take(count, slice(0, count), np.random.default_rng(0), 0.0)
     source.restore(position)
     return probe
 
@@ -162,9 +165,12 @@ class VaeDecoder(nn.Module):
         return decode_latents(self.vae, latents)
 
 
-def make_decoder(config: Config, vae: nn.Module, probe: Examples, pictures: Tensor) -> nn.Module:
+def make_decoder(config: Config, vae: Any, probe: Examples) -> nn.Module:
     """How pictures are made in every step: the autoencoder's decoder, or its least-squares linear likeness."""
-    return VaeDecoder(vae) if config.decoder == "vae" else fit_linear_decoder(probe.latents, pictures)
+    if config.decoder == "vae":
+        return VaeDecoder(vae)
+    latents = probe.latents[:LINEAR_PROBE].cpu()
+    return fit_linear_decoder(latents, decode_all(vae, latents))
 
 
 def make_discriminator(

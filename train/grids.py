@@ -35,7 +35,7 @@ def draw_grid(
         y = gap + (index // columns) * (height + gap + label)
         sheet.paste(Image.fromarray(picture), (x, y))
         if captions:
-            pen.text((x + 2, y + height), captions[index][: width // 6], fill="black")
+            pen.text((x + 2, y + height), _fitting(captions[index], width, pen), fill="black")
     _write(sheet, path)
 
 
@@ -58,6 +58,13 @@ def draw_comparison(
             picture = Image.fromarray(pictures[row]).resize((side, side), Image.Resampling.LANCZOS)
             sheet.paste(picture, (gap + column * (side + gap), y + label))
     _write(sheet, path)
+
+
+def _fitting(text: str, width: int, pen: ImageDraw.ImageDraw) -> str:
+    """As much of the text as goes into `width` pixels."""
+    while pen.textlength(text) > width:
+        text = text[:-1]
+    return text
 
 
 def _write(sheet: Image.Image, path: Path) -> None:

@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from train.build import build
+from train.build import SAMPLES, build, decode_all
 from train.checkpoint import one_step_scheduler, save_pipeline
 from train.config import Config, to_json
 from train.diffusion import sample
@@ -34,7 +34,6 @@ from train.states import Checkpoints, State, Tensors
 from train.step import NotFinite
 from train.telemetry import Telemetry, Window, say
 
-SAMPLES = 16
 EXIT_SIGTERM = 128 + signal.SIGTERM
 
 
@@ -235,7 +234,8 @@ class AddTrainer:
 
     def _score(self, pictures: Tensor) -> float:
         if self._scorer is None:
-            self._scorer = Scorer(self.parts.probe_pictures[: self.config.score_pictures])
+            latents = self.parts.probe.latents[: self.config.score_pictures]
+            self._scorer = Scorer(decode_all(self.parts.pipeline.vae, latents))
         return self._scorer(pictures)
 
     @torch.no_grad()

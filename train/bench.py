@@ -105,7 +105,10 @@ def loss_difference(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str,
 
 
 def once(config: Config) -> dict[str, Any]:
-    """Build the run and take a step, its average included: seconds, images a second, peak memory; on a GPU the share of its bf16 peak."""
+    """Build the run and take a step, its average included: seconds, images a second, peak memory.
+
+    On a GPU also the share of what it reaches in a large bf16 matrix product.
+    """
     started = time.monotonic()
     parts = build(config, Engine(config))
     built = time.monotonic() - started

@@ -35,9 +35,14 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
 
 def sync_tree(folder: Path) -> None:
-    """fsync every file of a folder, so that the rename that follows never shows half of it."""
+    """fsync every file of a folder, so that the rename that follows never shows half of it.
+
+    Files get the permissions that the folder's own maker would give them: safetensors writes some for the owner alone.
+    """
+    readable = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_file():
+            path.chmod(readable)
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
 

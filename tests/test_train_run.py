@@ -111,8 +111,9 @@ def test_another_seed_would_be_seen(parts: Parts, tmp_path: Path) -> None:
 
 
 def test_one_step_of_any_size_prints_time_and_memory(parts: Parts) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "train.bench", "--once", "--preset", "demo", "--json", "batch=2",
-               "adversarial_batch=0", f"teacher={parts['teacher']}", f"data={parts['data']}", "attention=", "layers=1,1,1"]
+    settings = [f"teacher={parts['teacher']}", f"data={parts['data']}", "attention=", "layers=1,1,1", "batch=2",
+                "adversarial_batch=0"]
+    command = [sys.executable, "-W", "ignore", "-m", "train.bench", "--once", "--preset", "demo", "--json", *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads(done.stdout)

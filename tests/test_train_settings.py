@@ -133,6 +133,21 @@ def test_any_stable_diffusion_shaped_teacher(parts: Parts, tmp_path: Path, kind:
     assert image.size == (64, 64)
 
 
+def test_a_teacher_with_a_kl_autoencoder(parts: Parts, tmp_path: Path) -> None:
+    """Stable Diffusion's own kind: a scaling factor, and a decoder that is not ours."""
+    from diffusers import AutoencoderKL
+
+    pipeline = StableDiffusionPipeline.from_pretrained(parts["teacher"], safety_checker=None)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae = AutoencoderKL(block_out_channels=(8,) * 4, latent_channels=4, norm_num_groups=4, sample_size=64, **blocks)
+    pipeline.register_modules(vae=vae)
+    pipeline.save_pretrained(tmp_path / "teacher")
+    target = AddTrainer(add_config(parts, tmp_path / "run", teacher=str(tmp_path / "teacher"), max_steps=2)).run()
+    saved = StableDiffusionPipeline.from_pretrained(target, safety_checker=None)
+    assert isinstance(saved.vae, AutoencoderKL)
+    assert saved("a disc", num_inference_steps=1, guidance_scale=0.0).images[0].size == (64, 64)
+
+
 def test_one_step_in_diffusers_is_the_students_sample(parts: Parts, tmp_path: Path) -> None:
     """What the trainer draws is what a user's diffusers pipeline makes of the saved folder, with the same noise."""
     trainer = AddTrainer(add_config(parts, tmp_path / "run"))
@@ -191,6 +206,15 @@ def test_a_teacher_whose_parts_do_not_fit_is_refused(parts: Parts, tmp_path: Pat
     config = add_config(parts, tmp_path / "run", teacher=mismatched(parts, tmp_path))
     with pytest.raises(UserError, match="24 wide.*16 wide"):
         AddTrainer(config)
+
+
+def test_another_runs_folder_is_not_gone_on_with(parts: Parts, tmp_path: Path) -> None:
+    AddTrainer(add_config(parts, tmp_path / "run", max_steps=2)).run()
+    with pytest.raises(UserError, match="holds a run with lr=0.001; go on with it by"):
+        AddTrainer(add_config(parts, tmp_path / "run", max_steps=2, lr=0.5)).run()
+    longer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=3))
+    longer.run()
+    assert longer.step == 3
 
 
 def test_a_checkpoint_of_another_student_is_refused(parts: Parts, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from train.build import SAMPLES, build, decode_all
 from train.checkpoint import one_step_scheduler, save_pipeline
-from train.config import Config, to_json
+from train.config import Config, from_json, to_json
 from train.diffusion import sample
 from train.ema import Ema, trained
 from train.encoding import decode_latents
@@ -34,7 +34,9 @@ from train.states import Checkpoints, State, Tensors
 from train.step import NotFinite
 from train.telemetry import Telemetry, Window, say
 
-EXIT_SIGTERM = 128 + signal.SIGTERM
+# What a run may be given anew when it goes on: the rest decides what its checkpoints mean.
+MAY_CHANGE = ("run_dir", "max_steps", "save_every", "log_every", "keep", "score_pictures", "nan_limit", "threads",
+              "micro_batch", "bad_data", "cache_text", "gradient_checkpointing", "compile")
 
 
 class AddTrainer:
@@ -79,6 +81,8 @@ class AddTrainer:
         return self._finish()
 
     def _begin(self) -> None:
+        if self.checkpoints.steps():
+            refuse_other_settings(self.config, self.run_dir / "config.json")
         if self.engine.is_main:
             write_text(self.run_dir / "config.json", to_json(self.config))
             self.checkpoints.remove_remains()
@@ -291,6 +295,18 @@ class AddTrainer:
             "method": "adversarial diffusion distillation (arXiv 2311.17042)", "settings": kept, "licences": licences,
             "steps": self.step, "best_step": self.checkpoints.best(),
         }
+
+
+def refuse_other_settings(config: Config, path: Path) -> None:
+    """Raises UserError when the folder's run was made with settings that its checkpoints depend on."""
+    if not path.is_file():
+        return
+    ours, theirs = dataclasses.asdict(config), dataclasses.asdict(from_json(path.read_text()))
+    different = [key for key in ours if key not in MAY_CHANGE and ours[key] != theirs[key]]
+    if different:
+        listed = ", ".join(f"{key}={theirs[key]}" for key in different)
+        raise UserError(f"{path.parent} holds a run with {listed}; go on with it by `python -m train --resume "
+                        f"{path.parent}`, or choose another run_dir")
 
 
 def on_cpu(tensor: Tensor) -> Tensor:

@@ -47,9 +47,10 @@ class NaiveStep:
         """One discriminator and one student update; returns the losses."""
         torch.manual_seed(hash_of(self.config.seed, step))
         set_learning_rates(self.config, step, self.optimizer, self.optimizer_d)
-        draws = draw(self.config, step, 0, self.parts.source.latent_shape)
+        device = self.parts.step.engine.device
+        draws = draw(self.config, step, 0, self.parts.source.latent_shape).rows(slice(None), device)
         x0, text, pooled = self._encode(step)
-        seen = adversarial_rows(self.config.batch, self.config.adversarial_batch)
+        seen = adversarial_rows(self.config.batch, self.config.adversarial_batch).to(device)
         loss_d = self._update_discriminator(x0, text, pooled, draws, seen)
         return {"loss_d": loss_d, **self._update_student(step, x0, text, pooled, draws, seen)}
 
@@ -73,7 +74,7 @@ class NaiveStep:
     def _update_discriminator(
         self, x0: Tensor, text: Tensor, pooled: Tensor, draws: Draws, seen: Tensor
     ) -> Tensor:
-        network, decode, some = self.discriminator.network, self.parts.step.decode, draws.rows(seen)
+        network, decode, some = self.discriminator.network, self.parts.step.decode, draws.rows(seen, x0.device)
         with torch.no_grad():
             fake_pictures = decode(self._x0_hat(x0, text, draws))[seen]
             fake_features = network.observe(fake_pictures, text[seen], some, fake=True)
@@ -96,7 +97,7 @@ class NaiveStep:
         pictures = decode(x0_hat)
         terms = {"loss_distill": self._distillation(x0_hat, pictures, text, draws) * config.distillation_weight}
         if step >= config.discriminator_start:
-            some = draws.rows(seen)
+            some = draws.rows(seen, x0.device)
             condition = self._condition(x0[seen], text[seen], pooled[seen], some)
             features = self.discriminator.network.observe(pictures[seen], text[seen], some, fake=True)
             with frozen(self.discriminator.heads):

@@ -23,6 +23,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The inverse of `optimizer_tensors`. Raises KeyError when an index is beyond the optimizer's parameters."""
     parameters = _parameters(optimizer)
+    fused = bool(optimizer.param_groups[0].get("fused"))
     optimizer.state.clear()
     for key, value in tensors.items():
         index, name = key.split(".", 1)
@@ -33,7 +34,8 @@ def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
             entry: Any = torch.empty_like(parameter, dtype=value.dtype)
             fill(entry, value)
         else:
-            entry = value.clone()  # a step counter stays on the CPU, where it was
+            # A fused optimizer counts its steps on the weights' device, the others on the CPU.
+            entry = value.to(parameter.device if fused else "cpu", copy=True)
         optimizer.state[parameter][name] = entry
 
 

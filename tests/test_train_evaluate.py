@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
@@ -108,7 +108,16 @@ def test_pictures_of_another_side_are_resized_to_the_datas(evaluation: Evaluatio
     def large(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:
         return np.kron(perfect(prompts, seeds, steps), np.ones((1, 2, 2, 1), np.uint8))
 
-    same, resized = evaluation.score(perfect, 1)["all"], evaluation.score(large, 1)["all"]
+    sides: set[int] = set()
+    of = evaluation.network.of
+
+    def spy(pictures: np.ndarray) -> Tensor:
+        sides.add(pictures.shape[1])
+        return of(pictures)
+
+    evaluation.network.of = spy  # type: ignore[assignment, method-assign]
+    same, resized = evaluation.score(perfect, 1, within=1)["all"], evaluation.score(large, 1, within=1)["all"]
+    assert sides == {64}
     assert resized["fd_blocks"] == pytest.approx(same["fd_blocks"], abs=1e-3)
     assert fit_side(large(["red disc"], [0], 1), 64).shape == (1, 64, 64, 3)
 
@@ -161,9 +170,15 @@ def reference(pipeline: StableDiffusionPipeline, prompt: str, seed: int, steps: 
     return np.asarray(pipeline(prompt, latents=latents, num_inference_steps=steps, guidance_scale=1.0).images[0])
 
 
-@pytest.mark.parametrize("autoencoder", ["tiny", "kl"])
-def test_pictures_are_those_of_diffusers_for_either_autoencoder(autoencoder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("autoencoder", "schedule"), [
+    ("tiny", "scaled_linear"), ("kl", "scaled_linear"), ("tiny", "linear"),
+])
+def test_pictures_are_those_of_diffusers_for_either_autoencoder_and_other_schedules(
+    autoencoder: str, schedule: str, tmp_path: Path
+) -> None:
     pipeline = make_pipeline(tmp_path, SMALL)
+    config = dict(pipeline.scheduler.config, beta_schedule=schedule)
+    pipeline.register_modules(scheduler=DDIMScheduler.from_config(config))
     if autoencoder == "kl":
         torch.manual_seed(0)
         vae = AutoencoderKL(

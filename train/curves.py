@@ -10,7 +10,8 @@ from train.telemetry import read_rows
 
 # title -> curves; a panel without any of its curves is left out
 PANELS = {
-    "loss": ("loss_adv", "loss_distill", "loss_rec", "loss_d"),
+    "losses of the student": ("loss_adv", "loss_distill", "loss_rec"),
+    "hinge loss of the discriminator": ("loss_d",),
     "mean logits": ("d_real", "d_fake"),
     "discriminator is right about": ("d_accuracy_real", "d_accuracy_fake"),
     "gradient at the student's x0": ("grad_adv", "grad_distill", "grad_rec"),
@@ -19,8 +20,11 @@ PANELS = {
     "diversity (real = 1)": ("diversity",),
     "distance to the average": ("ema_distance",),
     "KID-Lite0 at checkpoints": ("score_kid_lite0",),
+    "learning rate": ("lr",),
+    "pictures a second": ("pictures_per_s",),
 }
-LOGARITHMIC = ("gradient at the student's x0", "gradient of the weights", "R1")
+COLUMNS = 4
+LOGARITHMIC = ("losses of the student", "gradient at the student's x0", "gradient of the weights", "R1")
 
 
 def draw_curves(run_dir: Path, target: Path) -> None:
@@ -35,8 +39,8 @@ def draw_curves(run_dir: Path, target: Path) -> None:
     panels = {title: keys for title, keys in panels.items() if keys}
     if not panels:
         raise UserError(f"{run_dir}: no logged steps to draw")
-    height = -(-len(panels) // 3)
-    figure, axes = pyplot.subplots(height, 3, figsize=(13, 2.9 * height), squeeze=False, layout="constrained")
+    height = -(-len(panels) // COLUMNS)
+    figure, axes = pyplot.subplots(height, COLUMNS, figsize=(16, 2.7 * height), squeeze=False, layout="constrained")
     for axis, (title, keys) in zip(axes.flat, panels.items(), strict=False):
         for key in keys:
             points = [(row["step"], row[key]) for row in rows if key in row]

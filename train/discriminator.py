@@ -46,12 +46,22 @@ class HeadBlock(nn.Module):
         self.reach = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.reach:  # by index: torch's own circular padding refuses sequences shorter than the reach
-            index = torch.arange(-self.reach, x.shape[-1] + self.reach, device=x.device) % x.shape[-1]
-            x = self.convolution(x[..., index])
+        if self.reach:
+            x = self.convolution(circular(x, self.reach))
         else:  # a matrix product: on the CPU several times as quick as a convolution of one position
             x = self.convolution.weight[..., 0] @ x + self.convolution.bias.unsqueeze(-1)
         return nn.functional.leaky_relu(self.norm(x), 0.2)
+
+
+def circular(x: Tensor, reach: int) -> Tensor:
+    """f32[B, C, N] with `reach` positions of the other end at either end.
+
+    torch's own circular padding refuses sequences shorter than the reach; by index it is slow to differentiate.
+    """
+    length = x.shape[-1]
+    if length >= reach:
+        return torch.cat([x[..., length - reach :], x, x[..., :reach]], dim=-1)
+    return x[..., torch.arange(-reach, length + reach, device=x.device) % length]
 
 
 class DiscriminatorHead(nn.Module):

@@ -69,18 +69,20 @@ class PictureFeatures(FeatureNetwork):
 class MobileNetTaps(nn.Module):
     """MobileNetV2's taps as token lists.
 
-    fused: batch norms, frozen as they are, become part of the convolutions before them; a quarter less time.
+    quick: batch norms, frozen as they are, become part of the convolutions before them, and channels come last;
+    together a third less time on a CPU.
     """
 
-    def __init__(self, taps: tuple[int, ...] = (3, 6, 13, 17), fused: bool = True) -> None:
+    def __init__(self, taps: tuple[int, ...] = (3, 6, 13, 17), quick: bool = True) -> None:
         super().__init__()
-        trunk = load_mobilenet(taps)
-        if fused:
-            fuse_batch_norms(trunk)
-        self.trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trunk = load_mobilenet(taps)
+        self.layout = torch.channels_last if quick else torch.contiguous_format
+        if quick:
+            fuse_batch_norms(self.trunk)
+            self.trunk.to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        features = self.trunk(pictures.contiguous(memory_format=torch.channels_last))
+        features = self.trunk(pictures.contiguous(memory_format=self.layout))
         return [feature.flatten(2) for feature in features]
 
 

@@ -70,27 +70,29 @@ class AddTrainer:
 
         SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot go on.
         """
-        self._begin()
+        fresh = self._begin()
         telemetry = Telemetry(self.run_dir, self.engine.is_main, self.step)
         bar = progress("ADD", self.config.max_steps, "pictures", self.config.batch, self.step, self.engine.is_main)
         try:
+            if fresh:
+                self._keep(telemetry)
             with bar as advance:
                 self._train(telemetry, advance)
         finally:
             telemetry.close()
         return self._finish()
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Claim the folder and go to the newest checkpoint; True where there is none yet."""
         if self.checkpoints.steps():
             refuse_other_settings(self.config, self.run_dir / "config.json")
         if self.engine.is_main:
             write_text(self.run_dir / "config.json", to_json(self.config))
             self.checkpoints.remove_remains()
         self.engine.wait()
-        if not self.load_newest():
-            self._keep(None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        return not self.load_newest()
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._stop = number
@@ -221,7 +223,7 @@ class AddTrainer:
         self.step, self.passed_by = state.step, list(state.facts["passed_by"])
         self.restored = max(self.restored, state.facts["restored"])
 
-    def _keep(self, telemetry: Telemetry | None) -> None:
+    def _keep(self, telemetry: Telemetry) -> None:
         """Samples, a score and a checkpoint of this step."""
         pictures = self.draw(max(SAMPLES, self.config.score_pictures))
         score = None
@@ -230,10 +232,9 @@ class AddTrainer:
             save_grid(pictures[:SAMPLES], path, columns=8)
             if self.config.score_pictures:
                 score = self._score(pictures[: self.config.score_pictures])
-            if telemetry is not None:
-                telemetry.pictures(self.step, np.asarray(Image.open(path)))
-                if score is not None:
-                    telemetry.row(self.step, {"score_kid_lite0": score})
+            telemetry.pictures(self.step, np.asarray(Image.open(path)))
+            if score is not None:
+                telemetry.row(self.step, {"score_kid_lite0": score})
         self.save(score)
 
     def _score(self, pictures: Tensor) -> float:

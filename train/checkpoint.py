@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from train.errors import UserError
 from train.files import replace_folder
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
-PROJECTION_FILE = "minilm_projection.safetensors"  # beside the text encoder; not CLIP's own key, loaders pass it by
 SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
 
 
@@ -89,9 +87,6 @@ def save_pipeline(
     )
     with replace_folder(target) as folder:
         pipeline.save_pretrained(folder, max_shard_size=SHARD_BYTES)
-        projection = Path(text_encoder.name_or_path) / PROJECTION_FILE
-        if projection.is_file():
-            shutil.copy(projection, folder / "text_encoder")
         forget_origins(folder)
         if facts:
             (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")

@@ -2,7 +2,7 @@
 
 Its token embeddings start as a PCA of what MiniLM says of each BPE token's own text, so that words which no
 caption holds mean something from the first step; its pooled state, through a linear projection, is trained to
-give MiniLM's embedding of the whole phrase. The projection is kept beside the model for the alignment figure.
+give MiniLM's embedding of the whole phrase. The projection serves training alone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
-from train.checkpoint import PROJECTION_FILE
 from train.clip_vocab import write_tokenizer_folder
 from train.errors import run_command
 from train.files import TrainingState, replace_folder
@@ -144,20 +142,6 @@ def validation_cosine(student: PhraseStudent, ids: list[list[int]], targets: np.
     return float((torch.cat(parts) * torch.from_numpy(targets)).sum(-1).mean())
 
 
-def save_text_encoder(student: PhraseStudent, folder: Path) -> None:
-    student.encoder.save_pretrained(folder)
-    weights = {key: value.contiguous() for key, value in student.projection.state_dict().items()}
-    save_file(weights, folder / PROJECTION_FILE)
-
-
-def load_projection(folder: Path) -> nn.Linear:
-    """The projection to MiniLM's space that `save_text_encoder` wrote beside the model."""
-    weights = load_file(folder / PROJECTION_FILE)
-    projection = nn.Linear(weights["weight"].shape[1], weights["weight"].shape[0])
-    projection.load_state_dict({key: value.float() for key, value in weights.items()})
-    return projection
-
-
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m train.text_encoder", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder made by train.data")
@@ -185,7 +169,7 @@ def main(argv: list[str]) -> None:
     set_token_embeddings(student.encoder, word_embeddings)
     distill(student, ids, targets, args.out, args.max_steps, args.batch, args.lr, args.seed)
     with replace_folder(args.out / "text_encoder") as folder:
-        save_text_encoder(student, folder)
+        student.encoder.save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def alone(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(parts: Parts, run_dir: Path, **changes: object) -> Config:
-    return add_config(parts, run_dir, max_steps=STEPS, save_every=STEPS, batch=16, precision="fp32", lr=1e-3, **changes)
+    fixed: dict[str, object] = {"max_steps": STEPS, "save_every": STEPS, "batch": 16, "precision": "fp32", "lr": 1e-3}
+    return add_config(parts, run_dir, **(fixed | changes))
 
 
 def run_here(config: Config) -> Path:
@@ -113,6 +114,23 @@ def test_a_batch_that_cannot_be_dealt_is_refused(parts: Parts, tmp_path: Path) -
     assert [rows for rows, _ in engine.micro_rows()] == [slice(i, i + 4) for i in range(0, 16, 4)]
     with pytest.raises(UserError, match="multiple of"):
         Engine(settings(parts, tmp_path / "run", micro_batch=5))
+
+
+def test_micro_batches_that_show_the_discriminator_nothing_are_refused(
+    parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match="adversarial_batch=2 cannot be dealt to 8 micro-batches"):
+        Engine(settings(parts, tmp_path / "run", micro_batch=2, adversarial_batch=2))
+    Engine(settings(parts, tmp_path / "run", micro_batch=4))
+    assert "the result depends on micro_batch" in caplog.text
+
+
+def test_two_accumulating_processes_are_one(parts: Parts, tmp_path: Path) -> None:
+    """Two processes with two micro-batches each are one process with four."""
+    done = launch(settings(parts, tmp_path / "two", micro_batch=8, batch=32), "--multi_gpu")
+    assert done.returncode == 0, done.stderr
+    whole = run_here(settings(parts, tmp_path / "one", micro_batch=8, batch=32))
+    assert distance(whole, tmp_path / "two") < 0.01
 
 
 def test_what_the_discriminator_sees_does_not_depend_on_the_dealing() -> None:

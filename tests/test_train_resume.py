@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,47 @@ def test_the_last_n_and_the_best_stay(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "checkpoints" / "best.json").read_text()) == {"step": 1}
 
 
+def test_damaged_later_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 9):
+        checkpoints.save(small_state(step), 0.5)
+        if step == 1:
+            shutil.copytree(tmp_path / "checkpoints" / "step-1", tmp_path / "kept")
+    (tmp_path / "checkpoints" / "step-9" / "student.safetensors").write_bytes(b"damaged")
+    assert checkpoints.newest() is None
+    checkpoints.save(small_state(3))
+    assert checkpoints.steps() == [3] and checkpoints.best() == 3
+
+
+def test_a_state_that_cannot_be_read_stops_no_save(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step, score in ((1, 0.1), (2, float("nan")), (3, 0.3)):
+        checkpoints.save(small_state(step), score)
+    (tmp_path / "checkpoints" / "step-1" / "state.json").write_text('{"step": 1, "sco')
+    checkpoints.save(small_state(4), 0.4)
+    assert checkpoints.best() == 3
+
+
+def test_a_moved_run_goes_on_where_it_is(parts: Parts, tmp_path: Path) -> None:
+    new_run(parts, tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
+    process = start(tmp_path / "after")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert Checkpoints(tmp_path / "after", 3).steps()[-1] == STEPS
+    assert not (tmp_path / "before").exists()
+
+
+def test_signals_are_given_back_and_a_second_one_does_not_wait(parts: Parts, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=2))
+    trainer.run()
+    assert signal.getsignal(signal.SIGTERM) == before
+    trainer._on_signal(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        trainer._on_signal(signal.SIGINT, None)
+
+
 def test_nothing_to_go_back_to(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, keep=2).newest() is None
 
@@ -237,7 +279,10 @@ def test_a_nan_goes_back_to_the_last_good_state_and_says_so(
     assert trainer.step == 6 and trainer.passed_by == [3]
     saved = trainer._state().tensors.values()
     assert all(torch.isfinite(value).all() for tensors in saved for value in tensors.values())
-    events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines() if "event" in line]
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    measured = [row["step"] for row in rows if "grad_norm" in row]
+    assert measured == sorted(set(measured))
+    events = [row for row in rows if "event" in row]
     assert [(row["event"], row["back_to"]) for row in events] == [("not_finite", 2)]
     resumed = AddTrainer(add_config(parts, tmp_path / "run", max_steps=6))
     assert resumed.load_newest() and resumed.passed_by == [3]

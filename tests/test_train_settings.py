@@ -169,7 +169,8 @@ def test_one_step_in_diffusers_is_the_students_sample(parts: Parts, tmp_path: Pa
     ("batch", "key=value"), ("batch=many", "expected a value"), ("loss=gan", "choose one of"), ("batch=0", "at least"),
     ("adversarial_batch=64", "batch"), ("noise_levels=1000", "0..999"), ("level_shares=1,1", "noise levels"),
     ("micro_batch=7", "multiple"), ("student_steps=0", "1 to 1000"), ("features=dino", "did you mean dinov2"),
-    ("student=medium", "choose one of"), ("r1_every=0", "at least 1"),
+    ("student=medium", "choose one of"), ("r1_every=0", "at least 1"), ("grad_clip=-1", "must lie in"),
+    ("lr=nan", "must lie in"), ("ema=2", "must lie in"), ("seed=-1", "must lie in"), ("score_pictures=1", "more than one"),
 ])
 def test_bad_settings_name_what_is_allowed(override: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
@@ -215,6 +216,31 @@ def test_another_runs_folder_is_not_gone_on_with(parts: Parts, tmp_path: Path) -
     longer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=3))
     longer.run()
     assert longer.step == 3
+
+
+def test_a_start_that_does_not_fit_the_teacher_is_refused(parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="init=sticker-128: its U-Net has in_channels=32, the teacher's has 4"):
+        AddTrainer(add_config(parts, tmp_path / "run", init="sticker-128"))
+    other = make_random_teacher(tmp_path / "epsilon", "tiny", prediction_type="epsilon")
+    same = make_random_teacher(tmp_path / "v", "tiny", prediction_type="v_prediction")
+    with pytest.raises(UserError, match="another prediction type"):
+        AddTrainer(add_config(parts, tmp_path / "run", teacher=str(same), init=str(other), student="full"))
+
+
+def test_single_precision_reaches_every_network(parts: Parts, tmp_path: Path) -> None:
+    trainer = AddTrainer(add_config(parts, tmp_path / "run", precision="fp32"))
+    seen: list[torch.dtype] = []
+    for network in (trainer.student, trainer.parts.teacher):
+        network.conv_in.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    trainer.train_step()
+    trainer.draw(1)
+    assert len(seen) >= 3 and set(seen) == {torch.float32}
+
+
+def test_a_run_dir_that_is_a_file_is_refused(parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        AddTrainer(add_config(parts, tmp_path / "file"))
 
 
 def test_a_checkpoint_of_another_student_is_refused(parts: Parts, tmp_path: Path) -> None:

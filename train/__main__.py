@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def chosen_config(args: argparse.Namespace) -> Config:
         raise UserError(f"{args.resume}: no run there (config.json is missing)")
     if args.overrides:
         raise UserError("--resume goes on with the run's own settings; start a new run to change them")
-    return from_json(path.read_text())
+    return dataclasses.replace(from_json(path.read_text()), run_dir=str(args.resume))  # wherever it lies now
 
 
 def main(argv: list[str]) -> None:

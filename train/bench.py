@@ -61,12 +61,13 @@ def synchronize() -> None:
 
 def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
     """Rates of both in turns, their ratios, their losses, and seconds a part of our step."""
-    ours_parts, naive_parts = (build(config, Engine(config)) for _ in range(2))
+    plain = replace(config, precision="fp32")
+    ours_parts, naive_parts = (build(settings, Engine(settings)) for settings in (config, plain))
     records, pictures = load_pictures(Path(config.data), "train")
     by_key = {record.key: picture for record, picture in zip(records, pictures, strict=True)}
     ours_parts.step.timer.exact = True
     ours = Peer(ours_parts.step, config.batch)
-    naive = Peer(NaiveStep(replace(config, precision="fp32"), naive_parts, by_key), config.batch)
+    naive = Peer(NaiveStep(plain, naive_parts, by_key), config.batch)
     rates: dict[str, list[float]] = {"ours": [], "naive": []}
     with progress("turns", turns + 1) as advance:
         for turn in range(turns + 1):
@@ -157,6 +158,16 @@ def gpu_peak(side: int = 8192) -> float:
     return 10 * 2.0 * side**3 / (time.monotonic() - started)
 
 
+def beyond_naive(config: Config) -> list[str]:
+    """Settings that the naive loop would not honour, so that a ratio would compare different work."""
+    known: dict[str, Any] = {"loss": "both", "space": "pixel", "teacher_steps": 1, "discriminator_updates": 1,
+                             "r1_every": 1, "micro_batch": 0}
+    wrong = [f"{key}={getattr(config, key)}" for key, value in known.items() if getattr(config, key) != value]
+    wrong += ["features=teacher"] * (config.features == "teacher") + ["weighting=nfsd"] * (config.weighting == "nfsd")
+    wrong += ["student=lora"] * (config.student == "lora") + ["guidance=1"] * (config.guidance == 1.0)
+    return wrong + ["r1_weight=0"] * (config.r1_weight == 0)
+
+
 def print_table(result: dict[str, Any]) -> None:
     for name, values in (*result["images_per_s"].items(), ("ratio, ours / naive", result["ratio"])):
         print(f"{name:<22}" + "".join(f"{key} {value:8.2f}   " for key, value in values.items()))
@@ -180,8 +191,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
     args = parser.parse_args(argv)
     config = make_config(args.preset, args.overrides)
-    if not args.once and (config.loss != "both" or config.features == "teacher" or config.weighting == "nfsd"):
-        raise UserError("the naive loop knows loss=both on pictures without nfsd; use --once for other settings")
+    if not args.once and (unknown := beyond_naive(config)):
+        raise UserError(f"the naive loop does not know {', '.join(unknown)}; use --once for such settings")
+    if min(args.turns, args.steps) < 1:
+        raise UserError("--turns and --steps must be at least 1")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         config = replace(config, run_dir=folder, score_pictures=0)
         result = once(config) if args.once else compare(config, args.turns, args.steps)

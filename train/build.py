@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from train.checkpoint import load_pipeline
-from train.config import RANDOM_TEACHER, Config
+from train.config import INITS, RANDOM_TEACHER, Config
 from train.corpus import encode_texts
 from train.diffusion import NoiseLevels
 from train.discriminator import Discriminator
@@ -57,12 +57,15 @@ def build(config: Config, engine: Engine) -> Parts:
     torch.manual_seed(config.seed)
     pipeline = load_pipeline(_teacher_folder(config, engine))
     check_teacher(pipeline, config.teacher)
-    student = make_student(pipeline.unet, config)
+    if config.student == "lora" and engine.sharded:
+        raise UserError("student=lora trains few weights: launch it without FSDP")
+    student = make_student(pipeline, config)
     teacher = pipeline.unet.requires_grad_(False).eval()
     teacher.to(engine.device, torch.bfloat16 if engine.bf16 else torch.float32)
     source = _open_source(config, engine, pipeline)
     levels = NoiseLevels.of(pipeline.scheduler, engine.device)
     probe = take_probe(source, max(SAMPLES, config.score_pictures, LINEAR_PROBE * (config.decoder == "linear")))
+    probe.latents, probe.text = engine.broadcast(probe.latents), engine.broadcast(probe.text)
     decoder = make_decoder(config, pipeline.vae, probe).to(engine.device)
     torch.manual_seed(config.seed)
     discriminator = make_discriminator(config, teacher, levels, source).to(engine.device)
@@ -115,10 +118,13 @@ def check_teacher(pipeline: Any, name: str) -> None:
         )
 
 
-def make_student(teacher: UNet2DConditionModel, config: Config) -> UNet2DConditionModel:
+def make_student(pipeline: Any, config: Config) -> UNet2DConditionModel:
     """The student before training, in single precision. Raises UserError when the shape cannot be had."""
-    if config.init not in ("pruned", "pretrained", "random"):
-        teacher = load_pipeline(config.init).unet  # a one-step checkpoint to go on from
+    teacher = pipeline.unet
+    if config.init not in INITS:
+        start = load_pipeline(config.init)  # a one-step checkpoint to go on from
+        check_start(start, pipeline, config.init)
+        teacher = start.unet
     name = "full" if config.init == "pretrained" or config.student == "lora" else config.student
     student = build_student(
         teacher, name, layers=config.layers, mid_block=config.mid_block, attention=config.attention,
@@ -127,6 +133,16 @@ def make_student(teacher: UNet2DConditionModel, config: Config) -> UNet2DConditi
     if config.student == "lora":
         add_lora(student, config.lora_rank, config.lora_rank)
     return student.train()
+
+
+def check_start(start: Any, teacher: Any, name: str) -> None:
+    """Raises UserError unless a checkpoint speaks the teacher's language: latents, texts, schedule, prediction."""
+    for key in ("in_channels", "out_channels", "cross_attention_dim", "sample_size"):
+        if (ours := start.unet.config[key]) != (theirs := teacher.unet.config[key]):
+            raise UserError(f"init={name}: its U-Net has {key}={ours}, the teacher's has {theirs}")
+    ours, theirs = NoiseLevels.of(start.scheduler), NoiseLevels.of(teacher.scheduler)
+    if ours.prediction_type != theirs.prediction_type or not torch.allclose(ours.alpha, theirs.alpha, atol=1e-4):
+        raise UserError(f"init={name}: its scheduler has another prediction type or other noise levels than the teacher")
 
 
 def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
@@ -179,7 +195,7 @@ def make_discriminator(
     """ADD on pictures, or LADD on the teacher's features of latents."""
     network: FeatureNetwork
     if config.features == "teacher":
-        network = TeacherFeatures(teacher, levels, source.latent_shape)
+        network = TeacherFeatures(teacher, levels, source.latent_shape, config.precision == "bf16")
     else:
         taps = MobileNetTaps() if config.features == "mobilenet_v2" else load_dino(config.features_path)
         with torch.no_grad():

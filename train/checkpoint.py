@@ -34,7 +34,8 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
         return shipped
     names = sorted(folder.parent.name for folder in CHECKPOINTS.glob("*/model_index.json"))
     raise UserError(
-        f"{name_or_path}: no diffusers pipeline there (model_index.json is missing); give a pipeline folder"
+        f"{name_or_path}: no diffusers pipeline there (model_index.json is missing, and nothing is downloaded); "
+        "give a pipeline folder"
         + (f" or one of: {', '.join(names)} (shipped in the source tree)" if names else "")
     )
 
@@ -64,7 +65,7 @@ def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) 
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -85,12 +85,12 @@ def autocast(device: torch.device | str, enabled: bool = True) -> AbstractContex
 @torch.no_grad()
 def sample(
     unet: UNet2DConditionModel, text: Tensor, no_text: Tensor, seeds: Sequence[int], steps: int, guidance: float,
-    levels: NoiseLevels | None = None,
+    levels: NoiseLevels | None = None, bf16: bool = True,
 ) -> Tensor:
     """Deterministic DDIM (Song et al. 2021, eta 0) from each seed's noise: latents f32[B, C, h, w].
 
     Trailing timesteps, the same as diffusers' DDIMScheduler; one step is x0 at t = 999. levels: the schedule, on
-    the network's device; ours when left out.
+    the network's device; ours when left out. bf16: compute in it.
     """
     device = text.device
     levels = levels or NoiseLevels(device)
@@ -100,7 +100,7 @@ def sample(
     timesteps = [int(t) for t in trailing_timesteps(steps)]
     for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
         index = torch.full((len(x),), t, device=device)
-        with autocast(device):
+        with autocast(device, bf16):
             output = guided_output(unet, x, index, text, no_text, guidance)
         x0, eps = levels.x0_and_eps(x, output, index)
         if following is None:

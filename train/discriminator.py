@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from train.draws import Draws
+from train.engine import VIRTUAL_BATCH
 from train.feature_networks import FeatureNetwork
 
-VIRTUAL_BATCH = 8
 MAX_HEAD_WIDTH = 384  # ViT-S's width, for which the heads were designed; wider features are projected to it
 
 

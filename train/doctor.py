@@ -50,8 +50,7 @@ def collapse(rows: Rows, config: Config) -> Finding | None:
         "collapse",
         f"a batch's pictures differ {statistics.mean(last):.2f} times as much as real ones do "
         f"(at the start: {max(first):.2f})",
-        "lower adversarial_weight or lr, raise distillation_weight, use loss=both, conditioning=both; go on from an "
-        "earlier checkpoint (`keep`)",
+        "a new run with a lower adversarial_weight or lr, a higher distillation_weight, loss=both, conditioning=both",
     )
 
 

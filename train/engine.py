@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -18,12 +19,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from train.config import Config
 from train.errors import UserError
 
+log = logging.getLogger(__name__)
 FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
+VIRTUAL_BATCH = 8  # pictures that a batch norm of the discriminator sees at once
 SHARDED_BLOCKS = ("ResnetBlock2D", "Transformer2DModel")
 
 
 class Engine:
-    """One process's view of the run. The same settings give the same updates for any number of processes."""
+    """One process's view of the run.
+
+    The same settings give the same updates for any number of processes and any micro-batch of which the discriminator
+    sees a multiple of eight pictures.
+    """
 
     def __init__(self, config: Config) -> None:
         if config.threads:
@@ -51,7 +58,19 @@ class Engine:
                 f"batch={config.batch} cannot be dealt to {self.world} processes in micro-batches of {size or 1}; "
                 f"make it a multiple of {max(1, size) * self.world}"
             )
+        self._check_seen(config, config.batch // size)
         return size
+
+    def _check_seen(self, config: Config, parts: int) -> None:
+        """Every micro-batch must show the discriminator equally many pictures, at least one."""
+        seen = config.adversarial_batch or config.batch
+        if seen % parts:
+            raise UserError(
+                f"adversarial_batch={seen} cannot be dealt to {parts} micro-batches; make it a multiple of {parts}"
+            )
+        if parts > 1 and seen // parts % VIRTUAL_BATCH:
+            log.warning("the discriminator's batch norm sees %d pictures at once instead of %d: the result depends on "
+                        "micro_batch", seen // parts, VIRTUAL_BATCH)
 
     def micro_rows(self) -> Iterator[tuple[slice, bool]]:
         """(rows of the whole batch, is it the last) of each of this process's micro-batches."""
@@ -111,6 +130,13 @@ class Engine:
             return values
         tensor = torch.tensor(list(values.values()), device=self.device, dtype=torch.float64)
         return dict(zip(values, self.accelerator.reduce(tensor, reduction="mean").tolist(), strict=True))
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """The main process's tensor, in every process."""
+        if self.world == 1:
+            return tensor
+        shared: Tensor = broadcast(tensor.to(self.device).contiguous())
+        return shared
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""

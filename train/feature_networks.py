@@ -129,8 +129,11 @@ class TeacherFeatures(FeatureNetwork):
     on_latents = True
     level_width = 16
 
-    def __init__(self, unet: UNet2DConditionModel, noise_levels: NoiseLevels, sample_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, unet: UNet2DConditionModel, noise_levels: NoiseLevels, sample_shape: tuple[int, ...], bf16: bool = True
+    ) -> None:
         super().__init__()
+        self._bf16 = bf16
         self._unet = [unet]  # not registered: its weights belong to the teacher
         self.noise_levels = noise_levels
         self._seen: list[Tensor] | None = None
@@ -151,7 +154,7 @@ class TeacherFeatures(FeatureNetwork):
         self._seen = []
         try:
             unet = self._unet[0]
-            with autocast(noisy.device):
+            with autocast(noisy.device, self._bf16):
                 unet(noisy.to(unet.dtype), timesteps, text.to(unet.dtype))
             return [feature.float().flatten(2) for feature in self._seen]
         finally:

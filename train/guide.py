@@ -23,13 +23,14 @@ class TeacherGuide:
         self.unet, self.levels = unet, levels
         self.no_text, self.negative_text = no_text, negative_text
         self.guidance, self.steps, self.weighting = config.guidance, config.teacher_steps, config.weighting
+        self.bf16 = config.precision == "bf16"
 
     @torch.no_grad()
     def target(self, x0_hat: Tensor, text: Tensor, draws: Draws) -> Tensor:
         """The teacher's x0, f32[B, C, h, w], of the STUDENT's x0 re-noised at a random t (not of the real picture)."""
         timesteps = draws.teacher_timesteps
         noisy = self.levels.noised(x0_hat, draws.teacher_noise, timesteps)
-        with autocast(x0_hat.device):
+        with autocast(x0_hat.device, self.bf16):
             if self.weighting == "nfsd":
                 return self._noise_free_target(x0_hat, noisy, timesteps, text)
             return self._denoise(noisy, timesteps, text)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from train.build import SAMPLES, build, decode_all
 from train.checkpoint import one_step_scheduler, save_pipeline
-from train.config import Config, from_json, to_json
+from train.config import INITS, Config, from_json, to_json
 from train.diffusion import sample
 from train.ema import Ema, trained
 from train.encoding import decode_latents
@@ -25,6 +25,7 @@ from train.engine import Engine, fill, whole
 from train.errors import UserError
 from train.files import write_text
 from train.grids import save_grid
+from train.linear_decoder import LinearDecoder
 from train.lora import merge_lora, save_lora
 from train.optimizer_state import fill_optimizer, optimizer_tensors
 from train.progress import progress
@@ -46,6 +47,8 @@ class AddTrainer:
         self.config = config
         self.run_dir = Path(config.run_dir)
         self.engine = Engine(config)
+        if self.run_dir.exists() and not self.run_dir.is_dir():
+            raise UserError(f"run_dir={self.run_dir} is a file; name a folder")
         if self.engine.is_main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
         self.parts = build(config, self.engine)
@@ -71,6 +74,7 @@ class AddTrainer:
         SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot go on.
         """
         fresh = self._begin()
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         telemetry = Telemetry(self.run_dir, self.engine.is_main, self.step)
         bar = progress("ADD", self.config.max_steps, "pictures", self.config.batch, self.step, self.engine.is_main)
         try:
@@ -80,6 +84,8 @@ class AddTrainer:
                 self._train(telemetry, advance)
         finally:
             telemetry.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return self._finish()
 
     def _begin(self) -> bool:
@@ -90,11 +96,11 @@ class AddTrainer:
             write_text(self.run_dir / "config.json", to_json(self.config))
             self.checkpoints.remove_remains()
         self.engine.wait()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
         return not self.load_newest()
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stop:  # asked twice: do not wait for the step
+            raise KeyboardInterrupt
         self._stop = number
 
     def _train(self, telemetry: Telemetry, advance: Any) -> None:
@@ -111,10 +117,12 @@ class AddTrainer:
             if self.step % self.config.log_every == 0 or self.step == self.config.max_steps or stopping:
                 self._log(window, telemetry)
                 window = Window()
-            if self.step % self.config.save_every == 0 or self.step == self.config.max_steps or stopping:
-                self._keep(telemetry)
             if stopping and self.step < self.config.max_steps:
+                self.save()  # no samples, no score: whoever sent the signal may not wait for them
                 self._end_early()
+            if self.step % self.config.save_every == 0 or self.step == self.config.max_steps:
+                self._keep(telemetry)
+                window = Window()
 
     def train_step(self) -> dict[str, Tensor]:
         """One step; returns what was measured. Raises NotFinite."""
@@ -140,13 +148,14 @@ class AddTrainer:
         self.restored += 1
         if self.restored > self.config.nan_limit:
             raise UserError(
-                f"step {failed}: {error}, and the run went back {self.config.nan_limit} times already; lower lr or "
-                f"adversarial_weight, raise r1_weight, or look at `python -m train.doctor {self.run_dir}`"
+                f"step {failed}: {error}, and the run went back {self.config.nan_limit} times already; start a new "
+                f"run_dir with a lower lr or adversarial_weight; `python -m train.doctor {self.run_dir}` may say more"
             ) from error
         passed_by = [*self.passed_by, failed]
         if not self.load_newest():
             raise UserError(f"step {failed}: {error}, and there is no sound checkpoint to go back to") from error
         self.passed_by = sorted({*self.passed_by, *passed_by})
+        telemetry.go_back(self.step)
         telemetry.event(failed, "not_finite", what=str(error), back_to=self.step)
         if self.engine.is_main:
             say(f"step {failed}: {error}; went back to the checkpoint of step {self.step}, step {failed} is passed by")
@@ -190,6 +199,8 @@ class AddTrainer:
             "optimizer": optimizer_tensors(self.add_step.optimizer),
             "optimizer_d": optimizer_tensors(self.add_step.optimizer_d),
         }
+        if isinstance(self.add_step.decode, LinearDecoder):  # fitted to the first shards of whoever began the run
+            tensors["decoder"] = {name: on_cpu(value) for name, value in self.add_step.decode.state_dict().items()}
         facts = {"data": self.engine.gather(self.parts.source.state()), "processes": self.engine.world,
                  "seed": self.config.seed, "passed_by": self.passed_by, "restored": self.restored}
         return State(self.step, tensors, facts)
@@ -215,6 +226,8 @@ class AddTrainer:
             fill(parameter, state.tensors["student"][name])
             fill(self.ema.weights[name], state.tensors["ema"][name])
         self.heads.load_state_dict(state.tensors["heads"])
+        if isinstance(self.add_step.decode, LinearDecoder):
+            self.add_step.decode.load_state_dict(state.tensors["decoder"])
         fill_optimizer(unwrapped(self.add_step.optimizer), state.tensors["optimizer"])
         fill_optimizer(unwrapped(self.add_step.optimizer_d), state.tensors["optimizer_d"])
         positions = state.facts["data"]
@@ -228,14 +241,22 @@ class AddTrainer:
         pictures = self.draw(max(SAMPLES, self.config.score_pictures))
         score = None
         if self.engine.is_main:
-            path = self.run_dir / "samples" / f"step-{self.step:06d}.png"
-            save_grid(pictures[:SAMPLES], path, columns=8)
-            if self.config.score_pictures:
-                score = self._score(pictures[: self.config.score_pictures])
-            telemetry.pictures(self.step, np.asarray(Image.open(path)))
-            if score is not None:
-                telemetry.row(self.step, {"score_kid_lite0": score})
+            try:
+                score = self._show(pictures, telemetry)
+            except OSError as error:  # a full disk, say: the checkpoint matters more
+                say(f"step {self.step}: no samples, {error}")
         self.save(score)
+
+    def _show(self, pictures: Tensor, telemetry: Telemetry) -> float | None:
+        """A sheet of samples, and their score."""
+        path = self.run_dir / "samples" / f"step-{self.step:06d}.png"
+        save_grid(pictures[:SAMPLES], path, columns=8)
+        telemetry.pictures(self.step, np.asarray(Image.open(path)))
+        if not self.config.score_pictures:
+            return None
+        score = self._score(pictures[: self.config.score_pictures])
+        telemetry.row(self.step, {"score_kid_lite0": score})
+        return score
 
     def _score(self, pictures: Tensor) -> float:
         if self._scorer is None:
@@ -253,7 +274,9 @@ class AddTrainer:
                 text = self.parts.probe.text[start : start + 16].to(device)
                 seeds = range(start, start + len(text))
                 no_text = self.parts.source.no_text.to(device)
-                latents = sample(self.student, text, no_text, seeds, 1, 1.0, self.parts.levels)
+                latents = sample(
+                    self.student, text, no_text, seeds, 1, 1.0, self.parts.levels, self.engine.bf16
+                )
                 parts.append(decode_latents(vae, latents.to(vae.device)).float().cpu())
         return torch.cat(parts)[:count]
 
@@ -261,8 +284,9 @@ class AddTrainer:
 
     def _finish(self) -> Path:
         target = self.run_dir / "pipeline"
-        weights = {name: on_cpu(p).half() for name, p in self.student.state_dict().items()}
-        weights |= {name: on_cpu(value).half() for name, value in self.ema.weights.items()}
+        weights: Tensors = {}
+        if self.config.student != "lora":
+            weights = {name: on_cpu(value).half() for name, value in self.ema.weights.items()}
         if self.engine.is_main:
             unet = self._averaged_unet(weights)
             pipeline = self.parts.pipeline
@@ -286,7 +310,7 @@ class AddTrainer:
         """What a model card needs to know of the run; paths stay out of it."""
         settings = dataclasses.asdict(self.config)
         kept = {key: value for key, value in settings.items() if key not in ("teacher", "data", "run_dir", "init")}
-        kept["init"] = self.config.init if self.config.init in ("pruned", "pretrained", "random") else "checkpoint"
+        kept["init"] = self.config.init if self.config.init in INITS else "checkpoint"
         path = Path(self.config.data) / "dataset.json"
         data = json.loads(path.read_text()) if path.is_file() else {}
         licences = [

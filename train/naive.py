@@ -34,7 +34,7 @@ class NaiveStep:
         self.teacher, self.student = self.parts.teacher.float(), self.parts.student
         self.discriminator = self.parts.step.discriminator
         if isinstance(network := self.discriminator.network, PictureFeatures) and self.config.features != "dinov2":
-            network.network = MobileNetTaps(quick=False)
+            network.network = MobileNetTaps(quick=False).to(self.parts.step.engine.device)
         betas, heads = (0.5, 0.99), self.discriminator.heads.parameters()
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=self.config.lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Checkpoints:
                 (folder / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
         except (OSError, SafetensorError) as error:
             raise UserError(self._why_not_saved(state.step, error)) from error
-        self._remove_old()
+        self._remove_old(state.step)
 
     def _why_not_saved(self, step: int, error: Exception) -> str:
         kept = self.steps()
@@ -89,12 +90,16 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the lowest score; the newest one where none has a score."""
-        scores = {}
-        for step in self.steps():
-            score = json.loads((self.folder / f"step-{step}" / "state.json").read_text()).get("score")
-            if score is not None:
-                scores[step] = score
+        scores = {step: score for step in self.steps() if (score := self._score(step)) is not None}
         return min(scores, key=lambda step: (scores[step], -step)) if scores else max(self.steps(), default=None)
+
+    def _score(self, step: int) -> float | None:
+        """A checkpoint's score; None when it has none, or one that cannot be read or compared."""
+        try:
+            score = json.loads((self.folder / f"step-{step}" / "state.json").read_text())["score"]
+            return float(score) if math.isfinite(score) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def remove_remains(self) -> None:
         """Delete what a killed process left half-written. Only for the one process that owns the run."""
@@ -104,7 +109,11 @@ class Checkpoints:
             else:
                 path.unlink()
 
-    def _remove_old(self) -> None:
+    def _remove_old(self, saved: int) -> None:
+        """Later ones than the one just saved are damaged or were gone back from: they do not count, and go."""
+        for step in self.steps():
+            if step > saved:
+                shutil.rmtree(self.folder / f"step-{step}")
         best, steps = self.best(), self.steps()
         for step in steps[: -self.keep]:
             if step != best:

@@ -133,7 +133,7 @@ class AddStep:
         with torch.set_grad_enabled(with_graph):
             x0_hat = self._x0_hat(batch, self.student if with_graph else self.engine.unwrap(self.student))
             leaf = x0_hat.detach().requires_grad_(with_graph)
-            pictures = self._decode(leaf) if self._needs_pictures else None
+            pictures = self._decode(leaf) if self._needs_pictures(with_graph) else None
             features: list[Tensor] = []
             condition: Tensor | None = None
             if self.config.loss != "distill":
@@ -141,10 +141,9 @@ class AddStep:
                     features, condition = self._observe_fake(batch, leaf, pictures)
         return Fakes(x0_hat, leaf, pictures, features, condition)
 
-    @property
-    def _needs_pictures(self) -> bool:
+    def _needs_pictures(self, for_student: bool) -> bool:
         adversarial = self.config.loss != "distill" and not self.discriminator.network.on_latents
-        return adversarial or (self.config.loss != "adv" and self.config.space == "pixel")
+        return adversarial or (for_student and self.config.loss != "adv" and self.config.space == "pixel")
 
     def _decode(self, latents: Tensor) -> Tensor:
         with self.timer("decoder"), self.engine.autocast():
@@ -216,11 +215,14 @@ class AddStep:
         measured: Values = {}
         self.optimizer.zero_grad()
         for index, batch in enumerate(batches):
-            given = fakes or self._fakes(batch)
-            gradient, found = self._term_gradients(step, batch, given)
-            with self.timer("student"), self.engine.accumulating(self.student, index == len(batches) - 1):
-                self.engine.accelerator.backward((given.x0_hat * gradient).sum() / len(batches))
-            found["diversity"] = spread(given.leaf.detach()) / spread(batch.x0).clamp_min(1e-6)
+            # The forward pass belongs inside: it is there that DDP decides whether gradients will be exchanged.
+            with self.engine.accumulating(self.student, index == len(batches) - 1):
+                given = fakes or self._fakes(batch)
+                gradient, found = self._term_gradients(step, batch, given)
+                with self.timer("student"):
+                    self.engine.accelerator.backward((given.x0_hat * gradient).sum() / len(batches))
+            if len(batch.x0) > 1:
+                found["diversity"] = spread(given.leaf.detach()) / spread(batch.x0).clamp_min(1e-6)
             measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
         with self.timer("student"):
             trained = [p for p in self.student.parameters() if p.requires_grad]

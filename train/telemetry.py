@@ -25,9 +25,14 @@ class Telemetry:
         if enabled:
             from torch.utils.tensorboard import SummaryWriter
 
-            rows = [row for row in read_rows(self.path) if row["step"] <= from_step]
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+            self.go_back(from_step)
             self.board = SummaryWriter(str(run_dir), purge_step=from_step + 1 if from_step else None)
+
+    def go_back(self, step: int) -> None:
+        """Drop the measurements of later steps, which will be taken again; events stay."""
+        if self.enabled:
+            rows = [row for row in read_rows(self.path) if row["step"] <= step or "event" in row]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def row(self, step: int, values: dict[str, float]) -> None:
         """One logged step: a line of metrics.jsonl and a point of each TensorBoard curve."""

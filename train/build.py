@@ -142,7 +142,7 @@ def check_start(start: Any, teacher: Any, name: str) -> None:
             raise UserError(f"init={name}: its U-Net has {key}={ours}, the teacher's has {theirs}")
     ours, theirs = NoiseLevels.of(start.scheduler), NoiseLevels.of(teacher.scheduler)
     if ours.prediction_type != theirs.prediction_type or not torch.allclose(ours.alpha, theirs.alpha, atol=1e-4):
-        raise UserError(f"init={name}: its scheduler has another prediction type or other noise levels than the teacher")
+        raise UserError(f"init={name}: its scheduler has another prediction type or noise level than the teacher's")
 
 
 def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:

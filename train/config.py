@@ -158,8 +158,8 @@ def sd21() -> Config:
     Other than in the paper: MobileNetV2's features, unless features=dinov2, and a pruned student of 0.49 B.
     """
     return Config(teacher="models/stable-diffusion-2-1-base", data="data/pictures", run_dir="runs/sd21",
-                  max_steps=4000, batch=128, micro_batch=8, student="small", lr=1e-5, lr_discriminator=1e-4, decoder="vae", ema=0.999,
-                  gradient_checkpointing=True, cache_text=False, save_every=500, grad_clip=1.0)
+                  max_steps=4000, batch=128, micro_batch=8, student="small", lr=1e-5, lr_discriminator=1e-4,
+                  decoder="vae", ema=0.999, gradient_checkpointing=True, cache_text=False, save_every=500)
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"smoke": smoke, "demo": demo, "sticker": sticker, "sd21": sd21}

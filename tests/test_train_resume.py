@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from tests.train_fixtures import Parts, add_config, make_parts
 from train.config import to_json
 from train.errors import UserError
-from train.files import replace_folder
+from train.files import only_process, replace_folder
 from train.loop import AddTrainer
 from train.states import Checkpoints, State, file_hash
 
@@ -191,6 +191,13 @@ def test_a_moved_run_goes_on_where_it_is(parts: Parts, tmp_path: Path) -> None:
     assert process.returncode == 0, errors
     assert Checkpoints(tmp_path / "after", 3).steps()[-1] == STEPS
     assert not (tmp_path / "before").exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(parts: Parts, tmp_path: Path) -> None:
+    trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=1))
+    with only_process(tmp_path / "run"), pytest.raises(UserError, match="another process is training"):
+        trainer.run()
+    trainer.run()
 
 
 def test_signals_are_given_back_and_a_second_one_does_not_wait(parts: Parts, tmp_path: Path) -> None:

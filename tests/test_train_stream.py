@@ -76,14 +76,15 @@ def keys(source: DataSource, count: int, batch: int = 4) -> list[str]:
 
 
 def assert_same(first: Examples, second: Examples) -> None:
-    assert first.keys == second.keys
+    assert first.keys == second.keys and first.captions == second.captions
     for name in ("latents", "text", "pooled"):
         assert torch.equal(getattr(first, name), getattr(second, name)), name
 
 
 def join(parts: list[Examples]) -> Examples:
     tensors = [torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "text", "pooled")]
-    return Examples([key for part in parts for key in part.keys], *tensors)
+    keys, captions = ([item for part in parts for item in getattr(part, name)] for name in ("keys", "captions"))
+    return Examples(keys, *tensors, captions)
 
 
 # ---- in memory --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from train.errors import UserError
 
 
 @contextmanager
@@ -45,6 +48,21 @@ def sync_tree(folder: Path) -> None:
             path.chmod(readable)
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+
+
+@contextmanager
+def only_process(folder: Path, wanted: bool = True) -> Iterator[None]:
+    """Hold the folder for the block. Raises UserError when another process holds it; does nothing unless wanted."""
+    if not wanted:
+        yield
+        return
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another process is training in {folder}; wait for it, or choose another run_dir"
+            raise UserError(message) from error
+        yield
 
 
 @contextmanager

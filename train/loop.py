@@ -23,7 +23,7 @@ from train.ema import Ema, trained
 from train.encoding import decode_latents
 from train.engine import Engine, fill, whole
 from train.errors import UserError
-from train.files import write_text
+from train.files import only_process, write_text
 from train.grids import save_grid
 from train.linear_decoder import LinearDecoder
 from train.lora import merge_lora, save_lora
@@ -73,6 +73,10 @@ class AddTrainer:
 
         SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot go on.
         """
+        with only_process(self.run_dir, self.engine.is_main):
+            return self._run()
+
+    def _run(self) -> Path:
         fresh = self._begin()
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         telemetry = Telemetry(self.run_dir, self.engine.is_main, self.step)

@@ -21,7 +21,8 @@ def r1_penalty(real: list[Tensor], features: list[Tensor]) -> Tensor:
     """Squared gradient norm of each head's logits by its INPUT FEATURES, mean over pictures, summed over heads.
 
     features must require gradients (RuntimeError otherwise: a penalty that is silently zero would be worse).
-    ADD eq. 3: gradients on features are far cheaper than on pixels, and enough.
+    ADD eq. 3: gradients on features are far cheaper than on pixels, and enough. The hinge is a mean over heads here
+    and the penalty a sum, so that gamma weighs (number of heads / 2) times as much as where both are sums.
     """
     gradients = torch.autograd.grad([logits.sum() for logits in real], features, create_graph=True)
     return torch.stack([gradient.square().flatten(1).sum(1).mean() for gradient in gradients]).sum()

@@ -222,7 +222,7 @@ class AddStep:
                 with self.timer("student"):
                     self.engine.accelerator.backward((given.x0_hat * gradient).sum() / len(batches))
             if len(batch.x0) > 1:
-                found["diversity"] = spread(given.leaf.detach()) / spread(batch.x0).clamp_min(1e-6)
+                found["diversity"] = diversity(batch, given.leaf.detach())
             measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
         with self.timer("student"):
             trained = [p for p in self.student.parameters() if p.requires_grad]
@@ -293,6 +293,17 @@ def logit_facts(real: list[Tensor], fake: list[Tensor]) -> Values:
     facts["d_accuracy_real"] = torch.stack([(r > 0).float().mean() for r in real]).mean()
     facts["d_accuracy_fake"] = torch.stack([(f < 0).float().mean() for f in fake]).mean()
     return facts
+
+
+def diversity(batch: MicroBatch, x0_hat: Tensor) -> Tensor:
+    """Spread of the outputs at the noisiest level over that of their real pictures (all levels where it has just one).
+
+    At lower levels the input shows the picture, and a student that has collapsed would still look diverse.
+    """
+    noisiest = batch.draws.timesteps == batch.draws.timesteps.max()
+    if noisiest.sum() < 2:
+        noisiest = torch.ones_like(noisiest)
+    return spread(x0_hat[noisiest]) / spread(batch.x0[noisiest]).clamp_min(1e-6)
 
 
 @torch.no_grad()

@@ -103,10 +103,15 @@ def test_fsdp_is_one(parts: Parts, alone: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_student_takes_the_same_steps(
-    parts: Parts, alone: Path, tmp_path: Path
-) -> None:
-    assert distance(alone, run_here(settings(parts, tmp_path / "compiled", compile=True))) < 0.01
+def test_a_compiled_student_takes_the_same_steps_or_is_refused(parts: Parts, alone: Path, tmp_path: Path) -> None:
+    """torch 2.13 on this CPU compiles the tiny U-Net's backward pass wrongly: then no step may be taken."""
+    try:
+        run_dir = run_here(settings(parts, tmp_path / "compiled", compile=True))
+    except UserError as error:
+        assert "torch.compile computes other gradients" in str(error)
+        assert not list((tmp_path / "compiled").glob("checkpoints/step-*"))
+    else:
+        assert distance(alone, run_dir) < 0.01
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused(parts: Parts, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from train.checkpoint import load_pipeline
 from train.config import INITS, RANDOM_TEACHER, Config
 from train.corpus import encode_texts
-from train.diffusion import NoiseLevels
+from train.diffusion import LAST_TIMESTEP, NoiseLevels
 from train.discriminator import Discriminator
 from train.encoding import decode_latents
-from train.engine import Engine
+from train.engine import Engine, whole
 from train.errors import UserError
 from train.feature_networks import FeatureNetwork, MobileNetTaps, PictureFeatures, TeacherFeatures, load_dino
 from train.guide import TeacherGuide
@@ -32,6 +32,7 @@ from train.timing import Timer
 
 log = logging.getLogger(__name__)
 LINEAR_PROBE = 128  # pictures that the linear decoder is fitted to
+COMPILED_TOLERANCE = 0.05  # how far compiled gradients may be from eager ones; rounding in bf16 gives 0.01
 SAMPLES = 16  # pictures on a sheet of samples
 
 
@@ -77,7 +78,7 @@ def build(config: Config, engine: Engine) -> Parts:
     wrapped, optimizer = engine.prepare(student, lambda trained: torch.optim.AdamW(
         trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=not engine.sharded
     ))
-    forward = torch.compile(wrapped) if config.compile else wrapped
+    forward = compiled(wrapped, probe, engine) if config.compile else wrapped
     negative = encode_texts(pipeline.text_encoder, pipeline.tokenizer, [config.negative_prompt])[0]
     guide = TeacherGuide(
         torch.compile(teacher) if config.compile else teacher, levels, source.no_text.to(engine.device),
@@ -87,6 +88,33 @@ def build(config: Config, engine: Engine) -> Parts:
         config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, Timer()
     )
     return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, levels, step)
+
+
+def compiled(network: nn.Module, probe: Examples, engine: Engine) -> Any:
+    """torch.compile's version of the student. Raises UserError when its gradients are not the network's own.
+
+    torch 2.13 compiles the backward pass of some U-Nets wrongly on the CPU, their forward pass being right.
+    """
+    quick: Any = torch.compile(network)
+    rows = slice(0, min(engine.micro_batch, len(probe.latents)))
+    x, text = probe.latents[rows].to(engine.device), probe.text[rows].to(engine.device)
+    timesteps = torch.full((len(x),), LAST_TIMESTEP, device=engine.device)
+    gradients = []
+    for one in (network, quick):
+        network.zero_grad(set_to_none=True)
+        with engine.autocast():
+            output = one(x, timesteps, text).sample
+        output.float().square().mean().backward()
+        gradients.append([whole(p.grad).clone() for p in network.parameters() if p.grad is not None])
+    network.zero_grad(set_to_none=True)
+    apart = torch.stack([(a - b).norm() for a, b in zip(*gradients, strict=True)]).norm()
+    share = float(apart / torch.stack([a.norm() for a in gradients[0]]).norm())
+    if not share < COMPILED_TOLERANCE:
+        raise UserError(
+            f"compile=true: torch.compile computes other gradients for this network here ({share:.0%} apart); "
+            "use compile=false"
+        )
+    return quick
 
 
 def _teacher_folder(config: Config, engine: Engine) -> str | Path:

@@ -140,7 +140,7 @@ def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "name"), [
-    ({"diversity": 0.05}, "collapse"),
+    ({"diversity": 0.05}, "collapse"), ({"diversity": 1.6}, "noisy student"),
     ({"d_accuracy_real": 0.99, "d_accuracy_fake": 0.99, "loss_d": 0.05}, "winning discriminator"),
     ({"d_real": 0.01, "d_fake": 0.0, "loss_d": 2.0}, "dead discriminator"),
     ({"ema_distance": 0.6}, "diverging EMA"), ({"data_share": 0.8}, "stalled data"),
@@ -156,7 +156,7 @@ def test_one_illness_is_one_finding(tmp_path: Path, change: dict[str, float], na
 
 
 def test_no_two_checks_are_the_same() -> None:
-    assert len(set(CHECKS)) == len(CHECKS) == 8
+    assert len(set(CHECKS)) == len(CHECKS) == 9
 
 
 def test_a_run_without_rows_is_refused(tmp_path: Path) -> None:

@@ -54,6 +54,19 @@ def collapse(rows: Rows, config: Config) -> Finding | None:
     )
 
 
+def noisy_student(rows: Rows, config: Config) -> Finding | None:
+    """Pictures differ more than real ones: the student passes its noise on."""
+    last = late(rows, "diversity")
+    if not last or statistics.mean(last) < 1.25:
+        return None
+    return Finding(
+        "noisy student",
+        f"a batch's pictures differ {statistics.mean(last):.2f} times as much as real ones do",
+        "a new run with a lower adversarial_weight or lr, or loss=both; a student that starts from random weights needs "
+        "some hundred steps first",
+    )
+
+
 def winning_discriminator(rows: Rows, config: Config) -> Finding | None:
     """Real and fake are told apart beyond the hinge's margins: the discriminator has stopped teaching."""
     real, fake, loss = (late(rows, key) for key in ("d_accuracy_real", "d_accuracy_fake", "loss_d"))
@@ -145,7 +158,7 @@ def drowned_term(rows: Rows, config: Config) -> Finding | None:
 
 
 CHECKS: tuple[Callable[[Rows, Config], Finding | None], ...] = (
-    not_finite, collapse, winning_discriminator, dead_discriminator, diverging_ema, stalled_data, clipped_gradient,
+    not_finite, collapse, noisy_student, winning_discriminator, dead_discriminator, diverging_ema, stalled_data, clipped_gradient,
     drowned_term,
 )
 

@@ -62,8 +62,8 @@ def noisy_student(rows: Rows, config: Config) -> Finding | None:
     return Finding(
         "noisy student",
         f"a batch's pictures differ {statistics.mean(last):.2f} times as much as real ones do",
-        "a new run with a lower adversarial_weight or lr, or loss=both; a student that starts from random weights needs "
-        "some hundred steps first",
+        "a new run with a lower adversarial_weight or lr, or loss=both; a student that starts from random weights "
+        "needs some hundred steps first",
     )
 
 
@@ -158,8 +158,8 @@ def drowned_term(rows: Rows, config: Config) -> Finding | None:
 
 
 CHECKS: tuple[Callable[[Rows, Config], Finding | None], ...] = (
-    not_finite, collapse, noisy_student, winning_discriminator, dead_discriminator, diverging_ema, stalled_data, clipped_gradient,
-    drowned_term,
+    not_finite, collapse, noisy_student, winning_discriminator, dead_discriminator, diverging_ema, stalled_data,
+    clipped_gradient, drowned_term,
 )
 
 

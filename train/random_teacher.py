@@ -24,8 +24,8 @@ from train.progress import progress
 from train.sizes import count_parameters, human
 
 EXAMPLES = """examples:
-  python -m train.random_teacher tiny --out /tmp/tiny-teacher
-  python -m train.random_teacher sd21 --out /tmp/sd21 --prediction-type epsilon"""
+  python -m train.random_teacher tiny --out out/tiny-teacher
+  python -m train.random_teacher sd21 --out out/sd21 --prediction-type epsilon"""
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 SHARD_SIZE = "500MB"
 LAST_TIMESTEP = 999

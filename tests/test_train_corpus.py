@@ -19,8 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.tiny import make_text_encoder, make_tokenizer, make_vae
-from tests.train_fixtures import COLOURS, TEACHER, make_data, picture, png
+from tests.tiny import make_vae
+from tests.train_fixtures import COLOURS, TEACHER, make_data, make_encoders, picture, png
 from train.corpus import ShardEncoder, load_corpus, load_pictures
 from train.encoding import Encoders, decode_latents, encode_latents, encode_texts, fingerprint, read_tensors, to_tensor
 from train.errors import UserError
@@ -29,10 +29,7 @@ from train.shards import DamagedShard, list_shards, picture_of, read_records, re
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tokenizer = make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-        return Encoders(make_vae(TEACHER), make_text_encoder(TEACHER, len(tokenizer)), tokenizer, 32)
+    return make_encoders(tmp_path_factory.mktemp("tokenizer"))
 
 
 def small_kl() -> AutoencoderKL:

@@ -23,8 +23,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tiny import make_text_encoder, make_tokenizer, make_vae
-from tests.train_fixtures import COLOURS, TEACHER, picture, png
+from tests.train_fixtures import COLOURS, make_encoders, picture, png
 from train.encoding import encode_latents
 from train.errors import UserError
 from train.shards import Record, write_shard
@@ -36,10 +35,7 @@ SIZES = (5, 3, 4, 6, 2, 5, 1)  # pictures of each shard
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tokenizer = make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-        return Encoders(make_vae(TEACHER), make_text_encoder(TEACHER, len(tokenizer)), tokenizer, 32)
+    return make_encoders(tmp_path_factory.mktemp("tokenizer"))
 
 
 def write_shards(folder: Path, sizes: tuple[int, ...] = SIZES, weight: float = 1.0) -> Path:

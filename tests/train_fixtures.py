@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
-from tests.tiny import Shape, make_pipeline
+from tests.tiny import Shape, make_pipeline, make_text_encoder, make_tokenizer, make_vae
 from train.config import Config
 from train.draws import Draws, draw
-from train.encoding import encode_all
+from train.encoding import Encoders, encode_all
 from train.shards import Record, write_shard
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
@@ -86,3 +87,11 @@ def add_config(parts: Parts, run_dir: Path, **changes: Any) -> Config:
 def some_draws(batch: int, shape: tuple[int, ...] = (4, 8, 8), step: int = 0) -> Draws:
     """Draws of one update without a run."""
     return draw(Config(teacher="", data="", batch=batch), step, 0, shape)
+
+
+def make_encoders(folder: Path) -> Encoders:
+    """Random encoders of 32x32 pictures; the tokenizer's files go into `folder`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokenizer = make_tokenizer(folder)
+        return Encoders(make_vae(TEACHER), make_text_encoder(TEACHER, len(tokenizer)), tokenizer, 32)

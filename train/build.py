@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from train.step import AddStep
 from train.student import build_student
 from train.timing import Timer
 
-log = logging.getLogger(__name__)
 LINEAR_PROBE = 128  # pictures that the linear decoder is fitted to
 COMPILED_TOLERANCE = 0.05  # how far compiled gradients may be from eager ones; rounding in bf16 gives 0.01
 SAMPLES = 16  # pictures on a sheet of samples
@@ -195,7 +193,7 @@ def take_probe(source: DataSource, count: int) -> Examples:
 def decode_all(vae: Any, latents: Tensor, batch: int = 16) -> Tensor:
     """Pictures f32[N, 3, H, W] on the CPU, by the autoencoder itself."""
     device = next(vae.parameters()).device
-    return torch.cat([decode_latents(vae, part.to(device)).float().cpu() for part in latents.split(batch)])
+    return torch.cat([decode_latents(vae, part.to(device)).cpu() for part in latents.split(batch)])
 
 
 class VaeDecoder(nn.Module):

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from train.config import Config
+from train.diffusion import autocast
 from train.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Engine:
         return self.accelerator.unwrap_model(network)
 
     def autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return autocast(self.device, self.bf16)
 
     def autocast_features(self) -> AbstractContextManager[None]:
         """For what the discriminator compares, real and fake alike.

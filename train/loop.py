@@ -20,7 +20,6 @@ from train.checkpoint import one_step_scheduler, save_pipeline
 from train.config import INITS, Config, from_json, to_json
 from train.diffusion import sample
 from train.ema import Ema, trained
-from train.encoding import decode_latents
 from train.engine import Engine, fill, whole
 from train.errors import UserError
 from train.files import only_process, write_text
@@ -271,18 +270,16 @@ class AddTrainer:
     @torch.no_grad()
     def draw(self, count: int) -> Tensor:
         """Pictures f32[N, 3, H, W] on the CPU: the EMA student's one step for the probe's captions, seeds 0, 1, ..."""
-        device, vae = self.engine.device, self.parts.pipeline.vae
-        parts = []
+        device, latents = self.engine.device, []
+        no_text = self.parts.source.no_text.to(device)
         with self.ema.applied(self.student):
             for start in range(0, count, 16):
                 text = self.parts.probe.text[start : start + 16].to(device)
                 seeds = range(start, start + len(text))
-                no_text = self.parts.source.no_text.to(device)
-                latents = sample(
+                latents.append(sample(
                     self.student, text, no_text, seeds, 1, 1.0, self.parts.levels, self.engine.bf16
-                )
-                parts.append(decode_latents(vae, latents.to(vae.device)).float().cpu())
-        return torch.cat(parts)[:count]
+                ))
+        return decode_all(self.parts.pipeline.vae, torch.cat(latents))[:count]
 
     # ---- the result -----------------------------------------------------------------------------------------
 

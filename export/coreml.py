@@ -16,10 +16,11 @@ from export import coreml_convert
 from export.coreml_convert import COMPUTE_UNITS, NBITS, TARGETS
 from export.coreml_graphs import parts
 from export.coreml_run import NEEDS_MACOS, evaluated, on_macos, predicted
+from export.facts import model_facts
 from export.folder import check_free, size_mb, whole_folder
 from export.graphs import PlainAttention, attention_as
 from export.measure import THRESHOLDS_DB, Measure, Parity, Reference, not_run, refuse_below
-from export.onnx_bundle import model_facts, write_tokenizer
+from export.onnx_bundle import write_tokenizer
 from export.report import line, table
 from export.source import Source, open_source
 from export.split_einsum import split_einsum
@@ -55,18 +56,12 @@ def write_packages(folder: Path, source: Source, args: argparse.Namespace) -> di
             model = coreml_convert.convert(part, args.min_deployment_target)
             if args.quantize_nbits:
                 model = coreml_convert.palettize(model, args.quantize_nbits, args.min_deployment_target)
-            coreml_convert.describe(model, part, metadata(source, args))
+            coreml_convert.describe(model, part, facts_of(source, args))
             found[part.name] = folder / package_name(source.name, part.name)
             coreml_convert.save(model, found[part.name])
     if args.chunk_unet:
         found["unet_chunk1"], found["unet_chunk2"] = coreml_convert.chunk(found["unet"])
     return found
-
-
-def metadata(source: Source, args: argparse.Namespace) -> dict[str, str]:
-    """What each package says of itself."""
-    facts = facts_of(source, args).items()
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts}
 
 
 def facts_of(source: Source, args: argparse.Namespace) -> dict[str, Any]:

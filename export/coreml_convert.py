@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from export.coreml_graphs import Part
+from export.facts import as_metadata
 from train.errors import UserError
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
@@ -186,14 +187,14 @@ def nearest(points: Array, centres: Array) -> Array:
     return np.searchsorted((centres[1:] + centres[:-1]) / 2, points)
 
 
-def describe(model: Any, part: Part, facts: dict[str, str]) -> None:
+def describe(model: Any, part: Part, facts: dict[str, Any]) -> None:
     """Write the package's metadata; drop the date, so that the same model gives the same file."""
     metadata = model._spec.description.metadata  # get_spec() would give a copy
     metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
     metadata.shortDescription = f"{part.name} of {facts['name']}, a one-step text-to-image model"
     metadata.versionString = facts["name"]
-    for key, value in facts.items():
-        metadata.userDefined[f"addkit.{key}"] = value
+    for key, value in as_metadata(facts).items():
+        metadata.userDefined[key] = value
     if part.name == "unet":
         metadata.userDefined[VERSION_KEY] = facts["apple_version"]
 

@@ -11,10 +11,10 @@ from typing import Any
 import onnx
 from onnx.external_data_helper import set_external_data
 
+from export.facts import as_metadata, model_facts, model_manifest
 from export.measure import Parity
 from export.onnx_run import Graphs
-from export.source import FACTS, MAX_TOKENS, MOST_STEPS, Source
-from runtime import schedule
+from export.source import FACTS, Source
 from runtime.bundle import Manifest, describe_files, write_manifest
 from runtime.errors import BundleError
 from train.errors import UserError
@@ -40,7 +40,7 @@ def finish_bundle(folder: Path, source: Source, precision: str, parity: Parity) 
 
     Raises UserError when what the checkpoint says of itself is not of a manifest's form.
     """
-    facts = model_facts(source, precision) | source.facts()
+    facts = model_manifest(source, precision) | source.facts()
     try:
         manifest = Manifest.from_dict(facts | {"files": describe_files(folder), "parity": parity.to_json()})
     except BundleError as error:
@@ -49,28 +49,12 @@ def finish_bundle(folder: Path, source: Source, precision: str, parity: Parity) 
     return manifest
 
 
-def model_facts(source: Source, precision: str) -> dict[str, Any]:
-    """What a client must know to run the graphs; also stored in each graph's metadata."""
-    return {
-        "format_version": 1,
-        "name": source.name,
-        "precision": precision,
-        "image_size": list(source.image_size),
-        "latent_shape": list(source.latent_shape),
-        "prediction_type": source.prediction_type,
-        "scaling_factor": source.scaling_factor,
-        "max_tokens": MAX_TOKENS,
-        "steps": schedule.step_table(*source.levels, MOST_STEPS),
-    }
-
-
 def write_graph(folder: Path, model: onnx.ModelProto, facts: dict[str, Any]) -> None:
     """Write model.onnx, and model.onnx_data where the weights exceed INLINE_BYTES."""
     folder.mkdir(parents=True)
     stored = onnx.ModelProto()
     stored.CopyFrom(model)
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    onnx.helper.set_model_props(stored, {f"addkit.{key}": value for key, value in metadata.items()})
+    onnx.helper.set_model_props(stored, as_metadata(facts))
     outside = split_weights(stored)
     if outside:
         with (folder / "model.onnx_data").open("wb") as file:

@@ -1,0 +1,68 @@
+"""What every exported file says of itself: the model, the program that wrote it, the checkpoint, the recipe, parity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from export.source import MAX_TOKENS, MOST_STEPS, Source
+from runtime import schedule
+
+PREFIX = "addkit."  # of each key in a file's metadata
+WEIGHTS = ("*.safetensors", "*.bin", "config.json", "scheduler_config.json")
+
+
+def model_facts(source: Source, precision: str, recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a client must know to run the files, and where they come from.
+
+    recipe: how the weights were made smaller, in the exporter's own words; empty when they were not.
+    """
+    return model_manifest(source, precision) | {
+        "producer": producer(),
+        "checkpoint_sha256": checkpoint_sha256(source.folder),
+        "recipe": dict(recipe or {}),
+    }
+
+
+def model_manifest(source: Source, precision: str) -> dict[str, Any]:
+    """The part of `model_facts` that a bundle's manifest has as fields of its own."""
+    return {
+        "format_version": 1,
+        "name": source.name,
+        "precision": precision,
+        "image_size": list(source.image_size),
+        "latent_shape": list(source.latent_shape),
+        "prediction_type": source.prediction_type,
+        "scaling_factor": source.scaling_factor,
+        "max_tokens": MAX_TOKENS,
+        "steps": schedule.step_table(*source.levels, MOST_STEPS),
+    }
+
+
+def as_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts as metadata entries: texts as they are, anything else as JSON."""
+    return {
+        PREFIX + key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, value in facts.items()
+    }
+
+
+def producer() -> str:
+    """The program that writes the files, with its version."""
+    return f"addkit {version('addkit')}"
+
+
+@cache
+def checkpoint_sha256(folder: Path) -> str:
+    """One hash over the names and contents of a checkpoint's weights and configurations."""
+    total = hashlib.sha256()
+    for path in sorted({path for pattern in WEIGHTS for path in folder.glob(f"*/{pattern}")}):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

@@ -1,90 +1,66 @@
-"""Ranges of a graph's activations on real inputs: prompts, noise and the pipeline's own steps."""
+"""Ranges of what goes into and comes out of each layer on real inputs: prompts, noise and the pipeline's own steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import onnx
+import torch
+from torch import Tensor
 
-from export.measure import Network
-from export.onnx_run import open_session
-from export.prompts import CALIBRATION
+from export.layers import Layer, calibration, draw, layers, observed
 from export.source import Floats, Source
-from runtime import schedule
 
-BATCH = 8
-MORE_STEPS = 4  # of which every batch's later timesteps are seen as well
+MORE_STEPS = 4  # of which every other batch's later timesteps are seen as well
 BINS = 4096  # of a tensor's histogram
+SAMPLE = 8192  # values of a tensor that are kept from each call
 CLIPS = np.linspace(0.5, 1.0, 26)  # shares of the full range that are tried
-SEED = 10_000  # calibration noise: seeds that the parity cases do not use
 
-Feed = dict[str, npt.NDArray[Any]]
 Range = tuple[float, float]
 
 
-def pipeline_feeds(
-    source: Source, network: Network, prompts: Sequence[str] = CALIBRATION
-) -> dict[str, list[Feed]]:
-    """What each component is fed while the pipeline draws: batches in one step, every other in four too."""
-    feeds: dict[str, list[Feed]] = {"text_encoder": [], "unet": [], "vae_decoder": [], "vae_encoder": []}
-    for start in range(0, len(prompts), BATCH):
-        batch = list(prompts[start : start + BATCH])
-        ids = source.encode(batch)
-        feeds["text_encoder"].append({"input_ids": ids})
-        states = network.text_encoder(ids)
-        noise = source.noise([SEED + start + i for i in range(len(batch))])
-        for steps in (1, MORE_STEPS) if start % (2 * BATCH) == 0 else (1,):
-            draw(source, network, states, noise, steps, feeds)
-    return feeds
+@dataclass
+class Seen:
+    """What passed one side of a layer: its limits, and every so many values of it."""
+
+    low: float = 0.0
+    high: float = 0.0
+    values: list[Floats] = field(default_factory=list)
+
+    def add(self, tensor: Tensor) -> None:
+        """Note one call's tensor. The stride is odd, so that it hits every column of a feature map."""
+        low, high = torch.aminmax(tensor)
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        stride = max(1, tensor.numel() // SAMPLE) | 1
+        self.values.append(tensor.flatten()[::stride].numpy().copy())
+
+    def range(self) -> Range:
+        """The clipped range that an 8-bit code reproduces best, see `best_clip`."""
+        counts = np.histogram(np.concatenate(self.values), BINS, (self.low, self.high))[0].astype(np.float64)
+        return best_clip(counts, self.low, self.high)
 
 
-def draw(
-    source: Source, network: Network, states: Floats, noise: Floats, steps: int, feeds: dict[str, list[Feed]]
-) -> None:
-    """Make one batch of pictures in `steps` steps and note what the U-Net and the autoencoder are fed."""
-    latents = noise
-    for (timestep, *level), following in pairwise([*source.steps(steps), (0, *schedule.CLEAN)]):
-        time = np.array(timestep, np.float32)
-        feeds["unet"].append({"sample": latents, "timestep": time, "encoder_hidden_states": states})
-        output = network.unet(latents, float(timestep), states)
-        now, then = (level[0], level[1]), (following[1], following[2])
-        latents = schedule.ddim_step(latents, output, source.prediction_type, now, then).astype(np.float32)
-    latents = latents / np.float32(source.scaling_factor)
-    feeds["vae_decoder"].append({"latent_sample": latents})
-    feeds["vae_encoder"].append({"sample": network.vae_decoder(latents)})
+def calibrate(source: Source, prompts: int, batch: int) -> Mapping[str, tuple[Range, Range]]:
+    """Layer name -> (range of its input, range of its output) over `prompts` pictures in one step, half in four too.
 
+    Of embedding tables, whose inputs are ids, nothing is noted.
+    """
+    seen: dict[str, tuple[Seen, Seen]] = {}
 
-def ranges(model: onnx.ModelProto, tensors: Sequence[str], feeds: Sequence[Feed]) -> dict[str, Range]:
-    """(low, high) of each tensor: the clipped range that an 8-bit code reproduces best, see `best_clip`."""
-    limits: dict[str, Range] = dict.fromkeys(tensors, (0.0, 0.0))
-    for name, value in observed(model, tensors, feeds):
-        low, high = limits[name]
-        limits[name] = min(low, float(value.min())), max(high, float(value.max()))
-    counts = {name: np.zeros(BINS) for name in tensors}
-    for name, value in observed(model, tensors, feeds):
-        counts[name] += np.histogram(value, BINS, limits[name])[0]
-    return {name: best_clip(counts[name], *limits[name]) for name in tensors}
+    def note(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
+        if given.is_floating_point():
+            sides = seen.setdefault(layer.name, (Seen(), Seen()))
+            sides[0].add(given)
+            sides[1].add(output)
+        return output
 
-
-def observed(
-    model: onnx.ModelProto, tensors: Sequence[str], feeds: Sequence[Feed]
-) -> Iterator[tuple[str, Floats]]:
-    """Each tensor's value on each feed."""
-    inputs = {port.name for port in model.graph.input}
-    inner = [name for name in tensors if name not in inputs]
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner]
-    exposed.graph.output.extend(ports)
-    session = open_session(exposed)
-    for feed in feeds:
-        values = session.run(inner, feed) if inner else []
-        yield from zip(inner, values, strict=True)
-        yield from ((name, feed[name]) for name in tensors if name in inputs)
+    with torch.no_grad(), observed(layers(source), note):
+        for i, (ids, noise) in enumerate(calibration(source, prompts, batch)):
+            for steps in (1, MORE_STEPS) if i % 2 == 0 and not source.large else (1,):
+                draw(source, ids, noise, steps)
+    return {name: (given.range(), output.range()) for name, (given, output) in seen.items()}
 
 
 def best_clip(counts: npt.NDArray[np.float64], low: float, high: float) -> Range:

@@ -17,19 +17,22 @@ PREFIX = "addkit."  # of each key in a file's metadata
 WEIGHTS = ("*.safetensors", "*.bin", "config.json", "scheduler_config.json")
 
 
-def model_facts(source: Source, precision: str, recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def model_facts(
+    source: Source, precision: str, recipe: Mapping[str, Any] | None = None, steps: int = MOST_STEPS
+) -> dict[str, Any]:
     """What a client must know to run the files, and where they come from.
 
-    recipe: how the weights were made smaller, in the exporter's own words; empty when they were not.
+    recipe: how the weights were made smaller, in the exporter's own words; empty when they were not. steps: the most
+    that the model can be asked for.
     """
-    return model_manifest(source, precision) | {
+    return model_manifest(source, precision, steps) | {
         "producer": producer(),
         "checkpoint_sha256": checkpoint_sha256(source.folder),
         "recipe": dict(recipe or {}),
     }
 
 
-def model_manifest(source: Source, precision: str) -> dict[str, Any]:
+def model_manifest(source: Source, precision: str, steps: int = MOST_STEPS) -> dict[str, Any]:
     """The part of `model_facts` that a bundle's manifest has as fields of its own."""
     return {
         "format_version": 1,
@@ -40,7 +43,7 @@ def model_manifest(source: Source, precision: str) -> dict[str, Any]:
         "prediction_type": source.prediction_type,
         "scaling_factor": source.scaling_factor,
         "max_tokens": MAX_TOKENS,
-        "steps": schedule.step_table(*source.levels, MOST_STEPS),
+        "steps": schedule.step_table(*source.levels, steps),
     }
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from export.signals import signals_held
 from train.errors import UserError
+
+PARTIAL, RETIRED = ".tmp", ".old"  # how the names end of a folder in the making, and of the one that it replaces
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LEAST_FREE = 1_000_000  # bytes; a disk with less free is why a library's write failed, whatever it says
 
 
 @contextmanager
@@ -17,23 +25,82 @@ def whole_folder(target: Path, marker: str, overwrite: bool = False) -> Iterator
     """Yield an empty folder beside `target` that takes its place when the block ends without an error.
 
     marker: the file by which an earlier export is recognized; with `overwrite` only a folder that holds it is
-    replaced, so that a slip of the keyboard removes nobody's home. On an error nothing is left behind.
-    Raises UserError when `target` is taken.
+    replaced, so that a slip of the keyboard removes nobody's home. On an error, or when SIGINT, SIGTERM or SIGHUP
+    stops the block, nothing is left behind; what a killed process left, the next one removes.
+    Raises UserError when `target` is taken or the disk is full.
     """
-    target = Path(os.path.abspath(target))
-    check_free(target, marker, overwrite)
+    target = Path(os.path.realpath(target))
+    with signals_held() as held:
+        sweep(target)
+        check_free(target, marker, overwrite)
+        partial, lock = make_partial(target)
+        try:
+            with full_disk_told(target), held.released():
+                yield partial
+                partial.chmod(0o755)
+                sync(partial)
+            check_free(target, marker, overwrite)  # another process may have taken it meanwhile
+            put_in_place(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(lock)
+
+
+def make_partial(target: Path) -> tuple[Path, int]:
+    """A new folder beside `target`, and a descriptor that holds it: the system lets go when the process ends."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        while True:
+            partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+            lock = os.open(partial, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks: nothing is ever swept there
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if partial.exists():
+                return partial, lock
+            os.close(lock)  # another process swept it away before it was held
     except OSError as error:
         raise UserError(f"cannot write beside {target}: {error.strerror}") from error
+
+
+def sweep(target: Path) -> None:
+    """Remove what processes left beside `target` that were killed, and put back what they had moved aside."""
+    if not target.parent.is_dir():
+        return
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}\{PARTIAL}(\{RETIRED})?")
+    left = [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
+    for partial in (path for path in left if path.suffix == PARTIAL):
+        remove_abandoned(partial)
+    for retired in (path for path in left if path.suffix == RETIRED):
+        if retired.with_suffix("").exists():  # its process is at work
+            continue
+        if target.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            retired.rename(target)
+
+
+def remove_abandoned(partial: Path) -> None:
+    """Remove a folder unless a living process holds it."""
+    with suppress(OSError):
+        lock = os.open(partial, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+@contextmanager
+def full_disk_told(target: Path) -> Iterator[None]:
+    """Turn what a full disk makes libraries raise into one line; other errors pass."""
     try:
-        yield partial
-        partial.chmod(0o755)
-        sync(partial)
-        put_in_place(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in FULL
+        if full or shutil.disk_usage(target.parent).free < LEAST_FREE:
+            message = f"no space left at {target.parent}: free some, or choose another --out; nothing was written"
+            raise UserError(message) from error
+        raise
 
 
 def check_free(target: Path, marker: str, overwrite: bool) -> None:
@@ -60,7 +127,7 @@ def sync(folder: Path) -> None:
 
 def put_in_place(partial: Path, target: Path) -> None:
     """Rename `partial` to `target`; what stood there before goes only once the new one stands."""
-    retired = partial.with_name(partial.name + ".old")
+    retired = partial.with_name(partial.name + RETIRED)
     if target.exists():
         target.rename(retired)
     try:

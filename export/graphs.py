@@ -1,12 +1,13 @@
 """The modules as exporters trace them: plain tensors in, plain tensors out, no branch that depends on data.
 
 Each graph wraps a module of a diffusers pipeline without copying its weights, and holds nothing that half
-precision spoils: the attention mask is -1e4 (not -inf) and queries are scaled before the product.
+precision spoils: the attention mask is -1e4 (not -inf) and queries are scaled before the product. Attention is
+an argument: plain operators for Core ML, one operator (`fused_attention`) for ONNX Runtime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 MASKED = -1e4  # exp(MASKED) is 0 in fp32 and fp16 alike, and MASKED itself is finite in fp16
+Attention = Callable[..., Tensor]  # see `plain_attention`
 LEGACY_EOS = 2  # transformers: a text encoder whose config says so pools at the largest id
 
 
@@ -23,9 +25,11 @@ class TextEncoderGraph(nn.Module):
     mask: Tensor
     earlier_first: Tensor
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, attention: Attention | None = None) -> None:
+        """attention: what computes it; `plain_attention` when left out."""
         super().__init__()
         self.text = model.text_model
+        self.attention = attention or plain_attention
         self.eos = int(model.config.eos_token_id)
         length = int(model.config.max_position_embeddings)
         backwards = torch.arange(length, 0, -1, dtype=torch.int32)
@@ -43,11 +47,9 @@ class TextEncoderGraph(nn.Module):
 
     def attend(self, attention: Any, hidden: Tensor) -> Tensor:
         """Causal self-attention of one layer, f32[B,T,H] -> f32[B,T,H]."""
-        heads = attention.num_heads
-        query = split_heads(attention.q_proj(hidden) * attention.scale, heads)
-        key, value = (split_heads(project(hidden), heads) for project in (attention.k_proj, attention.v_proj))
-        scores = torch.softmax(query @ key.transpose(-1, -2) + self.mask, dim=-1)
-        return attention.out_proj(merge_heads(scores @ value))  # type: ignore[no-any-return]
+        query, key, value = (project(hidden) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
+        found = self.attention(query, key, value, attention.num_heads, attention.scale, self.mask)
+        return attention.out_proj(found)  # type: ignore[no-any-return]
 
     def pool(self, input_ids: Tensor, hidden: Tensor) -> Tensor:
         """The hidden state at the first <|endoftext|>, f32[B,H].
@@ -107,35 +109,64 @@ def merge_heads(hidden: Tensor) -> Tensor:
     return hidden.transpose(1, 2).flatten(2)
 
 
-class PlainAttention:
-    """Attention as two matrix products around a softmax, which every backend has and can fuse."""
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causal_mask: Tensor | None = None
+) -> Tensor:
+    """Attention [B,S,heads*d], [B,T,heads*d] twice -> [B,S,heads*d]: two products around a softmax, on any backend.
+
+    causal_mask: [S,T], added to the scores.
+    """
+    query, key, value = (split_heads(part, heads) for part in (query * scale, key, value))
+    scores = query @ key.transpose(-1, -2)
+    scores = scores if causal_mask is None else scores + causal_mask
+    return merge_heads(torch.softmax(scores, dim=-1) @ value)
+
+
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causal_mask: Tensor | None = None
+) -> Tensor:
+    """The same as one com.microsoft MultiHeadAttention, which keeps no scores in memory; only for tracing to ONNX.
+
+    Of causal_mask only its presence counts.
+    """
+    attributes = {"num_heads": heads, "scale": float(scale), "unidirectional": int(causal_mask is not None)}
+    operator = "com.microsoft::MultiHeadAttention"
+    return torch.onnx.ops.symbolic(
+        operator, (query, key, value), attributes, dtype=query.dtype, shape=query.shape, version=1
+    )
+
+
+class AttentionBy:
+    """A diffusers attention processor that computes attention by the given function."""
+
+    def __init__(self, attention: Attention) -> None:
+        self.attention = attention
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = split_heads(attn.to_q(hidden_states) * attn.scale, attn.heads)
-        key, value = split_heads(attn.to_k(context), attn.heads), split_heads(attn.to_v(context), attn.heads)
-        scores = torch.softmax(query @ key.transpose(-1, -2), dim=-1)
-        return attn.to_out[0](merge_heads(scores @ value))  # type: ignore[no-any-return]
+        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        found = self.attention(query, key, value, attn.heads, attn.scale)
+        return attn.to_out[0](found)  # type: ignore[no-any-return]
 
 
 def is_plain(attn: Any) -> bool:
-    """Whether `PlainAttention` computes what this diffusers Attention computes."""
+    """Whether `AttentionBy` computes what this diffusers Attention computes."""
     extras = ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj")
     simple = all(getattr(attn, name, None) in (None, False) for name in extras)
     return simple and not attn.residual_connection and attn.rescale_output_factor == 1.0
 
 
 @contextmanager
-def attention_as(unet: Any, processor: Any) -> Iterator[None]:
-    """Within the block the U-Net's plain attentions run `processor`; afterwards its own again."""
+def attention_as(unet: Any, attention: Attention) -> Iterator[None]:
+    """Within the block the U-Net's plain attentions are computed by `attention`; afterwards as before."""
     kept = {name: module for name, module in unet.named_modules() if hasattr(module, "processor")}
     before = {name: module.processor for name, module in kept.items()}
     try:
         for module in kept.values():
             if is_plain(module):
-                module.processor = processor
+                module.processor = AttentionBy(attention)
         yield
     finally:
         for name, module in kept.items():

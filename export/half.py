@@ -23,6 +23,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     Halver(copy).run()
+    del copy.graph.value_info[:]  # which still say float
     drop_unused(copy.graph)
     return copy
 
@@ -89,7 +90,7 @@ def stays_float(node: onnx.NodeProto) -> bool:
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Tensor name -> ONNX element type, for every tensor of the graph."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = model.graph  # as traced: ONNX's own inference knows none of ONNX Runtime's operators
     ports = [*graph.value_info, *graph.input, *graph.output]
     kinds = {port.name: int(port.type.tensor_type.elem_type) for port in ports}
     return kinds | {tensor.name: int(tensor.data_type) for tensor in graph.initializer}

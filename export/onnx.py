@@ -5,129 +5,190 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 
+from export.distance import MOST_RATIO, measure_distance, refuse_further
 from export.folder import check_free, size_mb, whole_folder
-from export.graphs import (
-    DecoderGraph,
-    EncoderGraph,
-    PlainAttention,
-    TextEncoderGraph,
-    UNetGraph,
-    attention_as,
-)
+from export.fused import COMPONENTS as FUSED_COMPONENTS
+from export.fused import FUSED, fused
 from export.half import to_fp16
-from export.measure import THRESHOLDS_DB, Parity, Reference, refuse_below
-from export.onnx_bundle import finish_bundle, write_bundle
-from export.onnx_graph import Port, trace
-from export.onnx_run import Graphs, network_of
-from export.quantize import quantize
+from export.measure import THRESHOLDS_DB, Parity, Reference, psnr_db, refuse_below
+from export.onnx_bundle import finish_bundle, write_configs, write_graph
+from export.onnx_run import fused_pixels, network_of
+from export.onnx_trace import COMPONENTS, Tracer
+from export.plan import add_plan_options, only_planned
+from export.preflight import preflight, watching
+from export.qdq import rewrite
+from export.quantize import BUDGET_DB, LADDERS, MARGIN_DB, ROUNDS, Plan, Planner, stored_encoder
 from export.report import table
-from export.source import Source, open_source
-from runtime.manifest import MANIFEST
+from export.source import MOST_STEPS, Source, open_source
+from runtime.manifest import MANIFEST, PRECISIONS
 from train.errors import UserError, run_command
 from train.progress import progress
 
-PRECISIONS = ("fp32", "fp16", "int8")
-
 EXAMPLES = """examples:
   python -m export.onnx sticker-128 --out out/sticker-onnx
-  python -m export.onnx path/to/checkpoint --out out/bundle --precision int8
+  python -m export.onnx path/to/checkpoint --out out/bundle --precision int8 --fused
+  python -m export.onnx path/to/checkpoint --out out/bundle --precision int4-weights --dry-run
   python -m export.onnx path/to/checkpoint --out out/bundle --overwrite --json"""
 
 
-def trace_all(source: Source) -> dict[str, onnx.ModelProto]:
-    """The four fp32 graphs of a checkpoint, by component; UserError with PyTorch's reason when it cannot."""
-    try:
-        return traced(source)
-    except Exception as error:  # torch.export and its translation raise whatever they meet
-        raise UserError(f"PyTorch cannot export {source.name} to ONNX: {error}") from error
+@dataclass(frozen=True)
+class Options:
+    """How a bundle is made; None where the precision's own default holds."""
+
+    precision: str = "fp32"
+    fold_timestep: bool = False  # the U-Net of the one-step timestep alone
+    fused: bool = False  # also one graph for the whole way
+    min_psnr_db: float | None = None  # of the worst picture
+    budget_db: float | None = None  # error that smaller weights may make in the mean picture
+    max_fd_ratio: float = MOST_RATIO  # of the bundle's FD-Lite0 to the checkpoint's
+    data: Path | None = None  # real pictures for it
+    overwrite: bool = False
+
+    @property
+    def threshold_db(self) -> float:
+        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
+
+    @property
+    def steps(self) -> int:
+        """The most steps that the bundle can be asked for."""
+        return 1 if self.fold_timestep else MOST_STEPS
 
 
-def traced(source: Source) -> dict[str, onnx.ModelProto]:
-    """What `trace_all` gives."""
-    pipe = source.pipe
-    ids = torch.from_numpy(source.encode(["a", "b"]))
-    hidden = pipe.text_encoder.config.hidden_size
-    latents, states = torch.zeros(2, *source.latent_shape), torch.zeros(2, ids.shape[1], hidden)
-    sample, timestep = Port("sample", latents), Port("timestep", torch.tensor(999.0), batched=False)
-    with attention_as(pipe.unet, PlainAttention()):
-        unet_inputs = [sample, timestep, Port("encoder_hidden_states", states)]
-        unet = trace(UNetGraph(pipe.unet), unet_inputs, ["out_sample"])
-    text_outputs = ["last_hidden_state", "pooler_output"]
-    picture = torch.zeros(2, 3, *source.image_size)
-    return {
-        "text_encoder": trace(TextEncoderGraph(pipe.text_encoder), [Port("input_ids", ids)], text_outputs),
-        "unet": unet,
-        "vae_decoder": trace(DecoderGraph(pipe.vae), [Port("latent_sample", latents)], ["sample"]),
-        "vae_encoder": trace(EncoderGraph(pipe.vae), [Port("sample", picture)], ["latent_sample"]),
-    }
-
-
-def at_precision(graphs: Graphs, precision: str, reference: Reference) -> tuple[Graphs, dict[str, Any]]:
-    """The graphs in the precision asked for, and notes for the manifest."""
-    if precision == "int8":
-        return quantize(graphs, reference)
-    return (graphs if precision == "fp32" else {name: to_fp16(model) for name, model in graphs.items()}), {}
-
-
-def export_onnx(
-    source: Source,
-    out: Path,
-    precision: str = "fp32",
-    min_psnr_db: float | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
+def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict[str, Any]:
     """Write the bundle `out` of a checkpoint and return its report.
 
-    Raises UserError, and writes nothing, when `out` is taken or a picture is below the threshold.
+    Raises UserError, and writes nothing, when `out` is taken or the pictures are too far from the checkpoint's.
     """
     started = time.perf_counter()
-    check_free(out, MANIFEST, overwrite)
-    threshold = THRESHOLDS_DB[precision] if min_psnr_db is None else min_psnr_db
-    bar = progress(f"export to ONNX {precision}", total=4)
-    with bar as advance, whole_folder(out, MANIFEST, overwrite) as folder:
-        reference = Reference(source)
+    precision = options.precision
+    stages = len(COMPONENTS) + 3 + (precision in LADDERS)
+    with progress(f"export to ONNX {precision}", stages) as advance, \
+            whole_folder(out, MANIFEST, options.overwrite) as folder:
+        with watching(source, precision):
+            reference = Reference(source)
         advance(1)
-        traced = trace_all(source)
-        advance(1)
-        graphs, notes = at_precision(traced, precision, reference)
-        write_bundle(folder, source, graphs, precision)
-        advance(1)
-        parity = reference.compare(network_of(folder), threshold)
-        parity.notes = notes
+        write_configs(folder, source)
+        parity, recipe = write_graphs(folder, source, reference, options, advance)
         refuse_below(parity, f"ONNX {precision} of {source.name}")
-        finish_bundle(folder, source, precision, parity)
+        figures = parity.to_json() | {"recipe": recipe}
+        if precision != "fp32":
+            distance = measure_distance(source, network_of(folder, options.fold_timestep), options.data,
+                                        options.max_fd_ratio)
+            refuse_further(distance, f"ONNX {precision} of {source.name}")
+            figures["fd_lite0"] = distance.to_json()
         advance(1)
-    return report(out, precision, parity, time.perf_counter() - started)
-
-
-def report(out: Path, precision: str, parity: Parity, seconds: float) -> dict[str, Any]:
-    """What the command prints."""
+        if options.fused:
+            figures["fused"] = write_fused(folder, source, reference)
+        finish_bundle(folder, source, precision, figures, options.steps)
+        advance(1)
     facts = {"path": str(out), "format": "onnx", "precision": precision, "size_mb": round(size_mb(out), 2)}
-    return facts | {"export_s": round(seconds, 1)} | parity.to_json()
+    return facts | {"export_s": round(time.perf_counter() - started, 1)} | figures
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+def write_graphs(
+    folder: Path, source: Source, reference: Reference, options: Options, advance: Callable[[int], None]
+) -> tuple[Parity, dict[str, Any]]:
+    """Write the four graphs and compare them; also the recipe. Smaller weights are tried until the gate is kept."""
+    tracer = Tracer(source, options.fold_timestep, keep=options.precision in LADDERS)
+    recipe: dict[str, Any] = {"attention": "com.microsoft MultiHeadAttention"}
+    recipe |= {"folded_timestep": source.steps(1)[0][0]} if options.fold_timestep else {}
+    if options.precision not in LADDERS:
+        for name in COMPONENTS:
+            model = tracer.graph(name)
+            write_graph(folder / name, to_fp16(model) if options.precision == "fp16" else model)
+            advance(1)
+        return compared(folder, reference, options), recipe
+    planner = Planner(source, options.precision)
+    advance(1)
+    goal = BUDGET_DB[options.precision] if options.budget_db is None else options.budget_db
+    budget = goal
+    for rounds in range(1, ROUNDS + 1):
+        plan = planner.plan(budget)
+        for name in COMPONENTS:
+            write_graph(folder / name, smaller(tracer.graph(name), name, plan, reference))
+            advance(1 if rounds == 1 else 0)
+        parity = compared(folder, reference, options)
+        worst = parity.picture.psnr_db
+        if parity.picture.status == "passed" or worst is None or not plan.kinds:
+            break
+        budget = max(budget, plan.expected_db) + options.threshold_db - worst + MARGIN_DB
+    return parity, recipe | planner.notes(plan, goal, rounds)
+
+
+def smaller(model: onnx.ModelProto, component: str, plan: Plan, reference: Reference) -> onnx.ModelProto:
+    """One graph with the layers of a plan in fewer bits."""
+    if component == "vae_encoder":
+        return stored_encoder(model, reference)
+    return rewrite(model, plan.kinds, plan.ranges)
+
+
+def compared(folder: Path, reference: Reference, options: Options) -> Parity:
+    """The written graphs beside the checkpoint."""
+    return reference.compare(network_of(folder, options.fold_timestep), options.threshold_db)
+
+
+def write_fused(folder: Path, source: Source, reference: Reference) -> dict[str, Any]:
+    """Write fused.onnx from the written graphs; how close its pixels are to those of the graphs one by one."""
+    graphs = {name: onnx.load(folder / name / "model.onnx") for name in FUSED_COMPONENTS}
+    onnx.save(fused(source, graphs), folder / FUSED)
+    found = fused_pixels(folder / FUSED, reference)
+    expected = reference.pixels(network_of(folder, one_step=True))
+    psnr = psnr_db(expected / 255, found / 255, peak=1.0)
+    if psnr < THRESHOLDS_DB["fp32"]:
+        raise UserError(f"{FUSED} of {source.name} is {psnr:.1f} dB from its own parts; nothing was written")
+    return {"psnr_db": round(psnr, 2), "size_mb": round((folder / FUSED).stat().st_size / 1e6, 2)}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
         "python -m export.onnx", description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; must not exist")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--min-psnr-db", type=float, help="least PSNR of a picture; default 50, 35, 28")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv)
+    made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
+    made.add_argument("--out", type=Path, required=True, help="folder of the bundle; must not exist")
+    made.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="int8: computed in 8 bits where the picture allows; int8-weights, int4-weights: only stored smaller",
+    )
+    made.add_argument("--fold-timestep", action="store_true", help="a U-Net for the one-step timestep alone: one step")
+    made.add_argument("--fused", action="store_true", help=f"also {FUSED}: ids and noise in, pixels out")
+    made.add_argument(
+        "--budget-db", type=float, metavar="DB",
+        help="PSNR of the mean picture down to which layers are made smaller; default 36 (int8), 40, 31 (int4-weights)",
+    )
+    made.add_argument(
+        "--min-psnr-db", type=float, metavar="DB",
+        help="least PSNR of a picture; default 50 (fp32), 35 (fp16), 30 (int8), 20 (int4-weights)",
+    )
+    made.add_argument(
+        "--max-fd-ratio", type=float, default=MOST_RATIO, metavar="R",
+        help=f"most FD-Lite0 to real pictures by the checkpoint's; default {MOST_RATIO}",
+    )
+    made.add_argument("--data", type=Path, metavar="DIR", help="shards of real pictures for it; default: the demo's")
+    made.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
+    made.add_argument("--json", action="store_true", help="print the report as JSON")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_plan_options(made)
+    return made
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
     check_free(args.out, MANIFEST, args.overwrite)
+    if only_planned(args, "onnx", args.precision):
+        return
     source = open_source(args.checkpoint)
-    facts = export_onnx(source, args.out, args.precision, args.min_psnr_db, args.overwrite)
+    preflight(source, args.precision)
+    options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+    facts = export_onnx(source, args.out, options)
     print(json.dumps(facts, indent=2) if args.json else table(facts))
 
 

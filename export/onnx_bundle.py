@@ -12,8 +12,8 @@ import onnx
 from onnx.external_data_helper import set_external_data
 
 from export.facts import as_metadata, model_facts, model_manifest
-from export.measure import Parity
-from export.onnx_run import Graphs
+from export.fused import FUSED
+from export.onnx_trace import COMPONENTS
 from export.source import FACTS, Source
 from runtime.bundle import Manifest, describe_files, write_manifest
 from runtime.errors import BundleError
@@ -24,43 +24,53 @@ ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def write_bundle(folder: Path, source: Source, graphs: Graphs, precision: str) -> None:
-    """Write everything but the manifest."""
-    facts = model_facts(source, precision)
-    for name, model in graphs.items():
-        write_graph(folder / name, model, facts)
+def write_configs(folder: Path, source: Source) -> None:
+    """Write everything but the graphs and the manifest."""
+    for name in COMPONENTS:
+        (folder / name).mkdir()
         write_json(folder / name / "config.json", component_config(source, name))
     write_tokenizer(folder / "tokenizer", source)
     source.pipe.scheduler.save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", model_index(source))
 
 
-def finish_bundle(folder: Path, source: Source, precision: str, parity: Parity) -> Manifest:
-    """Write manifest.json, with the hash of every file that is there.
+def finish_bundle(folder: Path, source: Source, precision: str, parity: dict[str, Any], steps: int) -> Manifest:
+    """Note what was measured in every graph, and write manifest.json, with the hash of every file that is there.
 
-    Raises UserError when what the checkpoint says of itself is not of a manifest's form.
+    parity: figures and recipe. steps: the most that the U-Net can be asked for. Raises UserError when what the
+    checkpoint says of itself is not of a manifest's form.
     """
-    facts = model_manifest(source, precision) | source.facts()
+    facts = model_facts(source, precision, parity.get("recipe"), steps) | {"parity": parity}
+    for path in [*folder.glob("*/model.onnx"), *folder.glob(FUSED)]:
+        note(path, facts)
+    said = model_manifest(source, precision, steps) | source.facts()
     try:
-        manifest = Manifest.from_dict(facts | {"files": describe_files(folder), "parity": parity.to_json()})
+        manifest = Manifest.from_dict(said | {"files": describe_files(folder), "parity": parity})
     except BundleError as error:
         raise UserError(f"{source.folder / FACTS}: {error}") from error
     write_manifest(folder, manifest)
     return manifest
 
 
-def write_graph(folder: Path, model: onnx.ModelProto, facts: dict[str, Any]) -> None:
-    """Write model.onnx, and model.onnx_data where the weights exceed INLINE_BYTES."""
-    folder.mkdir(parents=True)
-    stored = onnx.ModelProto()
-    stored.CopyFrom(model)
-    onnx.helper.set_model_props(stored, as_metadata(facts))
-    outside = split_weights(stored)
+def note(path: Path, facts: dict[str, Any]) -> None:
+    """Store facts in a written graph's metadata; weights in other files stay as they are."""
+    model = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(model, as_metadata(facts))
+    onnx.save(model, path)
+
+
+def write_graph(folder: Path, model: onnx.ModelProto) -> None:
+    """Write model.onnx, and model.onnx_data where the weights exceed INLINE_BYTES.
+
+    The weights go from `model` to the file: it is of no use afterwards.
+    """
+    del model.graph.value_info[:]  # a loader infers them
+    outside = split_weights(model)
     if outside:
         with (folder / "model.onnx_data").open("wb") as file:
             for tensor in outside:
                 move_out(tensor, file)
-    onnx.save(stored, folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx")
 
 
 def split_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 OPSET = 18  # the oldest that has LayerNormalization and all else these graphs need: read by old loaders too
 MAX_BATCH = 64
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 Array = npt.NDArray[np.generic]
@@ -147,9 +148,8 @@ def drop_unused(graph: onnx.GraphProto) -> None:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Drop the tracer's notes (stack traces, the machine's paths) and the shapes a loader infers anyway."""
+    """Drop the tracer's notes: stack traces, the machine's paths. Types and shapes stay until the file is written."""
     graph = model.graph
-    del graph.value_info[:]
     for part in [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:
         del part.metadata_props[:]
         part.doc_string = ""
@@ -179,3 +179,10 @@ def attribute(node: onnx.NodeProto, name: str) -> object | None:
         if item.name == name:
             return onnx.helper.get_attribute_value(item)  # type: ignore[no-any-return]
     return None
+
+
+def declare_microsoft(model: onnx.ModelProto) -> None:
+    """Name ONNX Runtime's own operators among the model's imports where it uses them."""
+    domains = {opset.domain for opset in model.opset_import}
+    if MICROSOFT not in domains and any(node.domain == MICROSOFT for node in model.graph.node):
+        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))

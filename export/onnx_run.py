@@ -11,10 +11,8 @@ import onnx
 import onnxruntime
 import torch
 
-from export.measure import Network
+from export.measure import Network, Reference
 from export.source import Floats, Ids
-
-Graphs = Mapping[str, onnx.ModelProto]
 
 
 def open_session(model: onnx.ModelProto | Path) -> Any:
@@ -26,14 +24,14 @@ def open_session(model: onnx.ModelProto | Path) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def network_of(folder: Path) -> Network:
-    """The graphs of a bundle folder as a Network."""
+def network_of(folder: Path, one_step: bool = False) -> Network:
+    """The graphs of a bundle folder as a Network; one_step: its U-Net's timestep is folded."""
     names = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
     paths = {name: folder / name / "model.onnx" for name in names}
-    return network({name: open_session(path) for name, path in paths.items() if path.is_file()})
+    return network({name: open_session(path) for name, path in paths.items() if path.is_file()}, one_step)
 
 
-def network(sessions: Mapping[str, Any]) -> Network:
+def network(sessions: Mapping[str, Any], one_step: bool = False) -> Network:
     """Sessions by component name as a Network."""
 
     def first(component: str, feed: dict[str, Any]) -> Floats:
@@ -54,4 +52,12 @@ def network(sessions: Mapping[str, Any]) -> Network:
         unet=unet,
         vae_decoder=lambda latents: first("vae_decoder", {"latent_sample": latents}),
         vae_encoder=vae_encoder if "vae_encoder" in sessions else None,
+        one_step=one_step,
     )
+
+
+def fused_pixels(path: Path, reference: Reference) -> Floats:
+    """Pictures u8[N,H,W,3] of a reference's cases, one by one, by a fused graph."""
+    session = open_session(path)
+    cases = zip(reference.ids, reference.noise, strict=True)
+    return np.concatenate([session.run(None, {"input_ids": ids[None], "noise": one[None]})[0] for ids, one in cases])

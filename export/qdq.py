@@ -3,7 +3,8 @@
 Weights are symmetric int8 with one scale an output channel. A layer whose weights alone are stored so
 ("weights") computes in float: its codes go through Cast and Mul, which ONNX Runtime folds when it loads the
 graph (DequantizeLinear would be computed at every call). A layer in 8 bits throughout ("static") has
-QuantizeLinear and DequantizeLinear around it, which fuse into QLinearConv and MatMulIntegerToFloat.
+QuantizeLinear and DequantizeLinear around it, which fuse into QLinearConv and MatMulIntegerToFloat. A matrix in
+4 bits ("int4") is one MatMulNBits, which unpacks blocks of it while it multiplies.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.calibrate import Range, scale_and_zero
-from export.onnx_graph import attribute, drop_unused, initializers
+from export.onnx_graph import MICROSOFT, attribute, declare_microsoft, drop_unused, initializers
 
 # Largest code of a "static" layer's weights. CPUs without int8 dot products add pairs of u8 * s8 products in
 # 16 bits: 2 * 255 * 64 fits, 2 * 255 * 127 would saturate into wrong pictures there, and only there.
 STATIC_LIMIT = 64
 STORED_LIMIT = 127
-STATIC, WEIGHTS = "static", "weights"
+STATIC, WEIGHTS, INT4 = "static", "weights", "int4"
+BLOCK = 32  # inputs that share a scale in 4 bits
 
 Array = npt.NDArray[Any]
 
@@ -31,12 +33,12 @@ Array = npt.NDArray[Any]
 class Rewriter:
     """Collects the nodes and tensors of the rewritten graph; each activation is quantized once."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, tuple[Range, Range]]) -> None:
         self.weights = initializers(model.graph)
         self.ranges = ranges
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
-        self.quantized: dict[str, str] = {}
+        self.quantized: dict[str, tuple[str, np.float32]] = {}
         self.made: set[str] = set()
 
     def store(self, name: str, value: Array) -> str:
@@ -51,15 +53,21 @@ class Rewriter:
     def array(self, name: str) -> Array:
         return np.asarray(numpy_helper.to_array(self.weights[name]))
 
-    def activation(self, name: str) -> str:
-        """The tensor `name` through its 8-bit code."""
+    def sides(self, node: onnx.NodeProto) -> tuple[Range, Range]:
+        """The ranges of a node's input and output."""
+        return self.ranges[layer_of(node)]
+
+    def activation(self, node: onnx.NodeProto) -> tuple[str, np.float32]:
+        """A node's input through its 8-bit code, which all its users share, and the code's step."""
+        name = node.input[0]
         if name not in self.quantized:
-            self.quantized[name] = self.pair(name, name)
+            limits = self.sides(node)[0]
+            self.quantized[name] = self.pair(name, name, limits), scale_and_zero(*limits)[0]
         return self.quantized[name]
 
-    def pair(self, name: str, source: str, output: str | None = None) -> str:
-        """QuantizeLinear and DequantizeLinear of `source`, with the range of the tensor `name`."""
-        scale, zero = scale_and_zero(*self.ranges[name])
+    def pair(self, name: str, source: str, limits: Range, output: str | None = None) -> str:
+        """QuantizeLinear and DequantizeLinear of `source` over a range; what they add is called after `name`."""
+        scale, zero = scale_and_zero(*limits)
         code = [self.store(f"{name}.scale", np.asarray(scale)), self.store(f"{name}.zero", np.asarray(zero))]
         quantized = self.add("QuantizeLinear", [source, *code], f"{name}.u8")
         return self.add("DequantizeLinear", [quantized, *code], output or f"{name}.from_u8")
@@ -85,9 +93,8 @@ class Rewriter:
             self.add("Mul", [f"{name}.cast", parts[1]], value)
         return value
 
-    def bias(self, node: onnx.NodeProto, scales: Array) -> str:
-        """A convolution's bias as int32 codes in units of input scale times weight scale."""
-        step, _ = scale_and_zero(*self.ranges[node.input[0]])
+    def bias(self, node: onnx.NodeProto, scales: Array, step: np.float32) -> str:
+        """A convolution's bias as int32 codes in units of input step times weight scale."""
         unit = (scales * step).astype(np.float32)
         codes = np.rint(self.array(node.input[2]) / unit).clip(-(2**31), 2**31 - 1).astype(np.int32)
         name = f"{node.name}.bias"
@@ -96,21 +103,35 @@ class Rewriter:
         return self.add("DequantizeLinear", parts, f"{name}.from_i32", axis=0)
 
 
-def rewrite(model: onnx.ModelProto, plan: Mapping[str, str], ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """A copy of the graph with each node of `plan` rewritten ("static" or "weights", by node name).
+def rewrite(
+    model: onnx.ModelProto, plan: Mapping[str, str], ranges: Mapping[str, tuple[Range, Range]]
+) -> onnx.ModelProto:
+    """The graph with the nodes of the layers in `plan` rewritten ("static", "weights" or "int4" by layer name).
 
-    ranges: (low, high) of the tensors that `activations` names for the static nodes.
+    The given model is left as it is, and shares nothing with the new one. ranges: by layer name, of its input and
+    output, for the static ones.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    rewriter = Rewriter(copy, ranges)
-    for node in list(copy.graph.node):
-        REWRITES.get((plan.get(node.name, ""), node.op_type), keep)(rewriter, node)
-    del copy.graph.node[:]
-    copy.graph.node.extend(rewriter.nodes)
-    copy.graph.initializer.extend(rewriter.tensors)
-    drop_unused(copy.graph)
-    return copy
+    rewriter = Rewriter(model, ranges)
+    for node in model.graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        REWRITES.get((plan.get(layer_of(node), ""), node.op_type), keep)(rewriter, copy)
+    made = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    made.producer_name, made.graph.name = model.producer_name, model.graph.name
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(model.graph.output)
+    made.graph.node.extend(rewriter.nodes)
+    uses = {name for node in rewriter.nodes for name in node.input}
+    made.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in uses)
+    made.graph.initializer.extend(rewriter.tensors)
+    drop_unused(made.graph)
+    declare_microsoft(made)
+    return made
+
+
+def layer_of(node: onnx.NodeProto) -> str:
+    """The name of the layer that a node computes: of `path.of.module/Op` the path."""
+    return str(node.name).rpartition("/")[0]
 
 
 def keep(rewriter: Rewriter, node: onnx.NodeProto) -> None:
@@ -120,21 +141,21 @@ def keep(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 def static_conv(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """Conv on codes, to codes: without the pair behind it ONNX Runtime would not fuse."""
-    inputs = [rewriter.activation(node.input[0])]
+    given, step = rewriter.activation(node)
     weight, scales = rewriter.static_weight(node.input[1], 0)
-    inputs.append(weight)
+    inputs = [given, weight]
     if len(node.input) > 2:
-        inputs.append(rewriter.bias(node, scales))
-    output = node.output[0]
+        inputs.append(rewriter.bias(node, scales, step))
+    output, limits = node.output[0], rewriter.sides(node)[1]
     node.input[:] = inputs
     node.output[0] = f"{output}.raw"
     rewriter.nodes.append(node)
-    rewriter.quantized[output] = rewriter.pair(output, node.output[0], output)
+    rewriter.quantized[output] = rewriter.pair(output, node.output[0], limits, output), scale_and_zero(*limits)[0]
 
 
 def static_matmul(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """MatMul on codes, to float."""
-    node.input[0] = rewriter.activation(node.input[0])
+    node.input[0] = rewriter.activation(node)[0]
     node.input[1] = rewriter.static_weight(node.input[1], 1)[0]
     rewriter.nodes.append(node)
 
@@ -156,6 +177,20 @@ def stored_rows(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     rewriter.add("Mul", [cast, scale], node.output[0])
 
 
+def four_bits(rewriter: Rewriter, node: onnx.NodeProto) -> None:
+    """MatMul by a matrix in 4 bits: unsigned codes around 8, two a byte, the lower first; a scale for each BLOCK."""
+    weight = rewriter.array(node.input[1]).T
+    codes, scales = encode_blocks(weight)
+    packed = (codes[..., ::2] | codes[..., 1::2] << 4).astype(np.uint8)
+    name = node.input[1]
+    inputs = [node.input[0], rewriter.store(f"{name}.nibbles", packed), rewriter.store(f"{name}.blocks", scales)]
+    outputs, columns = weight.shape
+    rewriter.nodes.append(helper.make_node(
+        "MatMulNBits", inputs, list(node.output), name=node.name, domain=MICROSOFT, K=columns, N=outputs, bits=4,
+        block_size=BLOCK,
+    ))
+
+
 REWRITES = {
     (STATIC, "Conv"): static_conv,
     (STATIC, "MatMul"): static_matmul,
@@ -163,18 +198,8 @@ REWRITES = {
     (WEIGHTS, "MatMul"): stored,
     (WEIGHTS, "Gemm"): stored,
     (WEIGHTS, "Gather"): stored_rows,
+    (INT4, "MatMul"): four_bits,
 }
-
-
-def activations(model: onnx.ModelProto, plan: Mapping[str, str]) -> list[str]:
-    """The tensors whose ranges the static nodes of `plan` need, each once."""
-    names: dict[str, None] = {}
-    for node in model.graph.node:
-        if plan.get(node.name) == STATIC:
-            names[node.input[0]] = None
-            if node.op_type == "Conv":
-                names[node.output[0]] = None
-    return list(names)
 
 
 def output_axis(node: onnx.NodeProto) -> int:
@@ -191,3 +216,17 @@ def encode(weight: Array, axis: int, limit: int) -> tuple[Array, Array]:
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
     codes = np.rint(weight / scales.reshape(shape)).clip(-limit, limit)
     return codes.astype(np.int8), scales
+
+
+def encode_blocks(weight: Array) -> tuple[Array, Array]:
+    """Codes u8[outputs, blocks, BLOCK] in 0..15 and scales f32[outputs, blocks] of a matrix [outputs, inputs].
+
+    A code less 8, times its scale, is the weight; the largest weight of a block, whichever its sign, gets -8.
+    Inputs beyond the last are zeros.
+    """
+    outputs, inputs = weight.shape
+    blocks = np.pad(weight, ((0, 0), (0, -inputs % BLOCK))).reshape(outputs, -1, BLOCK)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
+    scales = np.where(largest == 0, 1, largest / -8).astype(np.float32)
+    codes = (np.rint(blocks / scales[..., None]) + 8).clip(0, 15)
+    return codes.astype(np.uint8), scales

@@ -1,132 +1,138 @@
-"""Which layers of a bundle become 8 bits, and how: chosen by the effect on the picture, then on speed.
+"""Which layers of a bundle get fewer bits: as many as a budget of error in the picture allows, the dearest left out.
 
-Stored in 8 bits: every weight matrix but the first and last convolution of a graph and the time embedding.
-Computed in 8 bits: the U-Net's convolutions and linear layers and the decoder's convolutions, class by class,
-as long as the pictures stay close; normalization, softmax, attention scores and sums of layers stay float.
+`export.effect` prices every layer in every kind of fewer bits. Each layer starts in the cheapest kind to run (or to
+store) and climbs while the sum of prices is over the budget: first the layer that loses most error for what it costs
+in time (or bytes). The pictures of the finished graphs then tell whether the sum was right; if not, the budget shrinks
+by what was missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
 
-from export import qdq
-from export.calibrate import Feed, Range, pipeline_feeds, ranges
-from export.measure import Reference
-from export.onnx_graph import initializers
-from export.onnx_run import Graphs, network, open_session
-from export.qdq import STATIC, WEIGHTS
+from export.calibrate import Range, calibrate
+from export.effect import Price, prices
+from export.measure import Reference, psnr_db
+from export.onnx_run import open_session
+from export.qdq import INT4, STATIC, WEIGHTS, layer_of, rewrite
+from export.source import Source
 
-# Layer classes that are computed in 8 bits, by component; all others only store their weights in 8 bits.
-STATIC_CLASSES = {"unet": ("Conv", "MatMul"), "vae_decoder": ("Conv",)}
-# Left as they are: an encoder's few weights save little, and one that computes a PCA through large offsets loses all.
-FLOAT_COMPONENTS = ("vae_encoder",)
-# Parts of node names: small layers that every other layer depends on.
-FLOAT_PARTS = ("time_embedding",)  # stay float
-STORED_PARTS = ("add_embedding",)  # compute in float
-# So do the convolutions of the last residual block: what they lose reaches the output undamped. Measured on the
-# sticker U-Net, computing them in 8 bits costs 8 dB, the 73 other convolutions together as much again.
-LAST_STORED = {"unet": 3}
-# A class goes back to float arithmetic while a picture is further off than this, in dB of PSNR.
-GOAL_DB = 35.0
-
-LayerClass = tuple[str, str]  # (component, op)
-
-
-@dataclass
-class Quantizer:
-    """The fp32 graphs of one checkpoint with what is needed to rewrite any choice of their layers."""
-
-    graphs: Graphs
-    reference: Reference
-    feeds: dict[str, list[Feed]] = field(default_factory=dict)
-    known: dict[str, dict[str, Range]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        sessions = {name: open_session(model) for name, model in self.graphs.items()}
-        self.feeds = pipeline_feeds(self.reference.source, network(sessions))
-
-    def quantized(self, classes: set[LayerClass]) -> dict[str, onnx.ModelProto]:
-        """All graphs in 8 bits, the layers of `classes` with 8-bit arithmetic."""
-        ops = {name: {op for part, op in classes if part == name} for name in self.graphs}
-        return {name: self.component(name, ops[name]) for name in self.graphs}
-
-    def component(self, name: str, static_ops: set[str]) -> onnx.ModelProto:
-        """One graph in 8 bits, or untouched where 8 bits would ruin it."""
-        if name in FLOAT_COMPONENTS:
-            return self.graphs[name]
-        plan = plan_of(name, self.graphs[name], static_ops)
-        if name not in self.known:
-            everything = plan_of(name, self.graphs[name], set(STATIC_CLASSES.get(name, ())))
-            tensors = qdq.activations(self.graphs[name], everything)
-            self.known[name] = ranges(self.graphs[name], tensors, self.feeds[name]) if tensors else {}
-        return qdq.rewrite(self.graphs[name], plan, self.known[name])
-
-    def worst_db(self, graphs: Graphs) -> float:
-        """PSNR of the worst one-step picture."""
-        sessions = {name: open_session(model) for name, model in graphs.items()}
-        return min(self.reference.pictures_db(network(sessions)))
+FLOAT = "float"
+# Kinds of each precision, the first the most aggressive; a layer that has no form of one starts at the next.
+LADDERS = {"int8": (STATIC, WEIGHTS), "int8-weights": (WEIGHTS,), "int4-weights": (INT4, WEIGHTS)}
+BITS = {STATIC: 8, WEIGHTS: 8, INT4: 4.5, FLOAT: 32}
+# Error that the smaller weights may make, as PSNR in dB of the mean picture: the gates are 30 and 25 for the worst.
+BUDGET_DB = {"int8": 36.0, "int8-weights": 40.0, "int4-weights": 31.0}
+# What a convolution or linear layer must compute for each number that it takes in: with less, turning its input into
+# codes and back costs more time than the codes save (measured with ONNX Runtime on CPUs with and without VNNI).
+LEAST_MACS_PER_INPUT = 64
+MACS_PER_BYTE = 10  # by which a byte in the file counts as time, where time is what is saved
+PROMPTS, PRICED, BATCH = 32, 8, 4  # pictures that ranges and prices are measured on
+LARGE_PROMPTS, LARGE_PRICED = 4, 1  # of a large model, one at a time
+ROUNDS = 4
+ENCODER_DB = 35.0  # of an encoder's latents with its weights in 8 bits; below, they stay float
+MARGIN_DB = 0.3  # by which a budget that was missed shrinks beyond what was missing
 
 
-def quantize(graphs: Graphs, reference: Reference, goal_db: float = GOAL_DB) -> tuple[Graphs, dict[str, Any]]:
-    """The graphs in 8 bits, and notes for the manifest: what is computed in 8 bits and what was given up.
+@dataclass(frozen=True)
+class Plan:
+    """Layer name -> kind of fewer bits, with the ranges that the static ones need; absent layers stay float."""
 
-    While the worst picture is below `goal_db`, the class whose return to float helps most is returned.
-    """
-    quantizer = Quantizer(graphs, reference)
-    classes = {(part, op) for part, ops in STATIC_CLASSES.items() for op in ops if part in graphs}
-    given_up: list[dict[str, Any]] = []
-    chosen = quantizer.quantized(classes)
-    psnr = quantizer.worst_db(chosen)
-    while psnr < goal_db and classes:
-        psnr, dropped, chosen = max(
-            (trial(quantizer, classes, item) for item in sorted(classes)), key=lambda found: found[0]
-        )
-        classes.remove(dropped)
-        given_up.append({"layers": " ".join(dropped), "worst_picture_db_without": round(psnr, 2)})
-    return chosen, notes(classes, given_up, goal_db)
+    kinds: Mapping[str, str]
+    ranges: Mapping[str, tuple[Range, Range]]
+    expected_db: float
 
 
-def trial(
-    quantizer: Quantizer, classes: set[LayerClass], without: LayerClass
-) -> tuple[float, LayerClass, dict[str, onnx.ModelProto]]:
-    """(worst PSNR, the class left out, the graphs) when `without` computes in float."""
-    graphs = quantizer.quantized(classes - {without})
-    return quantizer.worst_db(graphs), without, graphs
+class Planner:
+    """The prices of one checkpoint's layers, measured once for any number of plans."""
 
+    def __init__(self, source: Source, precision: str) -> None:
+        count, batch = (LARGE_PRICED, 1) if source.large else (PRICED, BATCH)
+        prompts = LARGE_PROMPTS if source.large else PROMPTS
+        self.precision, self.by_time = precision, STATIC in LADDERS[precision]
+        self.ranges = calibrate(source, prompts, batch) if self.by_time else {}
+        self.prices = prices(source, self.ranges, LADDERS[precision], count, batch)
 
-def notes(classes: set[LayerClass], given_up: list[dict[str, Any]], goal_db: float) -> dict[str, Any]:
-    """What a reader of the manifest should know of the 8-bit layers."""
-    return {
-        "int8": {
-            "computed_in_8_bits": [" ".join(item) for item in sorted(classes)],
-            "weights_only": "all other weights but the first and last convolutions and the time embedding",
-            "returned_to_float": given_up,
-            "goal_db": goal_db,
+    def ladder(self, price: Price) -> list[str]:
+        """The kinds that one layer can have, the cheapest first."""
+        return [kind for kind in LADDERS[self.precision] if self.allows(price, kind)] + [FLOAT]
+
+    def allows(self, price: Price, kind: str) -> bool:
+        """Whether a layer has a form of a kind that saves anything."""
+        if kind == STATIC and price.macs < LEAST_MACS_PER_INPUT * price.inputs:
+            return False
+        return kind in price.squared_error
+
+    def cost(self, price: Price, kind: str) -> float:
+        """What a layer costs in a kind: multiply-adds and bytes where time is saved, else bytes."""
+        size = price.weights * BITS[kind] / 8
+        return price.macs * (0.5 if kind == STATIC else 1) + MACS_PER_BYTE * size if self.by_time else size
+
+    def plan(self, budget_db: float) -> Plan:
+        """The cheapest kinds whose prices sum to no more than the budget."""
+        ladders = {name: self.ladder(price) for name, price in self.prices.items()}
+        budget, total = 10 ** (-budget_db / 10), sum(self.error(name, kinds[0]) for name, kinds in ladders.items())
+        while total > budget:
+            name = max((name for name in ladders if len(ladders[name]) > 1), key=lambda name: self.gain(name, ladders))
+            total -= self.error(name, ladders[name][0]) - self.error(name, ladders[name][1])
+            ladders[name] = ladders[name][1:]
+        kinds = {name: kinds[0] for name, kinds in ladders.items() if kinds[0] != FLOAT}
+        return Plan(kinds, self.ranges, -10 * math.log10(max(total, 1e-15)))
+
+    def error(self, name: str, kind: str) -> float:
+        """A layer's part of the picture's mean squared error in a kind."""
+        return self.prices[name].squared_error.get(kind, 0.0)
+
+    def gain(self, name: str, ladders: Mapping[str, list[str]]) -> float:
+        """Error lost for each unit of cost by one step up the ladder."""
+        now, then = ladders[name][:2]
+        price = self.prices[name]
+        return (self.error(name, now) - self.error(name, then)) / max(self.cost(price, then) - self.cost(price, now), 1)
+
+    def notes(self, plan: Plan, budget_db: float, rounds: int) -> dict[str, Any]:
+        """The recipe for the manifest: what was chosen, and the layers that were left out with their prices."""
+        dear = {}
+        for name, price in self.prices.items():
+            first, chosen = self.ladder(price)[0], plan.kinds.get(name, FLOAT)
+            if chosen != first:
+                dear[name] = {"kind": chosen, f"{first}_db": _db(self.error(name, first))}
+        counts = {kind: sum(k == kind for k in plan.kinds.values()) for kind in LADDERS[self.precision]}
+        return {
+            "method": "layers priced by their effect on the picture", "budget_db": round(budget_db, 2),
+            "expected_db": round(plan.expected_db, 2), "rounds": rounds, "layers": counts,
+            "float": sum(name not in plan.kinds for name in self.prices), "dearest": dear,
+            "macs_in_8_bits": round(self.share(plan), 4),
         }
-    }
+
+    def share(self, plan: Plan) -> float:
+        """Share of all multiply-adds that are computed in 8 bits."""
+        eight = sum(price.macs for name, price in self.prices.items() if plan.kinds.get(name) == STATIC)
+        return eight / max(1, sum(price.macs for price in self.prices.values()))
 
 
-def plan_of(component: str, model: onnx.ModelProto, static_ops: set[str]) -> dict[str, str]:
-    """Node name -> "static" or "weights" for the layers of a graph that become 8 bits."""
-    weights = initializers(model.graph)
-    convs = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    spared = {*convs[:1], *convs[-1:]}
-    plan = {}
-    near_output = set(convs[-1 - LAST_STORED.get(component, 0) : -1])
-    for node in model.graph.node:
-        table = node.input[0 if node.op_type == "Gather" else 1] if len(node.input) > 1 else ""
-        known = (WEIGHTS, node.op_type) in qdq.REWRITES and is_matrix(weights.get(table))
-        if not known or node.name in spared or any(part in node.name for part in FLOAT_PARTS):
-            continue
-        stored = node.name in near_output or any(part in node.name for part in STORED_PARTS)
-        stored = stored or node.op_type not in static_ops
-        plan[node.name] = WEIGHTS if stored else STATIC
-    return plan
+def stored_encoder(model: onnx.ModelProto, reference: Reference) -> onnx.ModelProto:
+    """The encoder's graph with its weights stored in 8 bits; as it is where its latents do not bear that.
+
+    No picture from words shows it, so it is judged by itself. One that computes a PCA through large offsets loses all.
+    """
+    kinds = {layer_of(node): WEIGHTS for node in model.graph.node if node.op_type == "Conv"}
+    small = rewrite(model, kinds, {})
+    feed = {"sample": reference.decoded}
+    expected, found = (open_session(one).run(None, feed)[0] for one in (model, small))
+    return small if psnr_db(expected, found) >= ENCODER_DB else copied(model)
 
 
-def is_matrix(tensor: onnx.TensorProto | None) -> bool:
-    """Whether a stored tensor is a float weight of two or more axes."""
-    return tensor is not None and len(tensor.dims) > 1 and tensor.data_type == onnx.TensorProto.FLOAT
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model of its own."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _db(error: float) -> float:
+    return round(-10 * math.log10(max(error, 1e-15)), 1)

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.preflight_folder import MAX_TOKENS as MAX_TOKENS
+from export.preflight_folder import check_folder, hint
 from runtime import schedule
 from train.errors import UserError
 
-MAX_TOKENS = 77
 MOST_STEPS = 4
+LARGE = 200_000_000  # parameters of a U-Net
 FACTS = "training.json"  # beside model_index.json: what the trainer says of the checkpoint
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -55,6 +57,11 @@ class Source:
     def prediction_type(self) -> str:
         """"v_prediction" or "epsilon"."""
         return str(self.pipe.scheduler.config.prediction_type)
+
+    @cached_property
+    def large(self) -> bool:
+        """Whether a picture takes so long here that fewer of them must do for every measurement."""
+        return bool(sum(weight.numel() for weight in self.pipe.unet.parameters()) > LARGE)
 
     @cached_property
     def levels(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -95,13 +102,24 @@ def open_source(name_or_path: str) -> Source:
 
     Raises UserError when it is not a Stable Diffusion pipeline that these exporters understand.
     """
+    folder = locate(name_or_path)
+    return Source(name=folder.resolve().name, folder=folder, pipe=load_pipeline(folder))
+
+
+def locate(name_or_path: str) -> Path:
+    """The folder of a checkpoint, or of a shipped one by its bare name, once its JSON files say that it exports.
+
+    Raises UserError that says what is there instead, or which feature the exporters lack.
+    """
     silence()
     from train.checkpoint import resolve_checkpoint  # imports diffusers: seconds, and not before silence()
 
-    folder = resolve_checkpoint(name_or_path)
-    source = Source(name=folder.resolve().name, folder=folder, pipe=load_pipeline(folder))
-    check(source)
-    return source
+    try:
+        folder = resolve_checkpoint(name_or_path)
+    except UserError as error:
+        raise UserError(hint(Path(name_or_path)) or str(error)) from error
+    check_folder(folder)
+    return folder
 
 
 def load_pipeline(folder: Path) -> Any:
@@ -133,18 +151,3 @@ def silence() -> None:
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def check(source: Source) -> None:
-    """Raise UserError for a model that would export into something wrong."""
-    if source.prediction_type not in schedule.PREDICTION_TYPES:
-        allowed = " or ".join(schedule.PREDICTION_TYPES)
-        raise UserError(
-            f"{source.folder}: the scheduler's prediction_type is {source.prediction_type!r}, not {allowed}"
-        )
-    if source.pipe.text_encoder.config.max_position_embeddings != MAX_TOKENS:
-        raise UserError(f"{source.folder}: the text encoder must read {MAX_TOKENS} tokens")
-    unet = source.pipe.unet.config
-    if unet.in_channels != unet.out_channels:
-        sizes = f"{unet.in_channels} channels and gives {unet.out_channels}"
-        raise UserError(f"{source.folder}: the U-Net takes {sizes}: such a model is not exported")

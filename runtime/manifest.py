@@ -14,7 +14,7 @@ from runtime.schedule import PREDICTION_TYPES
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
 COMPONENTS = ("text_encoder", "unet", "vae_decoder")
 
 
@@ -41,7 +41,7 @@ class Manifest:
 
     format_version: int  # 1
     name: str
-    precision: str  # of the weights: fp32, fp16 or int8
+    precision: str  # of the weights: one of PRECISIONS
     image_size: tuple[int, int]  # height, width in pixels
     latent_shape: tuple[int, int, int]  # channels, height, width
     prediction_type: str  # v_prediction or epsilon

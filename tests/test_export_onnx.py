@@ -16,12 +16,14 @@ import runtime
 from export import onnx as exporter
 from export import onnx_bundle
 from export.measure import psnr_db
-from export.onnx import export_onnx
+from export.onnx import Options, export_onnx
 from export.onnx_bundle import write_graph
 from export.onnx_run import open_session
+from export.onnx_trace import Tracer
+from export.quantize import copied
 from export.source import open_source
 from runtime.bundle import open_bundle
-from tests.tiny import FACTS, SMALL, small_checkpoint, small_graphs
+from tests.tiny import FACTS, SMALL, copied_graph, small_checkpoint, small_graphs
 from train.errors import UserError, run_command
 
 PROMPTS = ["a red fox", "the cat in a box"]
@@ -53,7 +55,7 @@ def bundle(source, graphs, tmp_path_factory):
     """An fp32 bundle."""
     out = tmp_path_factory.mktemp("onnx") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "trace_all", lambda _: graphs)
+        patch.setattr(Tracer, "graph", copied_graph)
         export_onnx(source, out)
     return out
 
@@ -61,11 +63,8 @@ def bundle(source, graphs, tmp_path_factory):
 @pytest.fixture
 def traced(graphs, monkeypatch):
     """Let the exporter reuse the graphs; tests may damage the copies."""
-    copies = {}
-    for name, model in graphs.items():
-        copies[name] = onnx.ModelProto()
-        copies[name].CopyFrom(model)
-    monkeypatch.setattr(exporter, "trace_all", lambda _: copies)
+    copies = {name: copied_graph(None, name) for name in graphs}
+    monkeypatch.setattr(Tracer, "graph", lambda _, name: copied(copies[name]))
     return copies
 
 
@@ -193,7 +192,8 @@ def test_the_batch_is_free(bundle: Path, batch: int) -> None:
 
 def test_weights_beyond_the_limit_go_to_a_second_file(bundle, source, graphs, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(onnx_bundle, "INLINE_BYTES", 100_000)
-    write_graph(tmp_path / "unet", graphs["unet"], {"name": "x"})
+    (tmp_path / "unet").mkdir()
+    write_graph(tmp_path / "unet", copied(graphs["unet"]))
     names = sorted(path.name for path in (tmp_path / "unet").iterdir())
     assert names == ["model.onnx", "model.onnx_data"]
     assert (tmp_path / "unet" / "model.onnx").stat().st_size < 250_000
@@ -223,7 +223,7 @@ def test_a_graph_that_gives_nan_is_refused(source, traced, tmp_path) -> None:
     nan = np.full(tuple(weight.dims), np.nan, np.float32)
     weight.CopyFrom(onnx.numpy_helper.from_array(nan, weight.name))
     with pytest.raises(UserError, match="broken.*vae_encoder.*NaN"):
-        export_onnx(source, tmp_path / "out", min_psnr_db=0)
+        export_onnx(source, tmp_path / "out", Options(min_psnr_db=0))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -243,7 +243,7 @@ def test_an_existing_folder_stays_unless_overwrite(bundle, source, traced, tmp_p
 def test_overwrite_spares_what_is_no_export(source, traced, tmp_path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(UserError, match="spares it"):
-        export_onnx(source, tmp_path, overwrite=True)
+        export_onnx(source, tmp_path, Options(overwrite=True))
     assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
 
 

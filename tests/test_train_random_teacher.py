@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def test_the_seed_decides_the_weights(folder: Path, tmp_path: Path) -> None:
 def on_meta(shape: Shape) -> UNet2DConditionModel:
     with torch.device("meta"):
         return random_unet(shape)
+
+
+def test_a_one_step_schedulers_first_timestep_is_the_last_one(tmp_path: Path) -> None:
+    folder = make_random_teacher(tmp_path / "student", "tiny", one_step=True)
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    assert (config["timestep_spacing"], config["set_alpha_to_one"], config["clip_sample"]) == ("trailing", True, False)
 
 
 def test_the_large_shapes_have_the_published_sizes(folder: Path) -> None:

@@ -156,10 +156,20 @@ def small_checkpoint() -> Path:
 @cache
 def small_graphs() -> dict[str, Any]:
     """The fp32 ONNX graphs of `small_checkpoint`, traced once a process: copy before you change one."""
-    from export.onnx import traced
+    from export.onnx_trace import COMPONENTS, Tracer
     from export.source import open_source
 
-    return traced(open_source(str(small_checkpoint())))
+    tracer = Tracer(open_source(str(small_checkpoint())))
+    return {name: tracer.graph(name) for name in COMPONENTS}
+
+
+def copied_graph(_: Any, component: str) -> Any:
+    """In place of Tracer.graph where a test exports `small_checkpoint` and has no need to trace it again."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(small_graphs()[component])
+    return copy
 
 
 def main() -> None:

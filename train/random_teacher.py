@@ -17,7 +17,7 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from train.checkpoint import resolve_checkpoint
+from train.checkpoint import one_step_scheduler, resolve_checkpoint
 from train.errors import UserError, run_command
 from train.files import replace_folder
 from train.progress import progress
@@ -25,7 +25,8 @@ from train.sizes import count_parameters, human
 
 EXAMPLES = """examples:
   python -m train.random_teacher tiny --out out/tiny-teacher
-  python -m train.random_teacher sd21 --out out/sd21 --prediction-type epsilon"""
+  python -m train.random_teacher sd21 --out out/sd21 --prediction-type epsilon
+  python -m train.random_teacher sd21 --out out/sd-turbo-shaped --one-step"""
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 SHARD_SIZE = "500MB"
 LAST_TIMESTEP = 999
@@ -116,11 +117,14 @@ def stable_diffusion_scheduler(prediction_type: str) -> DDIMScheduler:
     )
 
 
-def make_random_teacher(folder: Path, shape: str, seed: int = 0, prediction_type: str | None = None) -> Path:
+def make_random_teacher(
+    folder: Path, shape: str, seed: int = 0, prediction_type: str | None = None, one_step: bool = False
+) -> Path:
     """Write a StableDiffusionPipeline folder of random float16 weights, whole or not at all, and return it.
 
     shape: one of SHAPES. prediction_type: None is that of the published model of this shape. The same seed gives the
-    same weights. The networks are made, saved and dropped one by one: "sd21" peaks at about 5 GB of memory.
+    same weights. one_step: with the scheduler of a one-step student, to try an exporter. The networks are made,
+    saved and dropped one by one: "sd21" peaks at about 5 GB of memory.
     Raises UserError for an unknown shape or prediction type, and when the folder holds something else.
     """
     check_request(folder, shape, prediction_type)
@@ -128,6 +132,7 @@ def make_random_teacher(folder: Path, shape: str, seed: int = 0, prediction_type
     source = resolve_checkpoint("sticker-128") / "tokenizer"  # CLIP's whole vocabulary
     tokenizer = CLIPTokenizer.from_pretrained(source)
     scheduler = stable_diffusion_scheduler(prediction_type or sizes.prediction_type)
+    scheduler = one_step_scheduler(scheduler) if one_step else scheduler
     makers: dict[str, Callable[[], nn.Module]] = {
         "unet": lambda: random_unet(sizes), "vae": lambda: random_vae(sizes),
         "text_encoder": lambda: random_text_encoder(sizes, tokenizer),
@@ -175,10 +180,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pipeline folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, help="default: the published model's")
+    parser.add_argument("--one-step", action="store_true", help="with a one-step student's scheduler")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     args = parser.parse_args(argv)
     started = time.monotonic()
-    make_random_teacher(args.out, args.shape, args.seed, args.prediction_type)
+    make_random_teacher(args.out, args.shape, args.seed, args.prediction_type, args.one_step)
     config = UNet2DConditionModel.load_config(args.out / "unet")
     with torch.device("meta"):
         parameters = count_parameters(UNet2DConditionModel.from_config(config))

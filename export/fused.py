@@ -1,0 +1,125 @@
+"""One graph for the whole way in one step: token ids and noise in, pixels out, for a program that embeds a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from export.source import Source
+from train.errors import UserError
+
+FUSED = "fused.onnx"
+MOST_BYTES = 2_000_000_000  # of a file that protobuf can read
+COMPONENTS = ("text_encoder", "unet", "vae_decoder")
+
+
+def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
+    """input_ids i64[B,77], noise f32[B,C,h,w] -> image u8[B,H,W,3].
+
+    Raises UserError when the weights exceed what one file can hold.
+    """
+    total = sum(len(tensor.raw_data) for name in COMPONENTS for tensor in graphs[name].graph.initializer)
+    if total > MOST_BYTES:
+        raise UserError(f"--fused: {total / 1e9:.1f} GB of weights, beyond one file's 2 GB: use a smaller --precision")
+    models = {name: lean(graphs[name]) for name in COMPONENTS}
+    models["unet"] = at_timestep(models["unet"], source.steps(1)[0][0])
+    made = joined(models["text_encoder"], "text_encoder", models["unet"], "unet",
+                  {"last_hidden_state": "encoder_hidden_states"}, ["unet.out_sample"])
+    made = joined(made, None, to_latents(source, made), None, {"unet.out_sample": "prediction"}, ["latents"])
+    links = {"latents": "latent_sample"}
+    made = joined(made, None, models["vae_decoder"], "vae_decoder", links, ["vae_decoder.sample"])
+    made = joined(made, None, to_pixels(made), None, {"vae_decoder.sample": "decoded"}, ["image"])
+    return with_plain_inputs(made, source)
+
+
+def joined(
+    first: onnx.ModelProto, first_name: str | None, second: onnx.ModelProto, second_name: str | None,
+    links: Mapping[str, str], outputs: list[str],
+) -> onnx.ModelProto:
+    """Two graphs in a row; the names in a named one get the name as prefix."""
+    prefixes = {"prefix1": first_name and f"{first_name}.", "prefix2": second_name and f"{second_name}."}
+    made: onnx.ModelProto = compose.merge_models(first, second, io_map=list(links.items()), outputs=outputs, **prefixes)
+    return made
+
+
+def lean(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the notes that merging would have to agree on."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    del copy.metadata_props[:]
+    return copy
+
+
+def at_timestep(model: onnx.ModelProto, timestep: int) -> onnx.ModelProto:
+    """The U-Net with its timestep stored instead of given."""
+    graph = model.graph
+    inputs = [port for port in graph.input if port.name != "timestep"]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.append(numpy_helper.from_array(np.array(timestep, np.float32), "timestep"))
+    return model
+
+
+def to_latents(source: Source, like: onnx.ModelProto) -> onnx.ModelProto:
+    """x0 = alpha x - sigma v, or (x - sigma eps) / alpha, over the scaling factor: what the decoder takes."""
+    _, alpha, sigma = source.steps(1)[0]
+    scale = source.scaling_factor * (1 if source.prediction_type == "v_prediction" else alpha)
+    of_noise = (alpha if source.prediction_type == "v_prediction" else 1) / scale
+    shape = ["batch", *source.latent_shape]
+    nodes = [
+        helper.make_node("Mul", ["noise", "of_noise"], ["kept"], name="x0/Mul"),
+        helper.make_node("Mul", ["prediction", "of_prediction"], ["removed"], name="x0/Mul_2"),
+        helper.make_node("Sub", ["kept", "removed"], ["latents"], name="x0/Sub"),
+    ]
+    numbers = {"of_noise": np.array(of_noise, np.float32), "of_prediction": np.array(sigma / scale, np.float32)}
+    ports = [float_port(name, shape) for name in ("noise", "prediction")]
+    return model_of(nodes, ports, [float_port("latents", shape)], numbers, like)
+
+
+def to_pixels(like: onnx.ModelProto) -> onnx.ModelProto:
+    """floor(255 x + 0.5) of x = clamp(decoded / 2 + 0.5), channels last: the rounding of runtime.pixels."""
+    nodes = [
+        helper.make_node("Mul", ["decoded", "half"], ["scaled"], name="pixels/Mul"),
+        helper.make_node("Add", ["scaled", "middle"], ["moved"], name="pixels/Add"),
+        helper.make_node("Clip", ["moved", "black", "white"], ["clamped"], name="pixels/Clip"),
+        helper.make_node("Floor", ["clamped"], ["whole"], name="pixels/Floor"),
+        helper.make_node("Transpose", ["whole"], ["last"], name="pixels/Transpose", perm=[0, 2, 3, 1]),
+        helper.make_node("Cast", ["last"], ["image"], name="pixels/Cast", to=TensorProto.UINT8),
+    ]
+    numbers = {"half": 127.5, "middle": 128.0, "black": 0.0, "white": 255.0}
+    sizes = [dim.dim_param or dim.dim_value for dim in like.graph.output[0].type.tensor_type.shape.dim]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [sizes[0], sizes[2], sizes[3], 3])
+    stored = {name: np.array(value, np.float32) for name, value in numbers.items()}
+    return model_of(nodes, [float_port("decoded", sizes)], [image], stored, like)
+
+
+def float_port(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
+    """A f32 input or output."""
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def model_of(
+    nodes: list[onnx.NodeProto], inputs: list[Any], outputs: list[Any], numbers: Mapping[str, Any],
+    like: onnx.ModelProto,
+) -> onnx.ModelProto:
+    """A small model of the same versions as another."""
+    stored = [numpy_helper.from_array(value, name) for name, value in numbers.items()]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, stored)
+    return helper.make_model(graph, opset_imports=list(like.opset_import), ir_version=like.ir_version)
+
+
+def with_plain_inputs(model: onnx.ModelProto, source: Source) -> onnx.ModelProto:
+    """The inputs under the names that the docstring of `fused` promises."""
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = {"text_encoder.input_ids": "input_ids", "unet.sample": "noise"}.get(name, name)
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", source.encode([""]).shape[1]])
+    del model.graph.input[:]
+    model.graph.input.extend([ids, float_port("noise", ["batch", *source.latent_shape])])
+    model.producer_name = "addkit"
+    return model

@@ -1,0 +1,87 @@
+"""The layers of a checkpoint that an exporter can make smaller, under the names that their ONNX nodes carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.prompts import CALIBRATION
+from export.source import Source
+from runtime import schedule
+
+KINDS = (nn.Conv2d, nn.Linear, nn.Embedding)
+SEED = 10_000  # calibration noise: seeds that the parity cases do not use
+Observer = Callable[["Layer", Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution, linear layer or embedding table. name: as in export.graphs, so also before "/" of its node."""
+
+    component: str
+    name: str
+    module: Any
+
+    @property
+    def weight(self) -> Tensor:
+        """f32[outputs, inputs, ...], of a table [rows, width]."""
+        return self.module.weight.detach()  # type: ignore[no-any-return]
+
+
+def layers(source: Source) -> list[Layer]:
+    """The layers of text encoder, U-Net and decoder, in the order of their modules."""
+    pipe = source.pipe
+    parts = (("text_encoder", "text", pipe.text_encoder.text_model), ("unet", "unet", pipe.unet),
+             ("vae_decoder", "vae", pipe.vae))
+    return [
+        Layer(component, f"{prefix}.{name}", module)
+        for component, prefix, root in parts
+        for name, module in root.named_modules()
+        if isinstance(module, KINDS) and not (prefix == "vae" and name.startswith(("encoder", "quant_conv")))
+    ]
+
+
+@contextmanager
+def observed(found: Sequence[Layer], observer: Observer) -> Iterator[None]:
+    """Within the block `observer(layer, input, output)` sees each layer at work; what it returns goes on instead."""
+
+    def hook_of(layer: Layer) -> Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]:
+        return lambda _, inputs, output: observer(layer, inputs[0], output)
+
+    hooks = [layer.module.register_forward_hook(hook_of(layer)) for layer in found]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def calibration(source: Source, count: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(token ids i64[B,77], noise f32[B,C,h,w]) of the first `count` calibration prompts."""
+    prompts = [CALIBRATION[i % len(CALIBRATION)] for i in range(count)]
+    for start in range(0, count, batch):
+        part = prompts[start : start + batch]
+        noise = source.noise([SEED + start + i for i in range(len(part))])
+        yield torch.from_numpy(source.encode(part)), torch.from_numpy(noise)
+
+
+def draw(source: Source, ids: Tensor, noise: Tensor, steps: int = 1) -> Tensor:
+    """Pictures f32[B,3,H,W], [0,1] before clamping, by deterministic DDIM; differentiable."""
+    pipe, latents = source.pipe, noise
+    states = pipe.text_encoder(ids)[0]
+    for (timestep, *now), (_, *then) in pairwise([*source.steps(steps), (0, *schedule.CLEAN)]):
+        output = pipe.unet(latents, torch.tensor(float(timestep)), states, return_dict=False)[0]
+        levels = (now[0], now[1]), (then[0], then[1])
+        latents = schedule.ddim_step(latents, output, source.prediction_type, *levels)
+    return pipe.vae.decode(latents / source.scaling_factor, return_dict=False)[0] / 2 + 0.5  # type: ignore[no-any-return]
+
+
+def by_name(found: Sequence[Layer]) -> Mapping[str, Layer]:
+    """Name -> layer."""
+    return {layer.name: layer for layer in found}

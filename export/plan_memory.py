@@ -1,0 +1,52 @@
+"""The memory that an export takes at its peak, from the sizes of the checkpoint's weights and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.plan_weights import Weight
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peak of an exporter: `base` bytes, and so many fp32 copies of all weights and of the largest part's.
+
+    base: the libraries and what tracing itself takes.
+    """
+
+    base: int
+    all_weights: float
+    largest: float
+
+
+# Measured on checkpoints/sticker-128 (136 MB of fp32 weights, ONNX fp32 1.23 GB, int8 2.28 GB).
+MEMORY = {
+    "onnx": Memory(800_000_000, 2.0, 2.0),  # the pipeline and the traced graphs; one written, one in a session
+    "coreml": Memory(1_100_000_000, 1.0, 4.0),  # the pipeline; program, fp16 weights, package, evaluator
+    "openvino": Memory(900_000_000, 1.0, 3.0),  # the pipeline; traced copy, fp32 and stored constants
+}
+CALIBRATION = 700_000_000  # more for activations' histograms: onnx int8, sticker-128
+LAYER_OUTPUTS = 3  # of a picture's size that live at once: what a layer reads, adds and makes
+
+
+def peak_memory(folder: Path, format: str, precision: str, weights: Mapping[str, Mapping[str, Weight]]) -> int:
+    """Estimated peak of the process, in bytes."""
+    sizes = [4 * sum(weight.count for weight in found.values()) for found in weights.values()]
+    factors = MEMORY[format]
+    needed = factors.base + factors.all_weights * sum(sizes) + factors.largest * max(sizes)
+    if (format, precision) == ("onnx", "int8"):
+        needed += CALIBRATION + sum(sizes)  # float sessions of every part, beside the graphs
+    return int(needed + activations(folder))
+
+
+def activations(folder: Path) -> int:
+    """Bytes of the decoder's widest layers at the picture's size, f32, for one picture."""
+    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    channels = vae.get("block_out_channels") or vae["decoder_block_out_channels"]
+    size = unet["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = height * width * 4 ** (len(channels) - 1)
+    return int(4 * LAYER_OUTPUTS * pixels * channels[min(1, len(channels) - 1)])

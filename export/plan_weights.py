@@ -1,0 +1,109 @@
+"""The weights of a checkpoint by name, type and shape, read from the headers of its files: nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train.errors import UserError
+
+NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")  # of weight files, diffusers' and transformers'
+MOST_HEADER = 100_000_000  # bytes that safetensors allows for a header
+POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched yet
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}  # the types that hold weights
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One stored tensor: its shape, and how many bits each of its numbers takes in the checkpoint."""
+
+    shape: tuple[int, ...]
+    bits: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+def stored_weights(folder: Path) -> dict[str, Weight]:
+    """Tensor name -> weight, of one component's folder. Integer tensors are buffers and left out.
+
+    Raises UserError when a file is missing, cut short or no weight file at all.
+    """
+    found: dict[str, Weight] = {}
+    for path in weight_files(folder):
+        found |= dict(read_torch(path) if path.suffix == ".bin" else read_safetensors(path))
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that diffusers and transformers open: safetensors first, an index before a single file."""
+    for suffix in (".safetensors", ".bin"):
+        for name in NAMES:
+            index = folder / f"{name}{suffix}.index.json"
+            if index.is_file():
+                return shards(index)
+            if (folder / f"{name}{suffix}").is_file():
+                return [folder / f"{name}{suffix}"]
+    raise UserError(f"{folder} holds no weights ({NAMES[0]}.safetensors or {NAMES[1]}.safetensors): copy them there")
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index names; UserError when one is missing."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{index} is damaged, copy it again: {error!r}") from error
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise UserError(f"{index.parent / name} is missing, which {index.name} names: copy the whole checkpoint")
+    return [index.parent / name for name in names]
+
+
+def read_safetensors(path: Path) -> Iterator[tuple[str, Weight]]:
+    """The header's entries, each checked against the length of the file."""
+    header, start = safetensors_header(path)
+    size = path.stat().st_size
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if start + entry["data_offsets"][1] > size:
+            raise UserError(f"{path} is cut short at {size} bytes, within {name}: copy it again")
+        if entry["dtype"] in BITS:
+            yield name, Weight(tuple(entry["shape"]), BITS[entry["dtype"]])
+
+
+def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The parsed header and where the data begins."""
+    with path.open("rb") as file:
+        first = file.read(len(POINTER))
+        if first == POINTER:
+            raise UserError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in the checkpoint")
+        length = int.from_bytes(first[:8], "little")
+        if len(first) < 8 or length > min(MOST_HEADER, os.fstat(file.fileno()).st_size - 8):
+            raise UserError(f"{path} is no safetensors file, or damaged: copy it again")
+        file.seek(8)
+        try:
+            header = json.loads(file.read(length))
+            assert isinstance(header, dict)
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"{path} has a damaged header: copy it again") from error
+    return header, 8 + length
+
+
+def read_torch(path: Path) -> Iterator[tuple[str, Weight]]:
+    """The same of a PyTorch file, whose numbers stay on the disk."""
+    import torch
+
+    try:
+        tensors = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except Exception as error:  # pickle, zipfile and torch raise whatever they meet
+        raise UserError(f"{path} is no PyTorch weight file, or damaged: copy it again") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            yield name, Weight(tuple(tensor.shape), 8 * tensor.element_size())

@@ -1,0 +1,139 @@
+"""What makes an export worthless, told before its first step: damaged weights, a model of many steps, fp16's range."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.source import Source
+from train.errors import UserError
+
+LARGEST_HALF = 65504.0  # the largest number of fp16
+REMEDY = "export it to ONNX or OpenVINO in fp32 or int8"
+COMPONENTS = ("text_encoder", "unet", "vae")
+# Schedulers of models that are distilled to one or a few steps, whatever their spacing of timesteps.
+FEW_STEPS = ("CMStochasticIterativeScheduler", "LCMScheduler", "TCDScheduler")
+
+
+def preflight(source: Source, precision: str) -> None:
+    """Refuse a checkpoint with damaged weights, and warn on stderr of one that needs many steps.
+
+    precision: of the export; where it holds fp16, weights must fit into it. Raises UserError that names the tensor.
+    """
+    refuse_weights(source, LARGEST_HALF if in_half(precision) else float("inf"))
+    why = many_steps(source)
+    if why:
+        looks = f"{source.name} looks like a multi-step model ({why})"
+        print(f"warning: one step will look wrong: {looks}; distil it first: python -m train", file=sys.stderr)
+
+
+def in_half(precision: str) -> bool:
+    """Whether an export of that precision computes in fp16, or may on some device."""
+    return precision in ("fp16", "w8a8") or precision.startswith("palettized")
+
+
+def refuse_weights(source: Source, most: float) -> None:
+    """Raise UserError for weights that are NaN, infinite, or beyond `most` in magnitude."""
+    broken: list[str] = []
+    large: list[tuple[str, float]] = []
+    for name, weight in weights(source):
+        low, high = (float(limit) for limit in torch.aminmax(weight))
+        if not abs(low) + abs(high) < float("inf"):
+            broken.append(f"{name} holds {int((~torch.isfinite(weight)).sum())} NaN or infinite values")
+        elif max(-low, high) > most:
+            large.append((name, max(-low, high)))
+    if broken:
+        raise UserError(f"{source.name} is damaged: {broken[0]}{others(broken, 'tensor')}; train or copy it again")
+    if large:
+        raise UserError(f"{beyond(*large[0])}{others(large, 'tensor')}; {REMEDY}")
+
+
+def weights(source: Source) -> Iterator[tuple[str, Tensor]]:
+    """Each floating-point tensor that an export stores, by "component.path.of.it"."""
+    for component in COMPONENTS:
+        for name, tensor in getattr(source.pipe, component).state_dict().items():
+            if tensor.is_floating_point() and tensor.numel():
+                yield f"{component}.{name}", tensor
+
+
+def many_steps(source: Source) -> str:
+    """Why a checkpoint looks as if it needed many steps and guidance; "" where it does not."""
+    scheduler = source.pipe.scheduler
+    name, spacing = type(scheduler).__name__, scheduler.config.get("timestep_spacing", "leading")
+    said = source.facts()["training"]
+    if said.get("role") == "teacher":
+        return "its training.json says that it is a teacher"
+    if said.get("method") or name in FEW_STEPS:
+        return ""
+    if spacing != "trailing":
+        return f"its {name} spaces timesteps as {spacing!r}, and one-step models start at the last: 'trailing'"
+    return "by its name it is a teacher" if "teacher" in source.name.lower() else ""
+
+
+def beyond(name: str, reached: float) -> str:
+    return f"{name} reaches {reached:.3g}, beyond fp16's {LARGEST_HALF:.0f}"
+
+
+def others(found: list[Any], what: str) -> str:
+    """How many more than the first there are."""
+    count = len(found) - 1
+    return f", and {count} more {what}{'s' if count > 1 else ''}" if count else ""
+
+
+@dataclass
+class Watch:
+    """The layers whose inputs or outputs exceeded fp16's range, with the largest magnitude, in order of execution."""
+
+    reached: dict[str, float] = field(default_factory=dict)
+
+    def note(self, name: str, values: Any) -> None:
+        """Look at one tensor, or at each of a tuple."""
+        for value in values if isinstance(values, tuple) else (values,):
+            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+                low, high = torch.aminmax(value.detach())
+                magnitude = max(-float(low), float(high))
+                if magnitude > LARGEST_HALF:
+                    self.reached[name] = max(magnitude, self.reached.get(name, 0.0))
+
+    def refuse(self) -> None:
+        """Raise UserError that names the first layer, unless there is none."""
+        if self.reached:
+            first = beyond(*next(iter(self.reached.items())))
+            raise UserError(f"{first}{others([*self.reached], 'layer')}; {REMEDY}")
+
+
+@contextmanager
+def watching(source: Source, precision: str) -> Iterator[Watch]:
+    """Watch what the checkpoint's layers compute within the block, where the export's precision holds fp16.
+
+    Costs one look at each layer's input and output. Inputs show sums and products that no layer makes. Raises UserError when
+    the block ends and one of them left fp16's range.
+    """
+    watch = Watch()
+    handles = []
+    for component in COMPONENTS if in_half(precision) else ():
+        for path, module in getattr(source.pipe, component).named_modules():
+            if next(module.parameters(recurse=False), None) is not None:  # activations make nothing larger
+                handles.append(module.register_forward_hook(watcher(watch, f"{component}.{path}")))
+    try:
+        yield watch
+    finally:
+        for handle in handles:
+            handle.remove()
+    watch.refuse()
+
+
+def watcher(watch: Watch, name: str) -> Any:
+    """A forward hook that notes a module's inputs and output under its name."""
+
+    def look(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        watch.note(f"the input of {name}", given)
+        watch.note(name, made)
+
+    return look

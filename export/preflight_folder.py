@@ -1,0 +1,154 @@
+"""Whether a checkpoint's folder is one that the exporters understand, told from its JSON files: nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime import schedule
+from train.errors import UserError
+
+MAX_TOKENS = 77
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "LatentConsistencyModelPipeline")
+CLASSES = {
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+}
+# Each was traced and its graph compared with PyTorch; diffusers' other blocks do not run in its UNet2DConditionModel.
+BLOCKS = (
+    "DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D", "SimpleCrossAttnDownBlock2D", "ResnetDownsampleBlock2D",
+    "UpBlock2D", "CrossAttnUpBlock2D", "AttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D",
+    "UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn", "UNetMidBlock2D",
+)
+SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+Config = Mapping[str, Any]
+
+
+def hint(path: Path) -> str:
+    """What `path`, which holds no pipeline, seems to be, and what to give instead; "" where nothing tells."""
+    if path.is_file():
+        return file_hint(path)
+    if (path / "pipeline" / "model_index.json").is_file():
+        return f"{path} is a training run: give {path / 'pipeline'}"
+    for snapshot in sorted(path.glob("snapshots/*/model_index.json")):
+        return f"{path} is a folder of the Hugging Face cache: give {snapshot.parent}"
+    if (path.parent / "model_index.json").is_file() and path.is_dir():
+        return f"{path} is one part of a pipeline: give {path.parent}"
+    if any(path.glob("*lora*.safetensors")):
+        return f"{path} holds LoRA weights alone: fuse them into their base model and save that pipeline"
+    if any(path.glob("*/openvino_model.xml")) or any(path.glob("*.mlpackage")) or any(path.glob("*/model.onnx")):
+        return f"{path} is an export: give the checkpoint that it was made from"
+    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
+        return (f"there is no folder {path}; if that is a model of the Hugging Face hub, fetch it first: "
+                f"hf download {path} --local-dir {path.name}")
+    return ""
+
+
+def file_hint(path: Path) -> str:
+    """The same of a file."""
+    if path.name == "model_index.json":
+        return f"{path} is a file: give its folder, {path.parent}"
+    if path.suffix not in SINGLE_FILES:
+        return f"{path} is a file, and a diffusers pipeline is a folder"
+    made = f'diffusers.StableDiffusionPipeline.from_single_file("{path.name}").save_pretrained("FOLDER")'
+    return f"{path} is a single file, and a checkpoint is a diffusers folder: make one by {made}"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError, one line, for a pipeline that would not export, or would export into something wrong."""
+    index = read_json(folder / "model_index.json")
+    if "vae_decoder" in index or any(folder.glob("*/model.onnx")):
+        raise UserError(f"{folder} is an export already: give the checkpoint that it was made from")
+    refuse(folder, pipeline_faults(index))
+    configs = {part: read_json(folder / part / "config.json") for part in ("text_encoder", "unet", "vae")}
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    refuse(folder, unet_faults(configs["unet"]))
+    refuse(folder, text_faults(configs["text_encoder"], configs["unet"]))
+    refuse(folder, scheduler_faults(scheduler))
+
+
+def refuse(folder: Path, faults: Iterator[str]) -> None:
+    """Raise UserError with the first fault, if there is one."""
+    for fault in faults:
+        raise UserError(f"{folder}: {fault}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of the checkpoint; UserError when it is missing or damaged."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: copy the whole checkpoint") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): copy it again") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds no JSON object: copy it again")
+    return data
+
+
+def pipeline_faults(index: Config) -> Iterator[str]:
+    """What model_index.json says against an export."""
+    name = str(index.get("_class_name"))
+    if "XL" in name or "text_encoder_2" in index:
+        yield f"SDXL-shaped checkpoints are not exported: a {name} has a second text encoder, export an SD-shaped model"
+    if "controlnet" in index or "ControlNet" in name:
+        yield f"a {name} takes a control picture, which the exported U-Net has no input for: export its base model"
+    if name not in PIPELINES:
+        yield f"a {name} is not exported, only {PIPELINES[0]}s are (CLIP text encoder, U-Net, autoencoder)"
+    for part, known in CLASSES.items():
+        found = (index.get(part) or [None, None])[1]
+        if found not in known:
+            yield f"its {part} is a {found}, and only {' or '.join(known)} is exported"
+
+
+def unet_faults(unet: Config) -> Iterator[str]:
+    """What the U-Net's configuration says against an export: inputs that the graphs do not have, unknown blocks."""
+    taken, given = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    if taken != given:
+        yield (f"the U-Net takes {taken} channels and gives {given}: inpainting and other models that are given a "
+               "picture are not exported")
+    if unet.get("addition_embed_type") == "text_time":
+        yield "SDXL-shaped checkpoints are not exported: the U-Net needs a second text encoder's pooled states"
+    if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
+        yield "the U-Net takes class labels (class_embed_type), which the exported graph has no input for"
+    if unet.get("time_cond_proj_dim") is not None:
+        yield "the U-Net takes the guidance scale as an input (time_cond_proj_dim), which the exported graph lacks"
+    for key, known in (("addition_embed_type", (None, "text")), ("encoder_hid_dim_type", (None, "text_proj")),
+                       ("attention_type", (None, "default"))):
+        if unet.get(key) not in known:
+            yield f"the U-Net's {key} is {unet[key]!r}, which takes more than a text: such a model is not exported"
+    blocks = [*unet.get("down_block_types", ()), *unet.get("up_block_types", ()), unet.get("mid_block_type")]
+    for block in blocks:
+        if block is not None and block not in BLOCKS:
+            yield f"the U-Net has a {block}, which no exported graph was compared with: such a model is not exported"
+
+
+def text_faults(text: Config, unet: Config) -> Iterator[str]:
+    """What the text encoder's configuration says against an export."""
+    tokens = text.get("max_position_embeddings", MAX_TOKENS)
+    if tokens != MAX_TOKENS:
+        yield f"the text encoder must read {MAX_TOKENS} tokens, not {tokens}"
+    hidden, wanted = text.get("hidden_size", 512), unet.get("encoder_hid_dim") or unet.get("cross_attention_dim", 1280)
+    if hidden != wanted:
+        yield f"the text encoder gives {hidden} numbers a token, the U-Net takes {wanted}: they belong to two models"
+
+
+def scheduler_faults(config: Config) -> Iterator[str]:
+    """What the scheduler's configuration says against an export."""
+    name, kind = config.get("_class_name"), config.get("prediction_type", "epsilon")
+    if "FlowMatch" in str(name):
+        yield f"a {name} makes it a flow model, which is not exported: alpha and sigma must preserve variance"
+    if kind not in schedule.PREDICTION_TYPES:
+        allowed = " or ".join(schedule.PREDICTION_TYPES)
+        yield f"the scheduler's prediction_type is {kind!r}, not {allowed}"
+    try:
+        alpha, _ = schedule.from_scheduler_config(config)
+    except (ValueError, TypeError) as error:
+        yield f"the scheduler's noise levels are not understood: {error}"
+        return
+    if kind == "epsilon" and alpha[-1] < 1e-6:
+        yield "with rescale_betas_zero_snr the first step is pure noise, and epsilon tells nothing of the picture there"

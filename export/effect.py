@@ -23,7 +23,7 @@ from export.qdq import INT4, STATIC, WEIGHTS
 from export.source import Source
 
 SEED = 20_000  # of the probes
-PROBES = 4  # backward passes a batch
+PROBES, LARGE_PROBES = 4, 2  # backward passes a batch
 
 
 @dataclass
@@ -45,6 +45,7 @@ def prices(
     kinds: of export.qdq, those that are to be priced. A layer that has no form of a kind has no such price.
     """
     found: dict[str, Price] = {}
+    probes = LARGE_PROBES if source.large else PROBES
     generator = torch.Generator().manual_seed(SEED)
 
     def price(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ def prices(
         def collect(gradient: Tensor) -> None:
             for kind, error in known.items():
                 products = (gradient * error).flatten(1).sum(1)
-                entry.squared_error[kind] += float((products**2).sum()) / (count * PROBES)
+                entry.squared_error[kind] += float((products**2).sum()) / (count * probes)
 
         passed.register_hook(collect)
         return passed
@@ -68,10 +69,10 @@ def prices(
     with torch.enable_grad(), observed(layers(source), price):
         for ids, noise in calibration(source, count, batch):
             picture = draw(source, ids, noise)
-            for probe in range(PROBES):
+            for probe in range(probes):
                 v = torch.randn(picture.shape, generator=generator) / picture[0].numel() ** 0.5
                 v = v * ((picture >= 0) & (picture <= 1))  # what is clamped shows no error
-                picture.backward(v, retain_graph=probe + 1 < PROBES)
+                picture.backward(v, retain_graph=probe + 1 < probes)
     return found
 
 

@@ -17,6 +17,7 @@ from export.folder import check_free, size_mb, whole_folder
 from export.fused import COMPONENTS as FUSED_COMPONENTS
 from export.fused import FUSED, fused
 from export.half import to_fp16
+from export.heap import give_back_memory
 from export.measure import THRESHOLDS_DB, Parity, Reference, psnr_db, refuse_below
 from export.onnx_bundle import finish_bundle, write_configs, write_graph
 from export.onnx_run import fused_pixels, network_of
@@ -106,6 +107,7 @@ def write_graphs(
             advance(1)
         return compared(folder, reference, options), recipe
     planner = Planner(source, options.precision)
+    give_back_memory()
     advance(1)
     goal = BUDGET_DB[options.precision] if options.budget_db is None else options.budget_db
     budget = goal

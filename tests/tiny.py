@@ -156,11 +156,15 @@ def small_checkpoint() -> Path:
 @cache
 def small_graphs() -> dict[str, Any]:
     """The fp32 ONNX graphs of `small_checkpoint`, traced once a process: copy before you change one."""
+    from export.onnx_passes import optimize
     from export.onnx_trace import COMPONENTS, Tracer
     from export.source import open_source
 
     tracer = Tracer(open_source(str(small_checkpoint())))
-    return {name: tracer.graph(name) for name in COMPONENTS}
+    models = {name: getattr(tracer, name)() for name in COMPONENTS}  # not by Tracer.graph, which a test may replace
+    for model in models.values():
+        optimize(model)
+    return models
 
 
 def copied_graph(_: Any, component: str) -> Any:

@@ -1,0 +1,194 @@
+"""`python -m export.bench EXPORT PEER...`: the U-Net of one export beside those of others, in turns in one run.
+
+A ratio is the first export's time over a peer's, turn by turn, so that what else the machine does weighs on both.
+OpenVINO folders run twice: in single precision and, where the CPU computes in it, in bf16, its own default there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.source import MAX_TOKENS
+from train.errors import UserError, run_command
+from train.progress import progress
+
+Feed = dict[str, npt.NDArray[Any]]
+
+EXAMPLES = """examples:
+  python -m export.bench out/onnx-int8 out/onnx-fp32 out/openvino
+  python -m export.bench out/onnx-int8 out/openvino --turns 5 --threads 2 --json"""
+
+
+@dataclass
+class Engine:
+    """One U-Net in one engine; `run` is None where this machine cannot run it, and `why` says so."""
+
+    name: str
+    run: Callable[[Feed], Any] | None
+    why: str = ""
+    seconds: list[float] = field(default_factory=list)
+
+    def turn(self, feed: Feed) -> None:
+        """Run once and note the time."""
+        assert self.run is not None
+        started = time.perf_counter()
+        self.run(feed)
+        self.seconds.append(time.perf_counter() - started)
+
+
+def engines(folder: Path, threads: int) -> Iterator[Engine]:
+    """The ways to run the U-Net of an export. Raises UserError when the folder holds none."""
+    onnx, ir = folder / "unet" / "model.onnx", folder / "unet" / "openvino_model.xml"
+    if onnx.is_file():
+        yield onnx_engine(onnx, folder, threads)
+    elif ir.is_file():
+        yield from openvino_engines(ir, folder, threads)
+    else:
+        raise UserError(f"{folder}: neither unet/model.onnx nor unet/openvino_model.xml is there: give an export")
+
+
+def onnx_engine(path: Path, folder: Path, threads: int) -> Engine:
+    """ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    label = f"{folder.name}: ONNX Runtime {version('onnxruntime')} {manifest['precision']}"
+    return Engine(label, lambda feed: session.run(None, feed))
+
+
+def openvino_engines(path: Path, folder: Path, threads: int) -> Iterator[Engine]:
+    """OpenVINO on the CPU, in single precision and in bf16."""
+    import openvino
+
+    core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for hint in ("f32", "bf16"):
+        label = f"{folder.name}: OpenVINO {version('openvino')} {hint}"
+        if hint.upper() not in ("F32", *able):
+            yield Engine(label, None, "this CPU has no bf16 arithmetic")
+            continue
+        settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+        yield Engine(label, compiled(core, path, settings))
+
+
+def compiled(core: Any, path: Path, settings: dict[str, Any]) -> Callable[[Feed], Any]:
+    """A model on the CPU, as a function that takes only the inputs that it has, in their own types."""
+    model = core.compile_model(path, "CPU", settings)
+    request = model.create_infer_request()
+    kinds = {port.get_any_name(): port.element_type.to_dtype() for port in model.inputs}
+    shapes = {port.get_any_name(): port.partial_shape for port in model.inputs}
+
+    def run(feed: Feed) -> Any:
+        given = {name: feed[name].astype(kind, copy=False) for name, kind in kinds.items()}
+        scalars = {name for name, shape in shapes.items() if len(shape) == 1 and given[name].ndim == 0}
+        return request.infer({name: value[None] if name in scalars else value for name, value in given.items()})
+
+    return run
+
+
+def feed_of(folder: Path) -> Feed:
+    """Random inputs of the U-Net's sizes, batch 1."""
+    try:
+        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{folder}: unet/config.json cannot be read: give an export") from error
+    size = config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    generator = np.random.default_rng(0)
+    sample = generator.standard_normal((1, config["in_channels"], height, width)).astype(np.float32)
+    states = generator.standard_normal((1, MAX_TOKENS, config["cross_attention_dim"])).astype(np.float32)
+    return {"sample": sample, "timestep": np.array(999, np.float32), "encoder_hidden_states": states}
+
+
+def race(found: list[Engine], feed: Feed, turns: int) -> None:
+    """Run all engines in turns, once unmeasured; the order changes from turn to turn."""
+    able = [engine for engine in found if engine.run]
+    with progress("turns", (turns + 1) * len(able)) as advance:
+        for turn in range(turns + 1):
+            for engine in able[turn % len(able) :] + able[: turn % len(able)]:
+                engine.turn(feed)
+                advance(1)
+    for engine in able:
+        del engine.seconds[0]
+
+
+def report(found: list[Engine], threads: int) -> dict[str, Any]:
+    """The figures; a ratio is the first engine's time over the other's, turn by turn."""
+    first, rows = found[0], []
+    for engine in found:
+        row: dict[str, Any] = {"name": engine.name, "status": "run" if engine.run else "not run", "why": engine.why}
+        if engine.run:
+            row["ms"] = spread([1000 * seconds for seconds in engine.seconds])
+            row["ratio"] = spread([a / b for a, b in zip(first.seconds, engine.seconds, strict=True)])
+        rows.append(row)
+    return {"cpu": cpu_name(), "threads": threads, "turns": len(first.seconds), "engines": rows}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """min, median, max."""
+    return {"min": round(min(values), 3), "median": round(statistics.median(values), 3), "max": round(max(values), 3)}
+
+
+def cpu_name() -> str:
+    """The processor, with the instructions that decide how fast 8 and 16 bits are."""
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info.splitlines())}
+    wanted = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+    return " ".join([facts.get("model name", "CPU"), *(f for f in wanted if f in facts.get("flags", "").split())])
+
+
+def show(facts: dict[str, Any]) -> str:
+    """A table: milliseconds and the first's time over each."""
+    lines = [f"{facts['cpu']}, {facts['threads']} threads, {facts['turns']} turns; the first's time over each:"]
+    for row in facts["engines"]:
+        if row["status"] == "not run":
+            lines.append(f"  {row['name']:<58} not run: {row['why']}")
+            continue
+        ms, ratio = row["ms"], row["ratio"]
+        lines.append(f"  {row['name']:<58} {ms['median']:9.1f} ms   {ratio['median']:.2f} "
+                     f"({ratio['min']:.2f} to {ratio['max']:.2f})")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m export.bench", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("export", type=Path, help="the export whose time is divided by the others'")
+    parser.add_argument("peers", nargs="*", type=Path, help="other exports of the same sizes, ONNX or OpenVINO")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    if args.turns < 1 or args.threads < 1:
+        raise UserError("--turns and --threads must be 1 or more")
+    feed = feed_of(args.export)
+    found = [engine for folder in (args.export, *args.peers) for engine in engines(folder, args.threads)]
+    race(found, feed, args.turns)
+    facts = report(found, args.threads)
+    print(json.dumps(facts, indent=2) if args.json else show(facts))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,4 +1,4 @@
-"""From a traced module to a Core ML package: fp16 with a few float operations, palettized weights, chunks."""
+"""From a traced module to a Core ML package: an ML program in fp16, with a few operations in float."""
 
 from __future__ import annotations
 
@@ -8,74 +8,130 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from export.coreml_graphs import Part
-from export.facts import as_metadata
 from train.errors import UserError
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
-NBITS = (4, 6, 8)
-GROUP = 16  # output channels that share a table, where the target allows more than one table a weight
-ITERATIONS = 40  # of k-means, at most
 MATRIX_OPS = ("conv", "conv_transpose", "einsum", "linear", "matmul")
-VERSION_KEY = "com.github.apple.ml-stable-diffusion.version"
+FP16_MAX = 65504.0
+NO_NUMBER = 1e38  # beyond it a constant stands for infinity, and may become that in fp16
+CHANGE = "addkit::change"  # the graph pass that runs `convert`'s change
 
 Array = npt.NDArray[Any]
+Change = Callable[[Any], None]  # rewrites a coremltools Program in place
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the converter's progress bars and advice off stderr."""
+    """Keep the converter's progress bars and advice off stderr, and its checks of itself from taking the most time.
+
+    It validates the whole program after each of a hundred passes; what comes out is evaluated anyway.
+    """
     import tqdm.std  # type: ignore[import-untyped]
 
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    logging.getLogger("coremltools").setLevel(logging.CRITICAL)
+    from coremltools.converters.mil.mil import Program
+    from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
+
     init = tqdm.std.tqdm.__init__
 
     def disabled(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **(kwargs | {"disable": True}))
 
-    tqdm.std.tqdm.__init__ = disabled
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        tqdm.std.tqdm.__init__ = init
+    with (
+        warnings.catch_warnings(),
+        patch.object(tqdm.std.tqdm, "__init__", disabled),
+        patch.object(FP16ComputePrecision, "fp16_overflow", staticmethod(overflows_fp16)),
+        patch.object(Program, "validate", lambda *_, **__: None),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
-def convert(part: Part, target: str) -> Any:
-    """An MLModel (ML program) of one module in fp16 for a deployment target, not loaded.
+def overflows_fp16(op: Any) -> bool:
+    """Whether a float constant that goes into an operation is beyond fp16, as coremltools asks of each operation.
 
-    Raises UserError with coremltools' own reason when it cannot.
+    Its own answer takes indices of all numbers: two minutes of an 866 M U-Net's five.
+    """
+    values = [var for item in op.inputs.values() for var in (item if isinstance(item, list | tuple) else [item])]
+    return any(
+        largest_number(var.op.val.val) > FP16_MAX
+        for var in values
+        if var.op is not None and var.op.op_type == "const" and var.is_tensor_or_scalar_of(dtype="fp32")
+    )
+
+
+def largest_number(value: Any) -> float:
+    """The largest magnitude below NO_NUMBER."""
+    array = np.asarray(value)
+    top = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
+    if top < NO_NUMBER:
+        return top
+    magnitudes = np.abs(array)
+    return float(magnitudes[magnitudes < NO_NUMBER].max(initial=0.0))
+
+
+def convert(part: Part, target: str, package: Path, change: Change | None = None) -> None:
+    """Write an .mlpackage (ML program) of one module in fp16 for a deployment target.
+
+    change: applied to the program before it is written. Raises UserError with coremltools' own reason when it cannot
+    convert the module.
     """
     try:
-        return converted(part, target)
+        with quiet(), torch.no_grad():
+            write(part, target, package, change)
     except Exception as error:  # coremltools and torch.export raise whatever they meet
         raise UserError(f"coremltools cannot convert the {part.name}: {error}") from error
 
 
-def converted(part: Part, target: str) -> Any:
-    """What `convert` gives."""
-    with quiet(), torch.no_grad():
-        import coremltools as ct
+def write(part: Part, target: str, package: Path, change: Change | None) -> None:
+    """What `convert` does."""
+    import coremltools as ct
 
-        examples = tuple(example for _, example, _ in part.inputs)
-        program = torch.export.export(part.module.eval(), examples).run_decompositions({})
-        precision = ct.transform.FP16ComputePrecision(op_selector=half_precision(part))
-        return ct.convert(
-            program,
-            convert_to="mlprogram",
-            inputs=[ct.TensorType(name=name, shape=x.shape, dtype=dtype) for name, x, dtype in part.inputs],
-            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in part.outputs],
-            minimum_deployment_target=getattr(ct.target, target),
-            compute_precision=precision,
-            skip_model_load=True,
-        )
+    examples = tuple(example for _, example, _ in part.inputs)
+    program = torch.export.export(part.module.eval(), examples).run_decompositions({})
+    precision = ct.transform.FP16ComputePrecision(op_selector=half_precision(part))
+    ct.convert(
+        program,
+        convert_to="mlprogram",
+        inputs=[ct.TensorType(name=name, shape=x.shape, dtype=dtype) for name, x, dtype in part.inputs],
+        outputs=[ct.TensorType(name=name, dtype=np.float32) for name in part.outputs],
+        minimum_deployment_target=getattr(ct.target, target),
+        compute_precision=precision,
+        pass_pipeline=pipeline_with(change),
+        skip_model_load=True,
+        package_dir=str(package),
+    )
+
+
+def pipeline_with(change: Change | None) -> Any:
+    """The converter's default passes, and `change` after them."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY, register_pass
+
+    if CHANGE not in PASS_REGISTRY:
+
+        @register_pass(namespace="addkit", name="change")
+        class ChangePass(AbstractGraphPass):  # type: ignore[misc]
+            function: Change | None = None
+
+            def apply(self, prog: Any) -> None:
+                if self.function is not None:
+                    self.function(prog)
+
+    pipeline = ct.PassPipeline.DEFAULT
+    if change is not None:
+        pipeline.append_pass(CHANGE)
+        pipeline.set_options(CHANGE, {"function": change})
+    return pipeline
 
 
 def half_precision(part: Part) -> Callable[[Any], bool]:
@@ -113,106 +169,3 @@ def before(ops: list[Any]) -> set[str]:
             parts = value if isinstance(value, list | tuple) else [value]
             waiting += [part.op for part in parts if getattr(part, "op", None) is not None]
     return names
-
-
-def palettize(model: Any, nbits: int, target: str) -> Any:
-    """The model with its weights as `nbits`-bit indices into tables of 2**nbits values.
-
-    One table a weight; from iOS18 on one for each GROUP of output channels. The first and last convolution,
-    the time embedding, and what is added rather than multiplied stay fp16.
-    """
-    with quiet():
-        import coremltools.optimize.coreml as cto
-
-        def table(weight: Array) -> tuple[Array, Array]:
-            return kmeans(weight, 2**nbits)
-
-        whole = cto.OpPalettizerConfig(mode="custom", lut_function=table)
-        grouped = cto.OpPalettizerConfig(
-            mode="custom", lut_function=table, granularity="per_grouped_channel", group_size=GROUP
-        )
-        config = cto.OptimizationConfig(
-            global_config=grouped if target == "iOS18" else whole,
-            op_type_configs={"add": None, "gather": whole},
-            op_name_configs=dict.fromkeys(spared(model)),
-        )
-        return cto.palettize_weights(model, config)
-
-
-def spared(model: Any) -> list[str]:
-    """Names of the weights that stay fp16."""
-    function = model.get_spec().mlProgram.functions["main"]
-    operations = function.block_specializations[function.opset].operations
-    convs = [op.inputs["weight"].arguments[0].name for op in operations if op.type == "conv"]
-    embedding = [op.outputs[0].name for op in operations if "time_embedding" in op.outputs[0].name]
-    return [*convs[:1], *convs[-1:], *(name for name in embedding if "weight" in name)]
-
-
-def kmeans(weight: Array, count: int) -> tuple[Array, Array]:
-    """(table of `count` values, uint8 index of each weight): k-means in one dimension.
-
-    It runs on the distinct values with their counts: fp16 has 65,536 at most.
-    """
-    values, inverse, counts = np.unique(weight.reshape(-1), return_inverse=True, return_counts=True)
-    points = values.astype(np.float64)
-    centres = points if len(points) <= count else lloyd(points, counts, companded(points, counts, count))
-    table = np.zeros(count, weight.dtype)
-    table[: len(centres)] = centres
-    return table, nearest(points, centres)[inverse.reshape(-1)].astype(np.uint8)
-
-
-def companded(points: Array, counts: Array, count: int) -> Array:
-    """`count` starting centres, as dense as the cube root of the points' density (Panter and Dite 1951)."""
-    gaps = np.gradient(points)
-    mass = np.cumsum(np.cbrt(counts) * np.cbrt(gaps) ** 2)
-    ranks = (np.arange(count) + 0.5) / count * mass[-1]
-    return np.asarray(np.interp(ranks, mass, points))
-
-
-def lloyd(points: Array, counts: Array, centres: Array) -> Array:
-    """Move each centre (sorted) to the mean of its points until none moves."""
-    for _ in range(ITERATIONS):
-        owner = nearest(points, centres)
-        weights = np.bincount(owner, counts, len(centres))
-        sums = np.bincount(owner, counts * points, len(centres))
-        moved = np.sort(np.where(weights > 0, sums / np.maximum(weights, 1), centres))
-        if np.array_equal(moved, centres):
-            break
-        centres = moved
-    return centres
-
-
-def nearest(points: Array, centres: Array) -> Array:
-    """Index of the centre (sorted) next to each point (sorted)."""
-    return np.searchsorted((centres[1:] + centres[:-1]) / 2, points)
-
-
-def describe(model: Any, part: Part, facts: dict[str, Any]) -> None:
-    """Write the package's metadata; drop the date, so that the same model gives the same file."""
-    metadata = model._spec.description.metadata  # get_spec() would give a copy
-    metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
-    metadata.shortDescription = f"{part.name} of {facts['name']}, a one-step text-to-image model"
-    metadata.versionString = facts["name"]
-    for key, value in as_metadata(facts).items():
-        metadata.userDefined[key] = value
-    if part.name == "unet":
-        metadata.userDefined[VERSION_KEY] = facts["apple_version"]
-
-
-def save(model: Any, path: Path) -> None:
-    """Write an .mlpackage."""
-    with quiet():
-        model.save(str(path))
-    for stray in path.glob("*debug_handle*.json"):  # the converter's notes, of no use to a loader
-        stray.unlink()
-
-
-def chunk(path: Path) -> tuple[Path, Path]:
-    """Split a saved package into two of about the same size beside it, NAME_chunk1 and NAME_chunk2."""
-    with quiet():
-        from coremltools.models.utils import bisect_model
-
-        bisect_model(str(path), str(path.parent), check_output_correctness=False)
-    names = (f"{path.stem}_chunk{n}.mlpackage" for n in (1, 2))
-    first, second = (path.with_name(name) for name in names)
-    return first, second

@@ -1,12 +1,24 @@
 """The modules as Apple's loaders expect them: batch 1, their names, layouts and conventions.
 
-Apple's Python and Swift pipelines take epsilon from the U-Net and divide latents by 0.18215 before the
-decoder, whatever the model: these graphs turn v into epsilon and undo the division.
-Source: ml-stable-diffusion, torch2coreml.py and pipeline.py.
+Apple's Python and Swift pipelines take epsilon from the U-Net, divide latents by 0.18215 before the decoder and
+multiply the encoder's by it, whatever the model: these graphs turn v into epsilon and undo both.
+
+Names, shapes and port types are those of ml-stable-diffusion's torch2coreml.py. Who reads them:
+- text encoder: pipeline.py feeds `input_ids` f32[1,77] and takes `last_hidden_state`; so does TextEncoder.swift, which
+  takes the first input whatever its name.
+- U-Net: pipeline.py feeds fp16 `sample`, `timestep` and `encoder_hidden_states` [B,H,1,77] and refuses another type or
+  shape (coreml_model.py). Batch 1 goes with guidance_scale <= 1 there, where `timestep` is [t]; releases before the
+  option `--unet-batch-one` fed [t, t] in any case and refuse it. StableDiffusionPipeline.swift runs batch 1 once a step
+  with guidanceScale < 1. Unet.swift takes the first output, so there is one.
+- decoder: pipeline.py feeds fp16 `z`, Decoder.swift the first input; both take one output, [-1,1].
+- encoder: only Encoder.swift has one. It feeds the first input a picture in [-1,1] (torch2coreml.py calls it `x`) and
+  takes of the first output channels 0..<4 as mean and 4..<8 as log-variance: image to image with Apple's own package
+  needs a model of four latent channels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +30,8 @@ from torch import Tensor, nn
 from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
 from export.source import MAX_TOKENS, Source
 
-APPLE_SCALING = 0.18215  # by which Apple's loaders divide latents, for every model
+APPLE_SCALING = 0.18215  # by which Apple's loaders divide and multiply latents, for every model
+NO_NOISE = -30.0  # the least log-variance that Encoder.swift keeps: a deviation of 3e-7
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,25 @@ class AppleDecoder(nn.Module):
         return self.inner(z * self.scale)  # type: ignore[no-any-return]
 
 
+class AppleEncoder(nn.Module):
+    """x[1,3,H,W], a picture in [-1,1] -> latent f32[1,2C,h,w]: mean and log-variance of latents divided by 0.18215.
+
+    An autoencoder that is not variational says NO_NOISE for the log-variance.
+    """
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.vae = source.pipe.vae
+        self.scale = source.scaling_factor / APPLE_SCALING
+
+    def forward(self, x: Tensor) -> Tensor:
+        encoded = self.vae.encode(x, return_dict=False)[0]
+        if isinstance(encoded, Tensor):
+            return torch.cat([encoded * self.scale, torch.full(encoded.shape, NO_NOISE)], dim=1)
+        mean, log_variance = encoded.parameters.chunk(2, dim=1)
+        return torch.cat([mean * self.scale, log_variance + 2 * math.log(self.scale)], dim=1)
+
+
 def parts(source: Source) -> Iterator[Part]:
     """The modules of a checkpoint, smallest first."""
     pipe = source.pipe
@@ -89,6 +121,8 @@ def parts(source: Source) -> Iterator[Part]:
     states = torch.zeros(1, pipe.text_encoder.config.hidden_size, 1, MAX_TOKENS)
     half = np.float16
     yield Part("vae_decoder", AppleDecoder(source), (("z", latents, half),), ("image",))
+    picture = torch.zeros(1, 3, *source.image_size)
+    yield Part("vae_encoder", AppleEncoder(source), (("x", picture, half),), ("latent",))
     ids = torch.full((1, MAX_TOKENS), 1.0)
     text = AppleTextEncoder(pipe.text_encoder)
     outputs = ("last_hidden_state", "pooled_outputs")

@@ -1,33 +1,49 @@
-"""Operations of the Model Intermediate Language that move data and unpack weights, in PyTorch.
-
-See `export.mil_ops` for the conventions.
-"""
+"""Operations that make, shape and join tensors; see `export.mil_registry` for the conventions."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from export.mil_registry import Number, ints, operation
 
-def ints(value: Tensor) -> list[int]:
-    """A constant vector (or one number) as Python integers."""
-    return [int(item) for item in value.reshape(-1).tolist()]
+IOS17 = 7  # its opset
 
 
-def reshape(x: Tensor, shape: Tensor) -> Tensor:
-    """0 keeps the axis of the same position, -1 takes what is left."""
-    target = [x.shape[i] if size == 0 else size for i, size in enumerate(ints(shape))]
+@operation(exact=True)
+def reshape(x: Tensor, shape: Tensor, opset: int) -> Tensor:
+    """-1 takes what is left, 0 keeps an axis: the one of the same position, from iOS17 on counted from the last."""
+    target = ints(shape)
+    if 0 in target:
+        if opset < IOS17 and len(target) != x.ndim:
+            raise NotImplementedError("0 in a shape of another rank")
+        offset = x.ndim - len(target)
+        target = [
+            (x.shape[i + offset] if i + offset >= 0 else 1) if size == 0 else size for i, size in enumerate(target)
+        ]
     return x.reshape(target)
 
 
+@operation(exact=True)
+def reshape_like(
+    x: Tensor, ref_tensors: list[Tensor], begins: list[Tensor], ends: list[Tensor], end_masks: list[Tensor]
+) -> Tensor:
+    """To the parts begin:end (to the last axis: end_mask) of the references' shapes, joined."""
+    shape: list[int] = []
+    for reference, begin, end, whole in zip(ref_tensors, begins, ends, end_masks, strict=True):
+        shape += reference.shape[int(begin) : None if bool(whole) else int(end)]
+    return x.reshape(shape)
+
+
+@operation(exact=True)
 def transpose(x: Tensor, perm: Tensor) -> Tensor:
     return x.permute(ints(perm))
 
 
+@operation(exact=True)
 def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
     """New axes at the positions that they have in the result."""
     rank = x.ndim + len(ints(axes))
@@ -36,101 +52,149 @@ def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
     return x
 
 
+@operation(exact=True)
 def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
-    return x.squeeze() if axes is None else x.squeeze(tuple(ints(axes)))
+    """Axes that are longer than 1 stay."""
+    return x.squeeze() if axes is None else x.squeeze(ints(axes))
 
 
-def concat(values: list[Tensor], axis: Tensor, interleave: Tensor | None = None) -> Tensor:
-    if interleave is not None and bool(interleave):
-        raise NotImplementedError("interleave")
-    return torch.cat(values, int(axis))
+@operation(exact=True)
+def flatten2d(x: Tensor, axis: Number = 1) -> Tensor:
+    """Two axes: the product of those before `axis`, and of the rest."""
+    before = math.prod(x.shape[: int(axis)])
+    return x.reshape(before, -1)
 
 
+@operation(exact=True)
+def concat(values: list[Tensor], axis: Tensor, interleave: Number = False) -> Tensor:
+    """One after the other; interleaved: the first of each, then the second of each."""
+    if not bool(interleave):
+        return torch.cat(values, int(axis))
+    dim = int(axis) % values[0].ndim
+    return torch.stack(values, dim + 1).flatten(dim, dim + 1)
+
+
+@operation(exact=True)
+def stack(values: list[Tensor], axis: Tensor) -> Tensor:
+    return torch.stack(values, int(axis))
+
+
+@operation(exact=True)
 def split(
     x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None
 ) -> list[Tensor]:
+    """Into parts of the given sizes, or into so many equal ones."""
     dim = int(axis)
     if split_sizes is not None:
         return list(torch.split(x, ints(split_sizes), dim))
-    if num_splits is None:
-        raise NotImplementedError("neither num_splits nor split_sizes")
+    if num_splits is None or x.shape[dim] % int(num_splits):
+        raise NotImplementedError("neither split_sizes nor a num_splits that divides the axis")
     return list(torch.split(x, x.shape[dim] // int(num_splits), dim))
 
 
-def slice_by_index(
-    x: Tensor,
-    begin: Tensor,
-    end: Tensor,
-    stride: Tensor | None = None,
-    begin_mask: Tensor | None = None,
-    end_mask: Tensor | None = None,
-    squeeze_mask: Tensor | None = None,
-) -> Tensor:
-    """numpy's slices: a mask entry that is set drops that bound, or takes the one element at begin."""
-    rank = x.ndim
-    strides = ints(stride) if stride is not None else [1] * rank
-    no_begin, no_end, single = (
-        [bool(flag) for flag in mask.tolist()] if mask is not None else [False] * rank
-        for mask in (begin_mask, end_mask, squeeze_mask)
-    )
-    parts: list[int | slice] = []
-    for i, (low, high) in enumerate(zip(ints(begin), ints(end), strict=True)):
-        whole = slice(None if no_begin[i] else low, None if no_end[i] else high, strides[i])
-        parts.append(low if single[i] else whole)
-    if any(step < 0 for step in strides):
-        raise NotImplementedError("a negative stride")
-    return x[tuple(parts)]
-
-
+@operation(exact=True)
 def tile(x: Tensor, reps: Tensor) -> Tensor:
     return x.repeat(ints(reps))
 
 
-def gather(
-    x: Tensor,
-    indices: Tensor,
-    axis: Tensor | None = None,
-    batch_dims: Tensor | None = None,
-    validate_indices: Tensor | None = None,
+@operation(exact=True)
+def reverse(x: Tensor, axes: Tensor | None = None) -> Tensor:
+    return x.flip(ints(axes) if axes is not None else list(range(x.ndim)))
+
+
+@operation(exact=True)
+def shape(x: Tensor) -> Tensor:
+    return torch.tensor(x.shape, dtype=torch.int32)
+
+
+@operation(exact=True)
+def non_zero(x: Tensor) -> Tensor:
+    """A row of indices for each value that is not zero."""
+    return x.nonzero()
+
+
+@operation(exact=True)
+def fill(shape: Tensor, value: Number = 0.0) -> Tensor:
+    return torch.as_tensor(value).expand(ints(shape)).clone()
+
+
+@operation(exact=True)
+def fill_like(ref_tensor: Tensor, value: Number = 0.0) -> Tensor:
+    return torch.as_tensor(value).expand(ref_tensor.shape).clone()
+
+
+@operation()
+def range_1d(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
+    """start, start + step, ... before end."""
+    return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
+
+
+@operation(exact=True)
+def one_hot(
+    indices: Tensor, one_hot_vector_size: Tensor, axis: Number = -1, on_value: Number = 1, off_value: Number = 0
 ) -> Tensor:
-    """Slices of x along axis; an index out of range is an error here, undefined on a device."""
-    if batch_dims is not None and int(batch_dims):
-        raise NotImplementedError("batch_dims")
-    dim = (int(axis) if axis is not None else 0) % x.ndim
-    if not bool(((indices >= 0) & (indices < x.shape[dim])).all()):
+    """A new axis with on_value at each index; an index beyond it is refused."""
+    size = int(one_hot_vector_size)
+    if not bool(((indices >= 0) & (indices < size)).all()):
         raise NotImplementedError("an index out of range")
-    taken = x.index_select(dim, indices.reshape(-1).long())
-    return taken.reshape(*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :])
+    dim = int(axis) % (indices.ndim + 1)
+    places = torch.arange(size).reshape([-1 if i == dim else 1 for i in range(indices.ndim + 1)])
+    return torch.where(indices.unsqueeze(dim) == places, on_value, off_value)
 
 
-def gather_along_axis(
-    x: Tensor, indices: Tensor, axis: Tensor | None = None, validate_indices: Tensor | None = None
-) -> Tensor:
-    return torch.gather(x, int(axis) if axis is not None else 0, indices.long())
+@operation(exact=True)
+def band_part(x: Tensor, lower: Number = -1, upper: Number = -1) -> Tensor:
+    """Zeros outside so many diagonals below and above the main one; a negative number keeps all."""
+    below, above = int(lower), int(upper)
+    kept = x.tril(above) if above >= 0 else x
+    return kept.triu(-below) if below >= 0 else kept
 
 
-def upsample_nearest_neighbor(x: Tensor, scale_factor_height: Tensor, scale_factor_width: Tensor) -> Tensor:
-    scale = (float(scale_factor_height), float(scale_factor_width))
-    return F.interpolate(x, scale_factor=scale, mode="nearest")
+@operation()
+def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Number = 0.0) -> Tensor:
+    """Before and after each of the last axes."""
+    pairs = list(zip(ints(pad)[::2], ints(pad)[1::2], strict=True))
+    while pairs and pairs[0] == (0, 0) and mode != "constant":
+        pairs.pop(0)  # PyTorch reflects and replicates only the last axes
+    amounts = [amount for pair in reversed(pairs) for amount in pair]
+    if mode == "constant":
+        return F.pad(x, amounts, value=float(constant_val))
+    lead = x.ndim - len(pairs)
+    rows = x.reshape(1, -1, *x.shape[lead:])
+    around = F.pad(rows, amounts, mode={"reflect": "reflect", "replicate": "replicate"}[mode])
+    return around.reshape(*x.shape[:lead], *around.shape[2:])
 
 
-def constexpr_lut_to_dense(
-    indices: Tensor, lut: Tensor, shape: Tensor | None = None, vector_axis: Tensor | None = None
-) -> Tensor:
-    """Palettized weights: iOS16's packed indices with a shape, or iOS18's grouped tables of rank + 2."""
-    if shape is not None:
-        size = ints(shape)
-        bits = int(math.log2(lut.numel()))
-        stream = np.unpackbits(indices.numpy(), bitorder="little")[: math.prod(size) * bits]
-        codes = np.packbits(stream.reshape(-1, bits), axis=1, bitorder="little").reshape(size)
-        return lut[torch.from_numpy(codes).long()]
-    if lut.shape[-1] != 1:
-        raise NotImplementedError("vectors in the table")
-    return grouped_lookup(indices.long(), lut[..., 0])
+@operation(exact=True)
+def pixel_shuffle(x: Tensor, upscale_factor: Tensor) -> Tensor:
+    return F.pixel_shuffle(x, int(upscale_factor))
 
 
-def grouped_lookup(indices: Tensor, tables: Tensor) -> Tensor:
-    """tables[g..., code] where each axis of `indices` falls into as many groups as the tables' axis has."""
-    for axis in range(indices.ndim):
-        tables = tables.repeat_interleave(indices.shape[axis] // tables.shape[axis], axis)
-    return tables.gather(-1, indices.unsqueeze(-1)).squeeze(-1)
+@operation(exact=True)
+def pixel_unshuffle(x: Tensor, downscale_factor: Tensor) -> Tensor:
+    return F.pixel_unshuffle(x, int(downscale_factor))
+
+
+@operation(exact=True)
+def depth_to_space(x: Tensor, block_size: Tensor) -> Tensor:
+    """[n, C, H, W]: the channel's number says the place in the block first, as in TensorFlow."""
+    n, c, h, w = x.shape
+    b = int(block_size)
+    blocks = x.reshape(n, b, b, c // (b * b), h, w)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(n, c // (b * b), h * b, w * b)
+
+
+@operation(exact=True)
+def space_to_depth(x: Tensor, block_size: Tensor) -> Tensor:
+    """The inverse of depth_to_space."""
+    n, c, h, w = x.shape
+    b = int(block_size)
+    blocks = x.reshape(n, c, h // b, b, w // b, b)
+    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
+
+
+@operation(exact=True)
+def sliding_windows(x: Tensor, axis: Tensor, size: Tensor, stride: Number = 1) -> Tensor:
+    """A new axis after `axis` with the values of each window."""
+    dim = int(axis) % x.ndim
+    return x.unfold(dim, int(size), int(stride)).movedim(-1, dim + 1)

@@ -1,67 +1,138 @@
-"""What each operation of the Model Intermediate Language computes, in PyTorch.
+"""Elementwise operations and activations; see `export.mil_registry` for the conventions.
 
-Each function takes the operation's own parameter names (an unknown one is an error); tensors come in as fp32,
-int or bool, texts as str. Results are rounded to their declared types by the caller.
-Source: coremltools' reference of MIL operations (iOS15 to iOS18).
+Importing this module enters every operation that is known into `OPERATIONS` and `CONSTANTS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export import mil_data
-from export.mil_data import ints
+from export import mil_conv, mil_data, mil_index, mil_matrix, mil_quant, mil_reduce, mil_resize, mil_slice
+from export.mil_registry import BY_NAME, CONSTANTS, OPERATIONS, Number, floats_only, operation
 
-CASTS = {
-    "fp32": torch.float32, "fp16": torch.float16, "int32": torch.int32, "int16": torch.int16,
-    "uint16": torch.int32, "bool": torch.bool,
+__all__ = [
+    "CONSTANTS", "OPERATIONS", "mil_conv", "mil_data", "mil_index", "mil_matrix", "mil_quant", "mil_reduce",
+    "mil_resize", "mil_slice",
+]
+
+UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "abs": torch.abs, "acos": torch.acos, "asin": torch.asin, "atan": torch.atan, "atanh": torch.atanh,
+    "ceil": torch.ceil, "cos": torch.cos, "cosh": torch.cosh, "erf": torch.erf, "exp": torch.exp,
+    "floor": torch.floor, "logical_not": torch.logical_not, "relu": torch.relu, "relu6": F.relu6,
+    "round": torch.round,  # halves to the even neighbour
+    "sigmoid": torch.sigmoid, "sign": torch.sign, "silu": F.silu, "sin": torch.sin, "sinh": torch.sinh,
+    "softplus": F.softplus, "softsign": F.softsign, "sqrt": torch.sqrt, "square": torch.square, "tan": torch.tan,
+    "tanh": torch.tanh,
+}
+BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add, "equal": torch.eq, "floor_div": torch.floor_divide, "greater": torch.gt,
+    "greater_equal": torch.ge, "less": torch.lt, "less_equal": torch.le, "logical_and": torch.logical_and,
+    "logical_or": torch.logical_or, "logical_xor": torch.logical_xor, "maximum": torch.maximum,
+    "minimum": torch.minimum, "mod": torch.remainder,  # both of these follow the divisor's sign
+    "mul": torch.mul, "not_equal": torch.ne, "pow": torch.pow, "sub": torch.sub,
 }
 
 
-def add(x: Tensor, y: Tensor) -> Tensor:
-    return x + y
+def unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The function with MIL's parameter name."""
+
+    def apply(x: Tensor) -> Tensor:
+        return function(x)
+
+    return apply
 
 
-def sub(x: Tensor, y: Tensor) -> Tensor:
-    return x - y
+def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function with MIL's parameter names."""
+
+    def apply(x: Tensor, y: Tensor) -> Tensor:
+        return function(x, y)
+
+    return apply
 
 
-def mul(x: Tensor, y: Tensor) -> Tensor:
-    return x * y
+for _name, _unary in UNARY.items():
+    operation(_name)(unary(_unary))
+for _name, _binary in BINARY.items():
+    operation(_name)(binary(_binary))
 
 
+@operation(exact=True)
+def identity(x: Tensor) -> Tensor:
+    return x
+
+
+@operation()
 def real_div(x: Tensor, y: Tensor) -> Tensor:
+    floats_only(x, y)
     return x / y
 
 
-def equal(x: Tensor, y: Tensor) -> Tensor:
-    return x == y
+@operation()
+def exp2(x: Tensor) -> Tensor:
+    floats_only(x)
+    return torch.exp2(x)
 
 
-def greater_equal(x: Tensor, y: Tensor) -> Tensor:
-    return x >= y
+@operation()
+def clip(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(x, alpha), beta)
 
 
+@operation()
+def threshold(x: Tensor, alpha: Tensor) -> Tensor:
+    return torch.maximum(x, alpha)
+
+
+@operation()
+def inverse(x: Tensor, epsilon: Number = 1e-4) -> Tensor:
+    return torch.reciprocal(x + epsilon)
+
+
+@operation()
+def log(x: Tensor, epsilon: Number = 1e-45) -> Tensor:
+    return torch.log(x + epsilon)
+
+
+@operation()
+def rsqrt(x: Tensor, epsilon: Number = 1e-12) -> Tensor:
+    return torch.rsqrt(x + epsilon)
+
+
+@operation(exact=True)
 def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(cond, a, b)
 
 
+@operation()
 def cast(x: Tensor, dtype: str) -> Tensor:
-    """Towards zero from float to int, as a C cast; uint16 is held as int32 and must fit."""
-    if dtype == "uint16" and not bool(((x >= 0) & (x < 65536)).all()):
-        raise NotImplementedError("a value beyond uint16")
-    return x.to(CASTS[dtype])
+    """Towards zero from float to int; a value that the integer type does not hold is refused."""
+    kind = BY_NAME[dtype]
+    if dtype == "bool" or kind.is_float:
+        return x != 0 if dtype == "bool" else x.to(torch.float32)
+    whole = torch.trunc(x) if x.is_floating_point() else x
+    low, high = (0, 2**kind.bits - 1) if dtype.startswith("u") else (-(2 ** (kind.bits - 1)), 2 ** (kind.bits - 1) - 1)
+    wide = whole.double()
+    if not bool(((wide >= low) & (wide <= high)).all()):
+        raise NotImplementedError(f"a value beyond {dtype}")
+    return whole.to(kind.torch)
 
 
-def rsqrt(x: Tensor, epsilon: Tensor) -> Tensor:
-    return torch.rsqrt(x + epsilon)
+@operation()
+def clamped_relu(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    return torch.minimum(torch.where(x >= 0, x, alpha * x), beta)
 
 
+@operation()
+def elu(x: Tensor, alpha: Tensor) -> Tensor:
+    return torch.where(x > 0, x, alpha * torch.expm1(x))
+
+
+@operation()
 def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     """EXACT with the error function, TANH_APPROXIMATION, or SIGMOID_APPROXIMATION (1.702)."""
     if mode == "SIGMOID_APPROXIMATION":
@@ -69,107 +140,43 @@ def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     return F.gelu(x, approximate={"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[mode])
 
 
-def softmax(x: Tensor, axis: Tensor) -> Tensor:
+@operation()
+def leaky_relu(x: Tensor, alpha: Tensor) -> Tensor:
+    return torch.where(x >= 0, x, alpha * x)
+
+
+@operation()
+def linear_activation(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    return x * alpha + beta
+
+
+@operation()
+def prelu(x: Tensor, alpha: Tensor) -> Tensor:
+    return F.prelu(x, alpha)
+
+
+@operation()
+def scaled_tanh(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    return alpha * torch.tanh(beta * x)
+
+
+@operation()
+def sigmoid_hard(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    return (alpha * x + beta).clamp(0, 1)
+
+
+@operation()
+def softmax(x: Tensor, axis: Number = -1) -> Tensor:
     return torch.softmax(x, int(axis))
 
 
-def matmul(
-    x: Tensor, y: Tensor, transpose_x: Tensor | None = None, transpose_y: Tensor | None = None
-) -> Tensor:
-    left = x.transpose(-1, -2) if transpose_x is not None and bool(transpose_x) else x
-    right = y.transpose(-1, -2) if transpose_y is not None and bool(transpose_y) else y
-    return left @ right
+@operation()
+def softplus_parametric(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """alpha * log(1 + exp(beta * x)), one of each for every channel."""
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    return alpha.reshape(shape) * F.softplus(beta.reshape(shape) * x)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.linear(x, weight, bias)
-
-
-def einsum(values: list[Tensor], equation: str) -> Tensor:
-    return torch.einsum(equation, *values)
-
-
-def conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    strides: Tensor | None = None,
-    pad_type: str = "valid",
-    pad: Tensor | None = None,
-    dilations: Tensor | None = None,
-    groups: Tensor | None = None,
-) -> Tensor:
-    """2-D convolution; padding valid, or custom: before and after each axis."""
-    stride = ints(strides) if strides is not None else [1, 1]
-    spread = ints(dilations) if dilations is not None else [1, 1]
-    if pad_type == "custom" and pad is not None:
-        top, bottom, left, right = ints(pad)
-        x = F.pad(x, (left, right, top, bottom))
-    elif pad_type != "valid":
-        raise NotImplementedError(f"pad_type {pad_type}")
-    return F.conv2d(x, weight, bias, stride, 0, spread, int(groups) if groups is not None else 1)
-
-
-def layer_norm(
-    x: Tensor,
-    axes: Tensor,
-    gamma: Tensor | None = None,
-    beta: Tensor | None = None,
-    epsilon: Tensor | None = None,
-) -> Tensor:
-    over = [axis % x.ndim for axis in ints(axes)]
-    mean = x.mean(over, keepdim=True)
-    variance = ((x - mean) ** 2).mean(over, keepdim=True)
-    result = (x - mean) / torch.sqrt(variance + (float(epsilon) if epsilon is not None else 1e-5))
-    shape = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
-    result = result * gamma.reshape(shape) if gamma is not None else result
-    return result + beta.reshape(shape) if beta is not None else result
-
-
-def batch_norm(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    gamma: Tensor | None = None,
-    beta: Tensor | None = None,
-    epsilon: Tensor | None = None,
-) -> Tensor:
-    """With the statistics that the program stores, over axis 1; a scale and shift of channels is converted to it."""
-    return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon) if epsilon is not None else 1e-5)
-
-
-def _axes(x: Tensor, axes: Tensor | None) -> list[int]:
-    return ints(axes) if axes is not None else list(range(x.ndim))
-
-
-def reduce_mean(x: Tensor, axes: Tensor | None = None, keep_dims: Tensor | None = None) -> Tensor:
-    return x.mean(_axes(x, axes), keepdim=keep_dims is not None and bool(keep_dims))
-
-
-def reduce_argmax(
-    x: Tensor, axis: Tensor, keep_dims: Tensor | None = None, output_dtype: str = "int32"
-) -> Tensor:
-    """Ties are left to the backend by the reference: here they are an error."""
-    dim = int(axis)
-    top = x.amax(dim, keepdim=True)
-    if int((x == top).sum(dim).max()) > 1:
-        raise NotImplementedError("a tie between largest values")
-    return x.argmax(dim, keepdim=keep_dims is not None and bool(keep_dims))
-
-
-CONSTANTS: dict[str, Callable[..., Tensor]] = {"constexpr_lut_to_dense": mil_data.constexpr_lut_to_dense}
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    op.__name__: op
-    for op in (
-        add, batch_norm, cast, conv, einsum, equal, gelu, greater_equal, layer_norm, linear, matmul, mul, real_div,
-        reduce_argmax, reduce_mean, rsqrt, select, softmax, sub, mil_data.concat, mil_data.expand_dims,
-        mil_data.gather, mil_data.gather_along_axis, mil_data.reshape, mil_data.slice_by_index,
-        mil_data.split, mil_data.squeeze, mil_data.tile, mil_data.transpose,
-        mil_data.upsample_nearest_neighbor,
-    )
-}
-UNARY: dict[str, Callable[[Tensor], Tensor]] = {
-    "cos": torch.cos, "relu": torch.relu, "sigmoid": torch.sigmoid, "silu": F.silu, "sin": torch.sin,
-    "sqrt": torch.sqrt, "square": torch.square, "tanh": torch.tanh,
-}
-OPERATIONS |= {name: (lambda x, function=function: function(x)) for name, function in UNARY.items()}
+@operation()
+def thresholded_relu(x: Tensor, alpha: Tensor) -> Tensor:
+    return torch.where(x >= alpha, x, 0.0)

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from export.folder import check_free, size_mb, whole_folder
 from export.fused import COMPONENTS as FUSED_COMPONENTS
 from export.fused import FUSED, fused
 from export.half import to_fp16
-from export.heap import give_back_memory
+from export.heap import give_back_memory, keep_no_large_blocks
 from export.measure import THRESHOLDS_DB, Parity, Reference, psnr_db, refuse_below
 from export.onnx_bundle import finish_bundle, write_configs, write_graph
 from export.onnx_run import fused_pixels, network_of
@@ -69,6 +70,8 @@ def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict
     """
     started = time.perf_counter()
     precision = options.precision
+    if source.large:
+        keep_no_large_blocks()
     stages = len(COMPONENTS) + 3 + (precision in LADDERS)
     with progress(f"export to ONNX {precision}", stages) as advance, \
             whole_folder(out, MANIFEST, options.overwrite) as folder:
@@ -102,8 +105,7 @@ def write_graphs(
     recipe |= {"folded_timestep": source.steps(1)[0][0]} if options.fold_timestep else {}
     if options.precision not in LADDERS:
         for name in COMPONENTS:
-            model = tracer.graph(name)
-            write_graph(folder / name, to_fp16(model) if options.precision == "fp16" else model)
+            write_component(folder, name, tracer, to_fp16 if options.precision == "fp16" else as_it_is)
             advance(1)
         return compared(folder, reference, options), recipe
     planner = Planner(source, options.precision)
@@ -114,7 +116,7 @@ def write_graphs(
     for rounds in range(1, ROUNDS + 1):
         plan = planner.plan(budget)
         for name in COMPONENTS:
-            write_graph(folder / name, smaller(tracer.graph(name), name, plan, reference))
+            write_component(folder, name, tracer, partial(smaller, component=name, plan=plan, reference=reference))
             advance(1 if rounds == 1 else 0)
         parity = compared(folder, reference, options)
         worst = parity.picture.psnr_db
@@ -122,6 +124,19 @@ def write_graphs(
             break
         budget = max(budget, plan.expected_db) + options.threshold_db - worst + MARGIN_DB
     return parity, recipe | planner.notes(plan, goal, rounds)
+
+
+def write_component(
+    folder: Path, name: str, tracer: Tracer, rewritten: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> None:
+    """Trace, rewrite and write one component, of which nothing stays in memory unless the tracer keeps it."""
+    write_graph(folder / name, rewritten(tracer.graph(name)))
+    give_back_memory()
+
+
+def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in single precision."""
+    return model
 
 
 def smaller(model: onnx.ModelProto, component: str, plan: Plan, reference: Reference) -> onnx.ModelProto:

@@ -1,5 +1,7 @@
-"""`python -m export.parity CHECKPOINT BUNDLE...`: one report on how close exports are to their checkpoint.
+"""`python -m export.parity CHECKPOINT EXPORT...`: one report on how close exports are to their checkpoint.
 
+Every export is computed on every engine of this machine, each in a process of its own: the same token ids and noise,
+every module and the whole picture. What this machine cannot run is reported as "not run", with the reason.
 Exit code 1 when a comparison failed.
 """
 
@@ -7,162 +9,144 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.coreml import MARKER, package_name
-from export.coreml_run import NEEDS_MACOS, evaluated, on_macos, predicted
+import numpy as np
+
 from export.folder import size_mb
-from export.measure import THRESHOLDS_DB, Measure, Network, Reference, not_run, pictures
-from export.onnx_run import network_of
-from export.report import line, table
-from export.source import Source, open_source
-from runtime.bundle import FileFacts, check_file, open_bundle
-from runtime.errors import BundleError
-from runtime.manifest import MANIFEST
+from export.measure import CASES, Reference
+from export.parity_engines import Engine, engines
+from export.parity_exports import Export, open_export
+from export.parity_reference import save_reference
+from export.parity_run import PICTURES, REFERENCE, job_of, run_apart
+from export.parity_strip import Column, write_strip
+from export.parity_table import print_reports
+from export.source import Floats, open_source
+from runtime.errors import OutputError
+from runtime.files import check_writable
 from train.errors import UserError, run_command
 from train.progress import progress
 
-RUNS = 7  # of which the median latency is reported
+# Of the first engine that ran, also told as the export's own.
+HEADLINE = ("engine", "modules", "picture", "pictures_db", "four_steps_db", "threshold_db", "load_s", "first_ms",
+            "latency_ms", "peak_rss_mb", "added_rss_mb")
+NO_FIGURES: dict[str, Any] = {"max_abs": None, "psnr_db": None}
 
 EXAMPLES = """examples:
-  python -m export.parity sticker-128 out/sticker-onnx out/sticker-coreml
-  python -m export.parity path/to/checkpoint out/bundle --json"""
+  python -m export.parity sticker-128 out/sticker-onnx out/sticker-coreml out/sticker-openvino
+  python -m export.parity path/to/checkpoint out/bundle --json
+  python -m export.parity path/to/checkpoint out/*-onnx --strip out/parity.png"""
 
 
-@dataclass(frozen=True)
-class Export:
-    """One export on disk: what it says of itself, and how to open it.
-
-    device: opens it on the engine that it is made for; None where that is not possible here.
-    """
-
-    path: Path
-    format: str
-    precision: str
-    latent_shape: tuple[int, ...]
-    compare: Callable[[], Network]
-    device: Callable[[], Network] | None
-
-
-def open_export(path: Path, source: Source) -> Export:
-    """An ONNX bundle or a folder of Core ML packages; UserError when it is neither, or of another model."""
-    if (path / MANIFEST).is_file():
-        found = onnx_export(path)
-    elif (path / MARKER).is_file():
-        found = coreml_export(path, source)
-    else:
-        raise UserError(f"{path} is no export: it has neither {MANIFEST} (ONNX) nor {MARKER} (Core ML)")
-    if found.latent_shape != source.latent_shape:
-        sizes = f"latents {found.latent_shape}, the checkpoint's are {source.latent_shape}"
-        raise UserError(f"{path} is the export of another model: {sizes}")
-    return found
-
-
-def onnx_export(path: Path) -> Export:
-    """A bundle, its files verified."""
-    try:
-        manifest = open_bundle(path).manifest
-    except BundleError as error:
-        raise UserError(str(error)) from error
-
-    def opened() -> Network:
-        return network_of(path)
-
-    return Export(path, "onnx", manifest.precision, manifest.latent_shape, opened, opened)
-
-
-def coreml_export(path: Path, source: Source) -> Export:
-    """A folder of packages, compared by the reference evaluator."""
-    facts = json.loads((path / MARKER).read_text(encoding="utf-8"))
-    try:
-        for name, known in facts["files"].items():
-            check_file(path, name, FileFacts(**known))
-    except BundleError as error:
-        raise UserError(str(error)) from error
-    names = ("text_encoder", "unet", "unet_chunk1", "unet_chunk2", "vae_decoder")
-    paths = {part: path / package_name(facts["name"], part) for part in names}
-    packages = {part: package for part, package in paths.items() if package.is_dir()}
-    scaling = float(facts["scaling_factor"])
-    return Export(
-        path, "coreml", facts["precision"], tuple(facts["latent_shape"]),
-        compare=lambda: evaluated(packages, scaling),
-        device=(lambda: predicted(packages, scaling, facts["compute_unit"])) if on_macos() else None,
-    )
-
-
-def examine(export: Export, reference: Reference) -> dict[str, Any]:
-    """The report on one export."""
-    parity = reference.compare(export.compare(), THRESHOLDS_DB[export.precision])
+def examine(export: Export, folder: Path, advance: Callable[[int], None]) -> dict[str, Any]:
+    """The report on one export. folder: where the reference lies, and the pictures of the first engine are left."""
+    runs = []
+    for engine in engines(export.format):
+        runs.append(run_on(engine, export, folder))
+        keep_first(folder, export)
+        advance(1)
     facts: dict[str, Any] = {"path": str(export.path), "format": export.format, "precision": export.precision}
-    facts |= parity.to_json() | {"size_mb": round(size_mb(export.path), 2)}
-    facts |= timed(export, reference)
-    if export.format == "coreml":
-        facts["computed_by"] = "reference evaluator (export.mil)"
-        facts["real_prediction"] = vars(on_device(export, reference))
-    return facts
+    first = next((run for run in runs if run["status"] != "not run"), runs[0])
+    facts |= {key: first.get(key) for key in HEADLINE}
+    facts["modules"] = first.get("modules") or {name: NO_FIGURES | said(first) for name in export.parts}
+    facts["picture"] = first.get("picture") or NO_FIGURES | said(first)
+    facts |= {"size_mb": round(size_mb(export.path), 2), "modules_mb": export.sizes_mb}
+    return facts | {"recipe": dict(export.recipe), "runs": runs}
 
 
-def on_device(export: Export, reference: Reference) -> Measure:
-    """The whole picture by Core ML itself, or that this machine has none."""
-    if export.device is None:
-        return not_run(NEEDS_MACOS)
-    return reference.compare(export.device(), THRESHOLDS_DB[export.precision]).picture
+def run_on(engine: Engine, export: Export, folder: Path) -> dict[str, Any]:
+    """An export's figures on one engine, or why there are none."""
+    if engine.why:
+        return {"engine": engine.name, "status": "not run", "why": engine.why}
+    job = job_of(export.path, export.format, dict(export.facts), engine, export.threshold_db(engine))
+    return {"engine": engine.name} | run_apart(folder, job)
 
 
-def timed(export: Export, reference: Reference) -> dict[str, float | None]:
-    """Seconds to load and median milliseconds of one picture in one step; None where it cannot run here."""
-    if export.device is None:
-        return {"load_s": None, "latency_ms": None}
-    started = time.perf_counter()
-    network = export.device()
-    loaded = time.perf_counter() - started
-    seconds = []
-    for _ in range(RUNS + 1):
-        started = time.perf_counter()
-        pictures(network, reference.source, reference.ids[:1], reference.noise[:1])
-        seconds.append(time.perf_counter() - started)
-    return {"load_s": round(loaded, 3), "latency_ms": round(1000 * statistics.median(seconds[1:]), 2)}
+def keep_first(folder: Path, export: Export) -> None:
+    """Put the pictures of an export's first engine aside for the strip."""
+    made, kept = folder / PICTURES, pictures_of(folder, export)
+    if made.is_file() and not kept.is_file():
+        made.rename(kept)
+
+
+def pictures_of(folder: Path, export: Export) -> Path:
+    """Where an export's pictures are kept."""
+    return folder / f"{str(export.path).replace('/', '_')}.npy"
+
+
+def said(run: dict[str, Any]) -> dict[str, str]:
+    """The status and reason of a run without figures."""
+    return {"status": run["status"], "why": run["why"]}
 
 
 def failed(facts: dict[str, Any]) -> bool:
-    """Whether a comparison of a report failed."""
-    measures = [*facts["modules"].values(), facts["picture"], facts.get("real_prediction", {})]
-    return any(measure.get("status") == "failed" for measure in measures)
+    """Whether an export failed on any engine."""
+    return any(run["status"] == "failed" for run in facts["runs"])
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+def strip(path: Path, reference: Floats, reports: list[dict[str, Any]], exports: list[Export], folder: Path) -> None:
+    """Write the picture strip of the exports that drew."""
+    columns = []
+    for facts, export in zip(reports, exports, strict=True):
+        if pictures_of(folder, export).is_file():
+            worst = f"{facts['picture']['psnr_db']:.1f} dB at worst"
+            title = (f"{export.format} {export.precision}", worst)
+            columns.append(Column(title, np.load(pictures_of(folder, export)), facts["pictures_db"]))
+    write_strip(path, [prompt for prompt, _ in CASES[: len(reference)]], reference, columns)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
         "python -m export.parity", description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
-    parser.add_argument("bundles", nargs="+", type=Path, help="ONNX bundles and folders of Core ML packages")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv)
+    made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
+    made.add_argument("exports", nargs="+", type=Path, help="ONNX bundles, OpenVINO IR, folders of Core ML packages")
+    made.add_argument("--json", action="store_true", help="print the report as JSON")
+    made.add_argument("--strip", type=Path, metavar="PATH.png", help="also draw the exports' pictures beside PyTorch's")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    if args.strip:
+        checked(args.strip)
     source = open_source(args.checkpoint)
-    exports = [open_export(path, source) for path in args.bundles]
-    reports = []
-    with progress("parity", len(exports)) as advance:
+    exports = [open_export(path, source) for path in dict.fromkeys(args.exports)]
+    doubts = {export.path: export.doubts(source) for export in exports}
+    for doubt in sum(doubts.values(), []):
+        print(f"warning: {doubt}: the figures may compare two models", file=sys.stderr)
+    total = 1 + sum(len(engines(export.format)) for export in exports)
+    with progress("parity", total) as advance, tempfile.TemporaryDirectory(prefix="parity-") as name:
+        folder = Path(name)
         reference = Reference(source)
-        for export in exports:
-            reports.append(examine(export, reference))
-            advance(1)
-    print(json.dumps({"exports": reports}, indent=2) if args.json else "\n".join(map(shown, reports)))
+        save_reference(reference, folder / REFERENCE)
+        advance(1)
+        reports = [examine(e, folder, advance) | {"warnings": doubts[e.path]} for e in exports]
+        if args.strip:
+            strip(args.strip, reference.pictures.astype(np.float32), reports, exports, folder)
+    if args.json:
+        print(json.dumps({"exports": reports}, indent=2))
+    else:
+        print_reports(reports)
     if any(map(failed, reports)):
         sys.exit(1)
 
 
-def shown(facts: dict[str, Any]) -> str:
-    """One report for a reader."""
-    real = facts.get("real_prediction")
-    return table(facts) + (f"\n{line('on device', real)}" if real else "")
+def checked(path: Path) -> None:
+    """Raise UserError now when a PNG cannot be written to `path` later."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--strip {path}: the name of a .png file is wanted")
+    try:
+        check_writable(path)
+    except OutputError as error:
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -72,10 +72,15 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Weight]]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if start + entry["data_offsets"][1] > size:
+        try:
+            kind, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
+            end = start + int(entry["data_offsets"][1])
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{path} has a damaged header: copy it again") from error
+        if end > size:
             raise UserError(f"{path} is cut short at {size} bytes, within {name}: copy it again")
-        if entry["dtype"] in BITS:
-            yield name, Weight(tuple(entry["shape"]), BITS[entry["dtype"]])
+        if kind in BITS:
+            yield name, Weight(shape, BITS[kind])
 
 
 def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:

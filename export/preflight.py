@@ -77,6 +77,7 @@ def many_steps(source: Source) -> str:
 
 
 def beyond(name: str, reached: float) -> str:
+    """What to say of a tensor that fp16 cannot hold."""
     return f"{name} reaches {reached:.3g}, beyond fp16's {LARGEST_HALF:.0f}"
 
 
@@ -112,8 +113,8 @@ class Watch:
 def watching(source: Source, precision: str) -> Iterator[Watch]:
     """Watch what the checkpoint's layers compute within the block, where the export's precision holds fp16.
 
-    Costs one look at each layer's input and output. Inputs show sums and products that no layer makes. Raises UserError when
-    the block ends and one of them left fp16's range.
+    Costs one look at each layer's input and output. Inputs show sums and products that no layer makes. Raises
+    UserError when the block ends and one of them left fp16's range.
     """
     watch = Watch()
     handles = []

@@ -40,12 +40,18 @@ def hint(path: Path) -> str:
         return f"{path} is one part of a pipeline: give {path.parent}"
     if any(path.glob("*lora*.safetensors")):
         return f"{path} holds LoRA weights alone: fuse them into their base model and save that pipeline"
-    if any(path.glob("*/openvino_model.xml")) or any(path.glob("*.mlpackage")) or any(path.glob("*/model.onnx")):
+    if is_export(path):
         return f"{path} is an export: give the checkpoint that it was made from"
     if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
         return (f"there is no folder {path}; if that is a model of the Hugging Face hub, fetch it first: "
                 f"hf download {path} --local-dir {path.name}")
     return ""
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds exported networks, and not the weights that they were made from."""
+    exported = any(any(folder.glob(name)) for name in ("*/model.onnx", "*/openvino_model.xml", "*.mlpackage"))
+    return exported and not any(folder.glob("unet/diffusion_pytorch_model*"))
 
 
 def file_hint(path: Path) -> str:
@@ -61,7 +67,7 @@ def file_hint(path: Path) -> str:
 def check_folder(folder: Path) -> None:
     """Raise UserError, one line, for a pipeline that would not export, or would export into something wrong."""
     index = read_json(folder / "model_index.json")
-    if "vae_decoder" in index or any(folder.glob("*/model.onnx")):
+    if "vae_decoder" in index or is_export(folder):
         raise UserError(f"{folder} is an export already: give the checkpoint that it was made from")
     refuse(folder, pipeline_faults(index))
     configs = {part: read_json(folder / part / "config.json") for part in ("text_encoder", "unet", "vae")}
@@ -73,7 +79,11 @@ def check_folder(folder: Path) -> None:
 
 def refuse(folder: Path, faults: Iterator[str]) -> None:
     """Raise UserError with the first fault, if there is one."""
-    for fault in faults:
+    try:
+        fault = next(faults, None)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise UserError(f"{folder}: a configuration is not of the form that diffusers writes: {error}") from error
+    if fault is not None:
         raise UserError(f"{folder}: {fault}")
 
 
@@ -111,6 +121,8 @@ def unet_faults(unet: Config) -> Iterator[str]:
     if taken != given:
         yield (f"the U-Net takes {taken} channels and gives {given}: inpainting and other models that are given a "
                "picture are not exported")
+    if unet.get("sample_size") is None:
+        yield "the U-Net's config.json has no sample_size, the side of the latents that it was made for"
     if unet.get("addition_embed_type") == "text_time":
         yield "SDXL-shaped checkpoints are not exported: the U-Net needs a second text encoder's pooled states"
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:

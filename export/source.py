@@ -111,19 +111,27 @@ def locate(name_or_path: str) -> Path:
 
     Raises UserError that says what is there instead, or which feature the exporters lack.
     """
-    silence()
-    from train.checkpoint import resolve_checkpoint  # imports diffusers: seconds, and not before silence()
-
-    try:
-        folder = resolve_checkpoint(name_or_path)
-    except UserError as error:
-        raise UserError(hint(Path(name_or_path)) or str(error)) from error
+    folder = Path(name_or_path)
+    if not (folder / "model_index.json").is_file():
+        folder = shipped(name_or_path)
     check_folder(folder)
     return folder
 
 
+def shipped(name: str) -> Path:
+    """The folder of a shipped checkpoint; UserError that says what is there instead where there is none."""
+    silence()
+    from train.checkpoint import resolve_checkpoint  # imports diffusers: seconds, and not before silence()
+
+    try:
+        return resolve_checkpoint(name)
+    except UserError as error:
+        raise UserError(hint(Path(name)) or str(error)) from error
+
+
 def load_pipeline(folder: Path) -> Any:
     """diffusers' StableDiffusionPipeline of a folder; UserError with diffusers' own reason when it cannot."""
+    silence()
     from diffusers import StableDiffusionPipeline
 
     try:

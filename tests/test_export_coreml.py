@@ -1,11 +1,11 @@
-"""The Core ML exporter: what Apple's loaders see, epsilon, attention forms, palettes, the gate."""
+"""The Core ML exporter: what Apple's loaders see, epsilon, chunks, Resources/, the gate, what goes wrong."""
 
 from __future__ import annotations
 
-import copy
 import json
+import os
 import shutil
-from dataclasses import replace
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,21 @@ import pytest
 import torch
 
 from export import coreml as exporter
-from export import coreml_convert, parity
-from export.coreml_convert import kmeans, nearest
-from export.coreml_graphs import APPLE_SCALING, AppleTextEncoder, AppleUNet, parts
-from export.coreml_run import evaluated, on_macos, whole_unet
+from export import coreml_export, parity
+from export.coreml_export import Options
+from export.coreml_graphs import APPLE_SCALING
+from export.coreml_package import MODEL, add_metadata, packages_in, read_spec
+from export.coreml_run import evaluated, noting, on_macos, unet_feed, whole_unet
 from export.folder import size_mb
-from export.graphs import PlainAttention, attention_as
-from export.measure import psnr_db
-from export.mil import Program
+from export.measure import Measure, Parity, psnr_db
+from export.mil_program import Program
 from export.source import open_source
-from export.split_einsum import split_einsum
+from tests.coreml_small import small_coreml
 from tests.tiny import SMALL, Shape, make_pipeline, small_checkpoint
 from train.errors import UserError, run_command
 
-PARTS = ("text_encoder", "unet", "vae_decoder")
+PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+SWIFT = ("TextEncoder", "Unet", "UnetChunk1", "UnetChunk2", "VAEDecoder", "VAEEncoder")
 FLOAT16, FLOAT32 = 65552, 65568  # FeatureTypes.proto
 
 
@@ -36,42 +37,18 @@ def source():
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with everything that the command can write, and what it printed."""
-    out = tmp_path_factory.mktemp("coreml") / "out"
-    argv = [
-        str(small_checkpoint()), "--out", str(out), "--chunk-unet", "--bundle-resources-for-swift-cli",
-        "--check-output-correctness",
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        printed: list[str] = []
-        patch.setattr("builtins.print", lambda *words, sep=" ", **_: printed.append(sep.join(map(str, words))))
-        exporter.main(argv)
-    return out, "\n".join(printed)
-
-
-def packages(out: Path) -> dict[str, Path]:
-    names = (*PARTS, "unet_chunk1", "unet_chunk2")
-    return {part: out / exporter.package_name("small", part) for part in names}
-
-
-def spec_of(path: Path):
-    from coremltools.proto import Model_pb2
-
-    spec = Model_pb2.Model()
-    spec.ParseFromString((path / "Data/com.apple.CoreML/model.mlmodel").read_bytes())
-    return spec
+def made():
+    return small_coreml()
 
 
 def ports(items) -> dict[str, tuple[list[int], int]]:
     return {p.name: (list(p.type.multiArrayType.shape), p.type.multiArrayType.dataType) for p in items}
 
 
-def test_names_types_and_shapes_are_those_of_apples_loaders(made) -> None:
-    out, _ = made
-    assert packages(out)["unet"].name == "Stable_Diffusion_version_small_unet.mlpackage"
+def expected_ports() -> dict[str, tuple[dict, dict]]:
+    """Inputs and outputs of each part as in torch2coreml.py, for batch 1."""
     channels, hidden = SMALL.latent_channels, SMALL.hidden
-    expected = {
+    return {
         "text_encoder": (
             {"input_ids": ([1, 77], FLOAT32)},
             {"last_hidden_state": ([1, 77, hidden], FLOAT32), "pooled_outputs": ([1, hidden], FLOAT32)},
@@ -84,43 +61,53 @@ def test_names_types_and_shapes_are_those_of_apples_loaders(made) -> None:
             {"noise_pred": ([1, channels, 8, 8], FLOAT32)},
         ),
         "vae_decoder": ({"z": ([1, channels, 8, 8], FLOAT16)}, {"image": ([1, 3, 64, 64], FLOAT32)}),
+        "vae_encoder": ({"x": ([1, 3, 64, 64], FLOAT16)}, {"latent": ([1, 2 * channels, 8, 8], FLOAT32)}),
     }
-    for part, (inputs, outputs) in expected.items():
-        description = spec_of(packages(out)[part]).description
+
+
+def test_a_successful_export_says_nothing_on_stderr(made) -> None:
+    assert made[2] == ""
+
+
+def test_names_types_and_shapes_are_those_of_apples_loaders(made) -> None:
+    packages = packages_in(made[0], "small")
+    assert packages["unet"].name == "Stable_Diffusion_version_small_unet.mlpackage"
+    for part, (inputs, outputs) in expected_ports().items():
+        description = read_spec(packages[part]).description
         assert (ports(description.input), ports(description.output)) == (inputs, outputs)
-        facts = dict(description.metadata.userDefined)
-        assert facts["addkit.name"] == "small"
+
+
+def test_every_package_says_what_it_is_and_how_close(made) -> None:
+    for part, package in packages_in(made[0], "small").items():
+        facts = dict(read_spec(package).description.metadata.userDefined)
+        assert facts["addkit.name"] == "small" and len(facts["addkit.checkpoint_sha256"]) == 64
+        assert json.loads(facts["addkit.recipe"]) == {"attention": "ORIGINAL", "weights": "fp16"}
+        assert json.loads(facts["addkit.parity"])["picture"]["status"] == "passed"
         assert not any("conversion_date" in key for key in facts)
-        assert ("com.github.apple.ml-stable-diffusion.version" in facts) == (part == "unet")
+        assert ("com.github.apple.ml-stable-diffusion.version" in facts) == part.startswith("unet")
 
 
 def test_the_report_and_the_folder(made) -> None:
-    out, printed = made
+    out, printed, _ = made
     facts = json.loads((out / "export.json").read_text())
     assert facts["format"] == "coreml" and facts["precision"] == "fp16"
     assert facts["picture"]["status"] == "passed" and facts["picture"]["psnr_db"] >= 35
-    assert facts["real_prediction"]["status"] in ("not run", "passed")
+    assert {name: m["status"] for name, m in facts["modules"].items()} == dict.fromkeys(PARTS, "passed")
     for name in facts["files"]:
         assert (out / name).is_file()
-    resources = sorted(path.name for path in (out / "Resources").iterdir())
-    assert resources == sorted(
-        ["merges.txt", "vocab.json"]
-        + [f"{name}.mlpackage" for name in ("TextEncoder", "Unet", "UnetChunk1", "UnetChunk2", "VAEDecoder")]
-    )
-    assert "xcrun coremlcompiler compile Unet.mlpackage ." in printed
     assert not list(out.rglob("*debug_handle*"))
-    if facts["real_prediction"]["status"] == "not run":
-        assert "on device" in printed and "not run: needs macOS" in printed
+    if not on_macos():
+        assert facts["real_prediction"]["status"] == facts["compile"]["status"] == "not run"
+        assert "on device         not run  needs macOS" in printed and "sh Resources/compile.sh" in printed
 
 
 def test_the_unet_gives_epsilon(made, source) -> None:
-    out, _ = made
     noise, states = source.noise([3]), torch.randn(1, 77, SMALL.hidden).numpy()
     (timestep, alpha, sigma), *_ = source.steps(1)
     with torch.no_grad():
         v = source.pipe.unet(torch.from_numpy(noise), timestep, torch.from_numpy(states)).sample.numpy()
-    runner = Program(packages(out)["unet"]).run
-    found = whole_unet({"unet": runner}, noise, timestep, states)
+    runner = Program(packages_in(made[0], "small")["unet"]).run
+    found = whole_unet({"unet": runner}, unet_feed(noise, timestep, states))
     assert psnr_db(sigma * noise + alpha * v, found) > 60
 
 
@@ -128,8 +115,8 @@ def test_a_loader_that_knows_only_epsilon_draws_the_picture(made, source) -> Non
     """The steps of Apple's Python pipeline with diffusers' own scheduler."""
     from diffusers import DDIMScheduler
 
-    out, _ = made
-    network = evaluated({part: packages(out)[part] for part in PARTS}, source.scaling_factor)
+    packages = packages_in(made[0], "small")
+    network = evaluated(packages, source.scaling_factor)
     scheduler = DDIMScheduler.from_config(source.pipe.scheduler.config, prediction_type="epsilon")
     scheduler.set_timesteps(1)
     (timestep,) = scheduler.timesteps.tolist()
@@ -139,7 +126,7 @@ def test_a_loader_that_knows_only_epsilon_draws_the_picture(made, source) -> Non
     eps = torch.from_numpy(network.unet(noise, timestep, states))
     latents = scheduler.step(eps, timestep, torch.from_numpy(noise)).prev_sample.numpy()
     z = (latents / APPLE_SCALING).astype(np.float16)
-    image = Program(packages(out)["vae_decoder"]).run({"z": z})["image"]
+    image = Program(packages["vae_decoder"]).run({"z": z})["image"]
     expected = source.pipe(
         "a red fox", num_inference_steps=1, guidance_scale=0.0, output_type="np",
         generator=torch.Generator().manual_seed(7),
@@ -147,20 +134,31 @@ def test_a_loader_that_knows_only_epsilon_draws_the_picture(made, source) -> Non
     assert psnr_db(expected, np.clip(image[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1), peak=1.0) >= 35
 
 
+def test_swifts_encoder_gives_the_models_latents(made, source) -> None:
+    """The arithmetic of Encoder.swift: a sample of mean and log-variance, times 0.18215."""
+    picture = torch.rand(1, 3, 64, 64) * 2 - 1
+    found = Program(packages_in(made[0], "small")["vae_encoder"]).run({"x": picture.numpy().astype(np.float16)})
+    mean, logvar = np.split(found["latent"], 2, axis=1)
+    std = np.exp(0.5 * np.clip(logvar, -30, 20))
+    sampled = (mean + std * np.random.default_rng(0).standard_normal(mean.shape)) * APPLE_SCALING
+    with torch.no_grad():
+        expected = source.pipe.vae.encode(picture).latents.numpy() * source.scaling_factor
+    assert psnr_db(expected, sampled) > 45
+
+
 def test_the_chunks_give_what_the_whole_gives(made, source) -> None:
-    out, _ = made
-    runs = {part: Program(packages(out)[part]) for part in ("unet", "unet_chunk1", "unet_chunk2")}
-    sizes = [size_mb(packages(out)[part]) for part in ("unet_chunk1", "unet_chunk2")]
+    packages = packages_in(made[0], "small")
+    sizes = [size_mb(packages[part]) for part in ("unet_chunk1", "unet_chunk2")]
     assert max(sizes) < 0.8 * sum(sizes)
     noise, states = source.noise([4]), torch.randn(1, 77, SMALL.hidden).numpy()
-    whole = evaluated({"unet": packages(out)["unet"]}, 1.0).unet(noise, 999.0, states)
-    chunked = evaluated({part: packages(out)[part] for part in runs}, 1.0).unet(noise, 999.0, states)
+    whole = evaluated({"unet": packages["unet"]}, 1.0).unet(noise, 999.0, states)
+    del packages["unet"]  # the network must run the chunks
+    chunked = evaluated(packages, 1.0).unet(noise, 999.0, states)
     assert psnr_db(whole, chunked) > 55
 
 
 def test_sinusoids_and_epsilon_are_computed_in_float(made) -> None:
-    out, _ = made
-    program = Program(packages(out)["unet"])
+    program = Program(packages_in(made[0], "small")["unet"])
     kinds = {op.outputs[0].name: (op.type, op.outputs[0].type.tensorType.dataType) for op in program.block.operations}
     by_type: dict[str, set[int]] = {}
     for kind, dtype in kinds.values():
@@ -170,109 +168,79 @@ def test_sinusoids_and_epsilon_are_computed_in_float(made) -> None:
     assert kinds["noise_pred"][1] == 11 and kinds["noise_pred"][0] == "add"
 
 
-def test_token_ids_reach_the_table_exactly(source) -> None:
-    """fp16 holds whole numbers only up to 2048: the ids must not pass through it."""
-    module = AppleTextEncoder(source.pipe.text_encoder)
-    ids = torch.full((1, 77), float(len(source.pipe.tokenizer) - 1))
-    with torch.no_grad():
-        hidden, pooled = module(ids)
-        expected = source.pipe.text_encoder(ids.long())
-    torch.testing.assert_close(hidden, expected.last_hidden_state, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(pooled, expected.pooler_output, rtol=1e-4, atol=1e-5)
+def test_resources_are_complete_and_compile_on_a_mac_only(made, tmp_path) -> None:
+    resources = shutil.copytree(made[0] / "Resources", tmp_path / "Resources")
+    packages = {f"{name}.mlpackage" for name in SWIFT}
+    assert {path.name for path in resources.iterdir()} == packages | {
+        "merges.txt", "vocab.json", "compile.sh", "README.md",
+    }
+    if on_macos():
+        return
+    refused = subprocess.run([resources / "compile.sh"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "needs a Mac" in refused.stderr
+    tools = tmp_path / "bin"  # a Mac's tools, of which the second makes an empty model
+    tools.mkdir()
+    stand_in(tools / "uname", "echo Darwin")
+    stand_in(tools / "xcrun", 'test "$1 $2" = "coremlcompiler compile" && mkdir "${3%.mlpackage}.mlmodelc"')
+    path = f"{tools}:{os.environ['PATH']}"
+    subprocess.run([resources / "compile.sh"], env=os.environ | {"PATH": path}, check=True)
+    assert {path.name for path in resources.glob("*.mlmodelc")} == {f"{name}.mlmodelc" for name in SWIFT}
+    assert not list(resources.glob("*.mlpackage"))
 
 
-@pytest.mark.parametrize("linear", [False, True])
-def test_attention_forms_compute_the_same(linear: bool, tmp_path: Path) -> None:
-    shape = replace(SMALL, attention_levels=2, heads=(2, 4))
-    unet = make_pipeline(tmp_path, shape).unet
-    if linear:
-        from diffusers import UNet2DConditionModel
-
-        unet = UNet2DConditionModel.from_config({**unet.config, "use_linear_projection": True}).eval()
-    args = (torch.randn(2, 4, 8, 8), torch.tensor(999.0), torch.randn(2, 77, SMALL.hidden))
-    before = copy.copy(dict(unet.named_modules()))
-    with torch.no_grad():
-        expected = unet(*args).sample
-        with attention_as(unet, PlainAttention()):
-            torch.testing.assert_close(unet(*args).sample, expected, rtol=1e-4, atol=1e-5)
-        with split_einsum(unet):
-            torch.testing.assert_close(unet(*args).sample, expected, rtol=1e-4, atol=1e-5)
-    assert dict(unet.named_modules()) == before
+def stand_in(path: Path, script: str) -> None:
+    """An executable script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
-def test_split_einsum_refuses_what_it_cannot_write(source) -> None:
-    block = source.pipe.unet.mid_block.attentions[0].transformer_blocks[0]
-    before, block.norm_type = block.norm_type, "ada_norm"
-    try:
-        refusal = pytest.raises(UserError, match="use --attention-implementation ORIGINAL")
-        with refusal, split_einsum(source.pipe.unet):
-            pass
-    finally:
-        block.norm_type = before
+def test_resources_tell_how_many_latent_channels_swift_knows(source, made, tmp_path) -> None:
+    from dataclasses import replace
+
+    from export.coreml_resources import write_resources
+
+    assert "Image to image" not in (made[0] / "Resources" / "README.md").read_text()
+    wide = replace(source, pipe=make_pipeline(tmp_path, Shape(latent_channels=16, sample_size=8)))
+    write_resources(tmp_path, wide, {})
+    assert "4 latent channels, this model has 16" in (tmp_path / "Resources" / "README.md").read_text()
 
 
-def test_split_einsum_and_six_bits(tmp_path: Path, capsys) -> None:
+def test_a_dry_run_writes_nothing(tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    exporter.main(
-        [str(small_checkpoint()), "--out", str(out), "--attention-implementation", "SPLIT_EINSUM",
-         "--quantize-nbits", "6", "--min-deployment-target", "iOS17", "--json"]
-    )
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["precision"] == "palettized-6bit" and facts["picture"]["psnr_db"] >= 20
-    kinds = {op.type for op in Program(packages(out)["unet"]).block.operations}
-    assert {"einsum", "constexpr_lut_to_dense"} <= kinds
-    function = spec_of(packages(out)["unet"]).mlProgram.functions["main"]
-    assert function.opset == "CoreML7"  # iOS17
-    weights = sum(p.numel() for p in open_source(str(small_checkpoint())).pipe.unet.parameters())
-    blob = packages(out)["unet"] / "Data/com.apple.CoreML/weights/weight.bin"
-    assert blob.stat().st_size < weights * 1.25  # bytes; fp16 would be 2, 6 bits are 0.75 and tables
+    exporter.main([str(small_checkpoint()), "--out", str(out), "--quantize-nbits", "4", "--dry-run", "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["format"], plan["precision"]) == ("coreml", "palettized-4bit") and not out.exists()
 
 
-@pytest.mark.parametrize(("target", "nbits", "least"), [("iOS16", 4, 20), ("iOS18", 4, 24), ("iOS16", 8, 40)])
-def test_palettes_of_the_decoder(target: str, nbits: int, least: float, source, tmp_path: Path) -> None:
-    part = next(part for part in parts(source) if part.name == "vae_decoder")
-    model = coreml_convert.palettize(coreml_convert.convert(part, target), nbits, target)
-    coreml_convert.save(model, tmp_path / "d.mlpackage")
-    program = Program(tmp_path / "d.mlpackage")
-    z = (torch.randn(1, SMALL.latent_channels, 8, 8) / APPLE_SCALING).half()
-    with torch.no_grad():
-        expected = part.module(z.float()).numpy()
-    assert psnr_db(expected, program.run({"z": z.numpy()})["image"]) >= least
-
-
-def test_kmeans_gives_the_distinct_values_back() -> None:
-    weight = np.array([[0.5, -1, 0.5], [2, -1, 3]], np.float16)
-    table, index = kmeans(weight, 16)
-    assert table.dtype == np.float16 and len(table) == 16 and index.dtype == np.uint8
-    np.testing.assert_array_equal(table[index].reshape(weight.shape), weight)
-
-
-def test_kmeans_is_better_than_even_steps_and_settled() -> None:
-    weight = np.random.default_rng(0).standard_normal((64, 300)).astype(np.float16)
-    flat = weight.reshape(-1).astype(np.float64)
-    table, index = kmeans(weight, 16)
-    even = np.linspace(flat.min(), flat.max(), 16)
-    error = np.mean((table[index] - flat) ** 2)
-    assert error < 0.5 * np.mean((even[nearest(flat, even)] - flat) ** 2)
-    assert error < 1.1 * 0.00955 * flat.var()  # Max 1960: 16 levels of a normal variable
-    closest = np.abs(flat[:, None] - table.astype(np.float64)).min(1)
-    assert (np.abs(table[index] - flat) <= closest + 1e-3).all()  # the table is rounded to fp16 at the end
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--quantize-activations", "--quantize-nbits", "8"], "leave out --quantize-nbits"),
+        (["--quantize-activations"], "needs --min-deployment-target iOS17 or iOS18"),
+    ],
+)
+def test_options_that_exclude_each_other_are_one_line(extra, message, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_command(exporter.main, [str(small_checkpoint()), "--out", str(tmp_path / "out"), *extra])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and message in line
 
 
 def test_below_the_threshold_nothing_is_written(made, tmp_path, monkeypatch, capsys) -> None:
     """The packages are read back from the disk: a weight file that was damaged there does not pass."""
 
-    def write(folder: Path, source, args) -> dict[str, Path]:
+    def write(folder: Path, source, options, stages) -> dict[str, Path]:
         for part in PARTS:
-            shutil.copytree(packages(made[0])[part], packages(folder)[part])
-        weights = packages(folder)["vae_decoder"] / "Data/com.apple.CoreML/weights/weight.bin"
-        data = bytearray(weights.read_bytes())
+            package = packages_in(made[0], "small")[part]
+            shutil.copytree(package, folder / package.name)
+        damaged = packages_in(folder, "small")["vae_decoder"] / MODEL.parent / "weights" / "weight.bin"
+        data = bytearray(damaged.read_bytes())
         size = int.from_bytes(data[72:80], "little")  # of the first weight: its header is at 64, it at 128
         data[128 : 128 + size] = bytes(size)
-        weights.write_bytes(data)
-        return {part: packages(folder)[part] for part in PARTS}
+        damaged.write_bytes(data)
+        return packages_in(folder, "small")
 
-    monkeypatch.setattr(exporter, "write_packages", write)
+    monkeypatch.setattr(coreml_export, "write_packages", write)
     with pytest.raises(SystemExit) as stop:
         run_command(exporter.main, [str(small_checkpoint()), "--out", str(tmp_path / "out")])
     assert stop.value.code == 2
@@ -281,28 +249,44 @@ def test_below_the_threshold_nothing_is_written(made, tmp_path, monkeypatch, cap
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_parity_report_reads_the_folder_back(made, capsys) -> None:
-    parity.main([str(small_checkpoint()), str(made[0]), "--json"])
-    (facts,) = json.loads(capsys.readouterr().out)["exports"]
-    assert (facts["format"], facts["precision"]) == ("coreml", "fp16")
-    assert {name: m["status"] for name, m in facts["modules"].items()} == dict.fromkeys(PARTS, "passed")
-    assert facts["picture"]["psnr_db"] >= 35
-    if not on_macos():
-        assert facts["real_prediction"] | {"why": ""} == measured("not run") and facts["latency_ms"] is None
-        assert facts["real_prediction"]["why"] == "needs macOS"
+def test_an_operation_that_coremltools_lacks_is_one_line(source, tmp_path, monkeypatch, capfd) -> None:
+    class Strange(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(x)
+
+    part = coreml_export.Part("unet", Strange(), (("x", torch.zeros(1, 3), np.float16),), ("y",))
+    with pytest.raises(UserError, match="cannot convert the unet: .*bessel"):
+        coreml_export.convert(part, "iOS16", tmp_path / "x.mlpackage")
+    assert capfd.readouterr().err == ""
 
 
-def measured(status: str) -> dict[str, object]:
-    """A comparison without figures."""
-    return {"max_abs": None, "psnr_db": None, "status": status, "why": ""}
+class Normed(torch.nn.Module):
+    """A convolution and a group norm, which squares what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loud = torch.nn.Conv2d(4, 4, 1)
+        self.norm = torch.nn.GroupNorm(2, 4)
+        self.quiet = torch.nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.quiet(self.norm(self.loud(x)))
 
 
-def test_an_altered_package_is_one_line(made, tmp_path) -> None:
-    altered = shutil.copytree(made[0], tmp_path / "altered")
-    weights = packages(altered)["unet"] / "Data/com.apple.CoreML/weights/weight.bin"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(UserError, match="weight.bin is truncated"):
-        parity.main([str(small_checkpoint()), str(altered)])
+def test_an_overflow_names_the_layer(tmp_path: Path) -> None:
+    """1,000 is no large number in fp16, its square is beyond it."""
+    part = coreml_export.Part("unet", Normed(), (("x", torch.zeros(1, 4, 8, 8), np.float16),), ("y",))
+    coreml_export.convert(part, "iOS16", tmp_path / "x.mlpackage")
+    overflows: dict[str, str] = {}
+    run = noting(Program(tmp_path / "x.mlpackage"), "unet", overflows)
+    run({"x": np.ones((1, 4, 8, 8), np.float16)})
+    assert overflows == {}
+    run({"x": np.random.default_rng(0).normal(0, 5000, (1, 4, 8, 8)).astype(np.float16)})
+    assert list(overflows) == ["unet"] and overflows["unet"].startswith("square")
+    failed = Parity(Measure(None, 3.0, "failed", "below 35 dB"))
+    with pytest.raises(UserError, match="leaves fp16's range in the unet .square.*norm_weight.; nothing was written"):
+        coreml_export.refuse_overflow(failed, "Core ML fp16 of x", overflows)
+    coreml_export.refuse_overflow(Parity(Measure(None, 40.0)), "Core ML fp16 of x", overflows)
 
 
 def test_an_existing_folder_stays(made, tmp_path, capsys) -> None:
@@ -314,11 +298,29 @@ def test_an_existing_folder_stays(made, tmp_path, capsys) -> None:
     assert (out / "export.json").is_file()
 
 
-def test_an_epsilon_model_stays_one(tmp_path: Path) -> None:
-    pipe = make_pipeline(tmp_path, Shape(latent_channels=4, sample_size=8, prediction_type="epsilon"))
-    pipe.save_pretrained(tmp_path / "model")
-    unet = AppleUNet(open_source(str(tmp_path / "model")))
-    sample, states = torch.randn(1, 4, 8, 8), torch.randn(1, 32, 1, 77)
-    with torch.no_grad():
-        expected = pipe.unet(sample, 999, states.squeeze(2).transpose(1, 2)).sample
-        torch.testing.assert_close(unet(sample, torch.tensor([999.0]), states), expected)
+def test_the_parity_report_reads_the_folder_back(made, capsys) -> None:
+    parity.main([str(small_checkpoint()), str(made[0]), "--json"])
+    (facts,) = json.loads(capsys.readouterr().out)["exports"]
+    assert (facts["format"], facts["precision"]) == ("coreml", "fp16")
+    assert {m["status"] for m in facts["modules"].values()} == {"passed"}
+    assert facts["picture"]["psnr_db"] >= 35
+    if not on_macos():
+        assert facts["real_prediction"]["status"] == "not run" and facts["real_prediction"]["why"] == "needs macOS"
+        assert facts["latency_ms"] is None
+
+
+def test_metadata_leaves_the_weights_alone(made, tmp_path) -> None:
+    package = shutil.copytree(packages_in(made[0], "small")["vae_encoder"], tmp_path / "e.mlpackage")
+    before = Program(package)
+    add_metadata(package, {"note": "x"})
+    assert dict(read_spec(package).description.metadata.userDefined)["addkit.note"] == "x"
+    feed = {"x": np.full((1, 3, 64, 64), 0.5, np.float16)}
+    np.testing.assert_array_equal(before.run(feed)["latent"], Program(package).run(feed)["latent"])
+
+
+def test_a_part_has_its_own_recipe() -> None:
+    options = Options(quantize_activations=True, min_deployment_target="iOS17")
+    assert options.precision == "w8a8" and options.recipe("unet")["activations"].startswith("int8")
+    assert options.recipe("vae_decoder")["weights"] == "k-means, 8 bits"
+    four = Options(quantize_nbits=4)
+    assert four.nbits("unet") == 4 and four.nbits("vae_encoder") == 8

@@ -281,3 +281,27 @@ def test_facts_of_another_form_are_refused(text: str, message: str, traced, tmp_
 
 def test_onnx_is_the_library_inside_the_exporter() -> None:
     assert exporter.onnx is sys.modules["onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("component", ["text_encoder", "unet"])
+def test_optimums_own_exporter_agrees_with_ours(component: str, bundle: Path, source, tmp_path: Path) -> None:
+    """A second opinion on the graphs; optimum has no exporter for a tiny autoencoder."""
+    from optimum.exporters.onnx import export
+    from optimum.exporters.onnx.model_configs import CLIPTextOnnxConfig, UNetOnnxConfig
+
+    model = getattr(source.pipe, component)
+    if component == "text_encoder":
+        config = CLIPTextOnnxConfig(model.config, task="feature-extraction")
+        feed = {"input_ids": source.encode(PROMPTS)}
+    else:
+        for key in ("text_encoder_projection_dim", "requires_aesthetics_score"):  # which optimum asks a U-Net for
+            model.config[key] = None
+        config = UNetOnnxConfig(model.config, task="semantic-segmentation")
+        feed = {"sample": source.noise([1, 2]), "timestep": np.array(999, np.float32),
+                "encoder_hidden_states": np.ones((2, 77, SMALL.hidden), np.float32)}
+    export(model, config, tmp_path / "theirs.onnx", opset=18)
+    theirs, ours = (open_session(path) for path in (tmp_path / "theirs.onnx", bundle / component / "model.onnx"))
+    inputs = {port.name: np.asarray(feed[port.name], np.int64 if "int64" in port.type else np.float32)
+              for port in theirs.get_inputs()}
+    np.testing.assert_allclose(ours.run(None, feed)[0], theirs.run(None, inputs)[0], rtol=1e-3, atol=1e-4)

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export import onnx as onnx_exporter
 from export import parity
 from export.measure import CAP_DB, measure, psnr_db
 from export.onnx import export_onnx
+from export.onnx_trace import Tracer
 from export.source import open_source
 from runtime.bundle import describe_files
-from tests.tiny import make_checkpoint, small_checkpoint, small_graphs
+from tests.tiny import copied_graph, make_checkpoint, small_checkpoint
 from train.errors import run_command
 
 
@@ -24,7 +24,7 @@ from train.errors import run_command
 def bundle(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("parity") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_exporter, "trace_all", lambda _: small_graphs())
+        patch.setattr(Tracer, "graph", copied_graph)
         export_onnx(open_source(str(small_checkpoint())), out)
     return out
 

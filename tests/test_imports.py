@@ -22,8 +22,8 @@ EDGES: dict[str, dict[str, set[str] | None]] = {
         "train": {"student", "autoencoder", "text_encoder", "checkpoint", "errors", "progress"},
     },
 }
-# A module that needs more than its package: evaluating a bundle is running it.
-WIDER = {("train/evaluate.py", "runtime")}
+# Modules that need more than their package: evaluating a bundle is running it, judging an export evaluating it.
+WIDER = {("train/evaluate.py", "runtime"), ("export/distance.py", "train")}
 LIGHT = {"numpy", "PIL"}
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")
 

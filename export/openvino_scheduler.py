@@ -1,0 +1,115 @@
+"""The scheduler of a folder for OpenVINO GenAI: one that it reads and that takes the checkpoint's own first step."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from export.source import Source
+from runtime import schedule
+from train.errors import UserError
+
+# The schedulers that GenAI computes as diffusers does, and what it needs for that (openvino.genai 2026.4,
+# image_generation/schedulers). PNDM is not one of them: GenAI's reads before its list of timesteps in a run of one.
+DDIM = {"clip_sample": False, "thresholding": False}
+EULER = {
+    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False,
+    "interpolation_type": "linear", "final_sigmas_type": "zero", "timestep_type": "discrete",
+}
+KNOWN: Mapping[str, Mapping[str, Any]] = {
+    "DDIMScheduler": DDIM,
+    "EulerDiscreteScheduler": EULER,
+    "EulerAncestralDiscreteScheduler": {},
+    "LCMScheduler": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "thresholding": False},
+}
+# What stands in for any other: the same step written in another form.
+FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("DDIMScheduler", {}),
+    ("DDIMScheduler", {"timestep_spacing": "trailing", "set_alpha_to_one": True}),
+    ("DDIMScheduler", {"timestep_spacing": "trailing", "set_alpha_to_one": False}),
+    ("EulerDiscreteScheduler", {}),
+    ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+)
+BETA_SCHEDULES = ("linear", "scaled_linear")  # that GenAI knows by name
+DEFAULTED = "_use_default_values"  # lists keys that diffusers would not hand on to a scheduler of another class
+TOLERANCE = 1e-4  # of a step's largest value
+
+
+def genai_scheduler(source: Source) -> Any:
+    """A diffusers scheduler to save: the checkpoint's own where GenAI computes it, else one with the same first step.
+
+    Raises UserError when GenAI has none that takes it.
+    """
+    own = source.pipe.scheduler
+    expected = one_step(own)
+    for candidate in candidates(own):
+        if same(one_step(candidate), expected):
+            return candidate
+    clips = [key for key in ("clip_sample", "thresholding") if own.config.get(key)]
+    remedy = f"set {clips[0]} to false in" if clips else "put a DDIMScheduler with timestep_spacing trailing into"
+    raise UserError(
+        f"OpenVINO GenAI has no scheduler that takes the first step of the {type(own).__name__} of {source.name}: "
+        f"{remedy} {source.folder / 'scheduler' / 'scheduler_config.json'} if the model allows it"
+    )
+
+
+def candidates(own: Any) -> Iterator[Any]:
+    """Schedulers that GenAI computes, from the likeliest on."""
+    import diffusers
+
+    name = type(own).__name__
+    config = {key: value for key, value in own.config.items() if key != DEFAULTED} | named_betas(own.config)
+    for kind, changes in ((name, {}), *FORMS) if name in KNOWN else FORMS:
+        with quiet():
+            yield getattr(diffusers, kind).from_config(config | dict(changes) | dict(KNOWN[kind]))
+
+
+def named_betas(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The noise schedule as a table, where GenAI does not know it by its name."""
+    name = config.get("beta_schedule", "linear")
+    if config.get("trained_betas") is not None or name in BETA_SCHEDULES:
+        return {}
+    table = schedule.betas(int(config["num_train_timesteps"]), config["beta_start"], config["beta_end"], name)
+    return {"trained_betas": table.tolist(), "beta_schedule": "linear"}
+
+
+def one_step(scheduler: Any) -> tuple[list[float], Tensor, Tensor] | None:
+    """(timesteps, U-Net's input, result) of a run of one step on fixed noise; None where that run fails."""
+    draw = torch.Generator().manual_seed(0)
+    noise, prediction = torch.randn(2, 1, 4, 8, 8, generator=draw)
+    try:
+        scheduler.set_timesteps(1)
+        timestep = scheduler.timesteps[0]
+        latents = noise * scheduler.init_noise_sigma
+        taken = scheduler.scale_model_input(latents, timestep)
+        extra = {"generator": draw} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        result = scheduler.step(prediction, timestep, latents, **extra).prev_sample
+    except Exception:  # a scheduler may refuse what another's configuration says, in words of its own
+        return None
+    return [float(t) for t in scheduler.timesteps], taken, result
+
+
+def same(found: tuple[list[float], Tensor, Tensor] | None, expected: tuple[list[float], Tensor, Tensor] | None) -> bool:
+    """Whether two runs of one step agree; a run that failed agrees with none."""
+    if found is None or expected is None or found[0] != expected[0]:
+        return False
+    pairs = zip(found[1:], expected[1:], strict=True)
+    return all(float((a - b).abs().max()) <= TOLERANCE * float(b.abs().max()) for a, b in pairs)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep diffusers' remarks on keys that one scheduler has and another has not off stderr."""
+    log = logging.getLogger("diffusers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

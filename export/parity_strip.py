@@ -1,0 +1,124 @@
+"""Pictures of several exports beside PyTorch's, each with its difference made visible, in one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from export.source import Floats
+from runtime.files import write_whole
+
+AMPLIFIED = 8  # how many times a difference is shown as what it is, around grey
+BACKGROUND, INK, FAINT = "white", "black", "dimgray"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One export's pictures, f32[N,3,H,W] in [0,1]. title: two lines; pictures_db: each picture's PSNR."""
+
+    title: tuple[str, str]
+    pictures: Floats
+    pictures_db: Sequence[float]
+
+
+def write_strip(path: Path, prompts: Sequence[str], reference: Floats, columns: Sequence[Column]) -> None:
+    """Write the PNG whole: a row for each prompt; PyTorch's picture, then each export's and its difference times 8.
+
+    reference: f32[N,3,H,W] in [0,1]. Raises runtime.errors.OutputError when the file cannot be written.
+    """
+    png = BytesIO()
+    draw_strip(prompts, reference, columns).save(png, "PNG")
+    write_whole(path, png.getvalue())
+
+
+def draw_strip(prompts: Sequence[str], reference: Floats, columns: Sequence[Column]) -> Image.Image:
+    """The whole strip."""
+    layout = Layout(reference.shape[2], reference.shape[3], 1 + 2 * len(columns), len(prompts))
+    sheet = Image.new("RGB", layout.size, BACKGROUND)
+    pen = Pen(ImageDraw.Draw(sheet), layout)
+    titles = [("PyTorch", "fp32")]
+    for column in columns:
+        titles += [column.title, ("difference", f"x{AMPLIFIED}, 0 is grey")]
+    for index, (first, second) in enumerate(titles):
+        pen.text(layout.x(index), layout.gap, first, INK)
+        pen.text(layout.x(index), layout.gap + layout.line, second, FAINT)
+    for row, prompt in enumerate(prompts):
+        pen.text(layout.x(0), layout.y(row) - layout.line, prompt, INK, layout.size[0])
+        sheet.paste(Image.fromarray(shown(reference[row])), (layout.x(0), layout.y(row)))
+        for index, column in enumerate(columns):
+            made, x = column.pictures[row], layout.x(1 + 2 * index)
+            sheet.paste(Image.fromarray(shown(made)), (x, layout.y(row)))
+            apart = 0.5 + AMPLIFIED * (made - reference[row])
+            sheet.paste(Image.fromarray(shown(apart)), (layout.x(2 + 2 * index), layout.y(row)))
+            pen.text(x, layout.y(row) + layout.height, f"{column.pictures_db[row]:.1f} dB", FAINT)
+    return sheet
+
+
+def shown(picture: Floats) -> Pixels:
+    """u8[H,W,3] of f32[3,H,W]; what lies beyond [0,1], or is no number, is cut."""
+    whole = np.clip(np.nan_to_num(picture, nan=0.0), 0, 1).transpose(1, 2, 0)
+    return np.asarray(np.floor(whole * 255 + 0.5), np.uint8)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are, in pixels."""
+
+    height: int
+    width: int
+    count: int
+    rows: int
+
+    @property
+    def letters(self) -> int:
+        """Size of the letters: a twelfth of a picture, within what is legible and what fits."""
+        return min(28, max(12, self.width // 12))
+
+    @property
+    def line(self) -> int:
+        return round(self.letters * 1.4)
+
+    @property
+    def gap(self) -> int:
+        return max(6, self.width // 32)
+
+    @property
+    def step(self) -> int:
+        """From one row's picture to the next: the picture, its PSNR, the next prompt."""
+        return self.height + 2 * self.line + self.gap
+
+    @property
+    def size(self) -> tuple[int, int]:
+        across = self.count * (self.width + self.gap) + self.gap
+        return across, self.y(self.rows - 1) + self.height + self.line + self.gap
+
+    def x(self, column: int) -> int:
+        """Left edge; an export and its difference stand closer together than two exports."""
+        return self.gap + column * (self.width + self.gap)
+
+    def y(self, row: int) -> int:
+        """Upper edge of a row's pictures, below the titles and the row's prompt."""
+        return 2 * self.gap + 3 * self.line + row * self.step
+
+
+class Pen:
+    """Writes text that is cut where its column ends."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw, layout: Layout) -> None:
+        self.draw, self.layout = draw, layout
+        self.font = ImageFont.load_default(layout.letters)
+
+    def text(self, x: int, y: int, text: str, colour: str, width: int | None = None) -> None:
+        """One line at (x, y); width: what it may take, a column by default."""
+        room = width or self.layout.width
+        while text and self.draw.textlength(text, font=self.font) > room:
+            text = text[:-1]
+        self.draw.text((x, y), text, fill=colour, font=self.font)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.measure import Network, pictures, torch_network
+from export.measure import Network, pictures, to_pixels, torch_network
 from export.source import Source
 from train.errors import UserError
 
@@ -90,8 +90,7 @@ def batch_of(source: Source, network: Network, texts: tuple[str, ...], start: in
     """Pictures u8[B,H,W,3] of the captions from `start` on."""
     part = list(texts[start : start + BATCH])
     noise = source.noise([SEED + start + i for i in range(len(part))])
-    found = pictures(network, source, source.encode(part), noise)
-    return np.floor(found.transpose(0, 2, 3, 1) * 255 + 0.5).astype(np.uint8)
+    return to_pixels(pictures(network, source, source.encode(part), noise))
 
 
 @cache

@@ -63,7 +63,7 @@ def prices(
                 products = (gradient * error).flatten(1).sum(1)
                 entry.squared_error[kind] += float((products**2).sum()) / (count * probes)
 
-        passed.register_hook(collect)
+        passed.register_hook(collect)  # type: ignore[no-untyped-call]
         return passed
 
     with torch.enable_grad(), observed(layers(source), price):
@@ -72,7 +72,7 @@ def prices(
             for probe in range(probes):
                 v = torch.randn(picture.shape, generator=generator) / picture[0].numel() ** 0.5
                 v = v * ((picture >= 0) & (picture <= 1))  # what is clamped shows no error
-                picture.backward(v, retain_graph=probe + 1 < probes)
+                torch.autograd.backward(picture, v, retain_graph=probe + 1 < probes)
     return found
 
 
@@ -103,7 +103,7 @@ def applied(module: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | Non
     if isinstance(module, nn.Linear):
         return F.linear(given, weight, bias)
     assert isinstance(module, nn.Conv2d)
-    return F.conv2d(given, weight, bias, module.stride, module.padding, module.dilation, module.groups)  # type: ignore
+    return F.conv2d(given, weight, bias, module.stride, module.padding, module.dilation, module.groups)
 
 
 def stored_weight(layer: Layer, kind: str) -> Tensor:

@@ -129,7 +129,7 @@ def fused_attention(
 
     Of causal_mask only its presence counts.
     """
-    attributes = {"num_heads": heads, "scale": float(scale), "unidirectional": int(causal_mask is not None)}
+    attributes: dict[str, Any] = {"num_heads": heads, "scale": float(scale), "unidirectional": int(causal_mask is not None)}
     operator = "com.microsoft::MultiHeadAttention"
     return torch.onnx.ops.symbolic(
         operator, (query, key, value), attributes, dtype=query.dtype, shape=query.shape, version=1

@@ -155,6 +155,11 @@ def pictures(network: Network, source: Source, ids: Ids, noise: Floats, steps: i
     return np.clip(decoded / 2 + 0.5, 0, 1).astype(np.float32)
 
 
+def to_pixels(found: Floats) -> npt.NDArray[np.uint8]:
+    """Pictures f32[N,3,H,W] in [0,1] as u8[N,H,W,3], rounded as the runtime rounds."""
+    return np.asarray(np.floor(found.transpose(0, 2, 3, 1) * 255 + 0.5), np.uint8)
+
+
 class Reference:
     """The PyTorch model's outputs on the fixed cases, computed once for any number of comparisons."""
 
@@ -194,8 +199,7 @@ class Reference:
 
     def pixels(self, network: Network) -> npt.NDArray[np.uint8]:
         """Each case's one-step picture, u8[N,H,W,3]."""
-        found = pictures(network, self.source, self.ids, self.noise)
-        return np.floor(found.transpose(0, 2, 3, 1) * 255 + 0.5).astype(np.uint8)
+        return to_pixels(pictures(network, self.source, self.ids, self.noise))
 
     def modules(self, network: Network) -> dict[str, Measure]:
         """Each module alone; a U-Net that gives epsilon for v is compared by the v that follows from it."""

@@ -115,24 +115,24 @@ def report(program: Program, args: argparse.Namespace) -> tuple[dict[str, Any], 
     """Run and compare: the facts, their text, and whether the comparison passed."""
     inputs = read_arrays(args.inputs) if args.inputs else random_inputs(program, args.seed)
     others = read_arrays(args.compare) if args.compare else {}
-    outputs = [port.name for port in program.outputs]
-    if others:
-        program.check_names(others)
+    program.check_names(others)
     asked = traced(program, args.trace)
     start = time.perf_counter()
     values = evaluate(program, args, inputs, list(dict.fromkeys([*asked, *others])))
     seconds = time.perf_counter() - start
+    outputs = [port.name for port in program.outputs]
     if args.out:
         save(args.out, {name: values[name] for name in outputs})
     rows = [Summary.of(name, values[name]) for name in dict.fromkeys([*outputs, *asked])]
     differences = compare(program, values, others, args.min_psnr_db)
+    words = summaries_text(rows, seconds)
+    words += "\n" + differences_text(differences, args.min_psnr_db) if others else ""
     facts = {
         "package": str(program.package), "inputs": "file" if args.inputs else f"random, seed {args.seed}",
         "outputs": [row.to_json() for row in rows], "seconds": round(seconds, 3), "overflows": program.overflows,
         "ambiguous": program.ambiguous, "compare": [asdict(row) for row in differences],
     }
-    lines = [summaries_text(rows, seconds)] + ([differences_text(differences, args.min_psnr_db)] if others else [])
-    return facts, "\n".join(lines), all(row.passed for row in differences)
+    return facts, words, all(row.passed for row in differences)
 
 
 def save(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -66,27 +66,21 @@ class Program:
         is not known.
         """
         self.overflows, self.ambiguous = [], []
-        wanted = set(keep)
-        self.check_names(wanted)
+        self.check_names(keep)
         values = self.fed(inputs)
-        kept = {name: values[name] for name in wanted & values.keys()}
-        for name, value in values.items() if observe else ():
-            if value.is_floating_point():
-                observe(name, value)  # type: ignore[misc]
+        kept = {name: values[name] for name in keep if name in values}
+        tell(observe, self.inputs, values)
         with torch.no_grad():
             for step in self.steps:
                 self.step(step, values)
-                for port in step.outputs:
-                    if port.name in wanted:
-                        kept[port.name] = values[port.name]
-                    if observe and port.kind.is_float:
-                        observe(port.name, values[port.name])
+                kept |= {port.name: values[port.name] for port in step.outputs if port.name in keep}
+                tell(observe, step.outputs, values)
                 for name in step.spent:
                     values.pop(name, None)
                 if advance:
                     advance(1)
-            names = [port.name for port in self.outputs] + [name for name in keep if name not in self.block.outputs]
-            return {name: self.array(name, {**kept, **values}) for name in names}
+            names = dict.fromkeys([*self.block.outputs, *keep])
+            return {name: self.array(name, values | kept) for name in names}
 
     def step(self, step: Step, values: dict[str, Tensor]) -> None:
         """Compute one operation and note its outputs, rounded to their types."""
@@ -155,6 +149,13 @@ class Program:
         value = values[name] if name in values else self.constants[name].get(False)
         array: Array = value.numpy().astype(self.port(name).kind.numpy, copy=False)
         return array
+
+
+def tell(observe: Observer | None, ports: list[Port], values: Mapping[str, Tensor]) -> None:
+    """Call the observer with those of the values that are floats."""
+    for port in ports if observe else ():
+        if port.kind.is_float:
+            observe(port.name, values[port.name])  # type: ignore[misc]
 
 
 def keep_constants(steps: list[Step], kept_bytes: int) -> None:

@@ -160,12 +160,13 @@ def unpacked(data: np.ndarray, bits: int, count: int) -> np.ndarray:
     """
     if bits == 8:
         return data[:count]
-    width = math.lcm(bits, 8) // 8  # bytes after which codes and bytes begin together again
+    width = 4 if 32 % bits == 0 else 3  # bytes after which codes and bytes begin together
     words = -(-count * bits // (8 * width))
     padded = np.zeros(words * width, np.uint8)
     padded[: min(len(data), len(padded))] = data[: len(padded)]
-    parts = padded.reshape(words, width).astype(np.uint32)
-    word = sum(parts[:, i] << np.uint32(8 * i) for i in range(width))
+    wide = np.zeros((words, 4), np.uint8)
+    wide[:, :width] = padded.reshape(words, width)
+    word = wide.reshape(-1).view("<u4")
     codes = np.empty((words, 8 * width // bits), np.uint8)
     for i in range(codes.shape[1]):
         codes[:, i] = (word >> np.uint32(bits * i)) & np.uint32(2**bits - 1)

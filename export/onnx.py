@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from export.distance import MOST_RATIO, measure_distance, refuse_further
+from export.distance import MOST_RATIO, Distance, measure_distance, refuse_further
 from export.folder import check_free, size_mb, whole_folder
 from export.fused import COMPONENTS as FUSED_COMPONENTS
 from export.fused import FUSED, fused
@@ -26,7 +26,7 @@ from export.onnx_trace import COMPONENTS, Tracer
 from export.plan import add_plan_options, only_planned
 from export.preflight import preflight, watching
 from export.qdq import rewrite
-from export.quantize import BUDGET_DB, LADDERS, MARGIN_DB, ROUNDS, Plan, Planner, stored_encoder
+from export.quantize import BUDGET_DB, FURTHER_DB, LADDERS, MARGIN_DB, ROUNDS, Plan, Planner, stored_encoder
 from export.report import table
 from export.source import MOST_STEPS, Source, open_source
 from runtime.manifest import MANIFEST, PRECISIONS
@@ -79,14 +79,9 @@ def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict
             reference = Reference(source)
         advance(1)
         write_configs(folder, source)
-        parity, recipe = write_graphs(folder, source, reference, options, advance)
-        refuse_below(parity, f"ONNX {precision} of {source.name}")
-        figures = parity.to_json() | {"recipe": recipe}
-        if precision != "fp32":
-            distance = measure_distance(source, network_of(folder, options.fold_timestep), options.data,
-                                        options.max_fd_ratio)
-            refuse_further(distance, f"ONNX {precision} of {source.name}")
-            figures["fd_lite0"] = distance.to_json()
+        verdict, recipe = write_graphs(folder, source, reference, options, advance)
+        verdict.refuse(f"ONNX {precision} of {source.name}")
+        figures = verdict.to_json() | {"recipe": recipe}
         advance(1)
         if options.fused:
             figures["fused"] = write_fused(folder, source, reference)
@@ -98,8 +93,8 @@ def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict
 
 def write_graphs(
     folder: Path, source: Source, reference: Reference, options: Options, advance: Callable[[int], None]
-) -> tuple[Parity, dict[str, Any]]:
-    """Write the four graphs and compare them; also the recipe. Smaller weights are tried until the gate is kept."""
+) -> tuple[Verdict, dict[str, Any]]:
+    """Write the four graphs and compare them; also the recipe. Smaller weights are tried until the gates are kept."""
     tracer = Tracer(source, options.fold_timestep, keep=options.precision in LADDERS)
     recipe: dict[str, Any] = {"attention": "com.microsoft MultiHeadAttention"}
     recipe |= {"folded_timestep": source.steps(1)[0][0]} if options.fold_timestep else {}
@@ -107,7 +102,7 @@ def write_graphs(
         for name in COMPONENTS:
             write_component(folder, name, tracer, to_fp16 if options.precision == "fp16" else as_it_is)
             advance(1)
-        return compared(folder, reference, options), recipe
+        return judged(folder, reference, options), recipe
     planner = Planner(source, options.precision)
     give_back_memory()
     advance(1)
@@ -118,12 +113,46 @@ def write_graphs(
         for name in COMPONENTS:
             write_component(folder, name, tracer, partial(smaller, component=name, plan=plan, reference=reference))
             advance(1 if rounds == 1 else 0)
-        parity = compared(folder, reference, options)
-        worst = parity.picture.psnr_db
-        if parity.picture.status == "passed" or worst is None or not plan.kinds:
+        verdict = judged(folder, reference, options)
+        if not verdict.missing_db or not plan.kinds:
             break
-        budget = max(budget, plan.expected_db) + options.threshold_db - worst + MARGIN_DB
-    return parity, recipe | planner.notes(plan, goal, rounds)
+        budget = max(budget, plan.expected_db) + verdict.missing_db
+    return verdict, recipe | planner.notes(plan, goal, rounds)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gates of one try. distance: None where it is not asked for, or the pictures failed already."""
+
+    parity: Parity
+    distance: Distance | None
+
+    @property
+    def missing_db(self) -> float:
+        """By how much the error in the picture should shrink; 0 when the gates are kept."""
+        worst = self.parity.picture.psnr_db
+        if self.parity.picture.status == "failed" and worst is not None:
+            return self.parity.threshold_db - worst + MARGIN_DB
+        return FURTHER_DB if self.distance is not None and self.distance.status == "failed" else 0.0
+
+    def refuse(self, what: str) -> None:
+        """Raise UserError unless both gates are kept."""
+        refuse_below(self.parity, what)
+        if self.distance is not None:
+            refuse_further(self.distance, what)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures."""
+        return self.parity.to_json() | ({"fd_lite0": self.distance.to_json()} if self.distance else {})
+
+
+def judged(folder: Path, reference: Reference, options: Options) -> Verdict:
+    """The written graphs beside the checkpoint."""
+    network = network_of(folder, options.fold_timestep)
+    parity = reference.compare(network, options.threshold_db)
+    if options.precision == "fp32" or parity.picture.status == "failed":
+        return Verdict(parity, None)
+    return Verdict(parity, measure_distance(reference.source, network, options.data, options.max_fd_ratio))
 
 
 def write_component(
@@ -144,11 +173,6 @@ def smaller(model: onnx.ModelProto, component: str, plan: Plan, reference: Refer
     if component == "vae_encoder":
         return stored_encoder(model, reference)
     return rewrite(model, plan.kinds, plan.ranges)
-
-
-def compared(folder: Path, reference: Reference, options: Options) -> Parity:
-    """The written graphs beside the checkpoint."""
-    return reference.compare(network_of(folder, options.fold_timestep), options.threshold_db)
 
 
 def write_fused(folder: Path, source: Source, reference: Reference) -> dict[str, Any]:
@@ -179,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--fused", action="store_true", help=f"also {FUSED}: ids and noise in, pixels out")
     made.add_argument(
         "--budget-db", type=float, metavar="DB",
-        help="PSNR of the mean picture down to which layers are made smaller; default 36 (int8), 40, 31 (int4-weights)",
+        help="PSNR of the mean picture down to which layers are made smaller; default 40, 31 for int4-weights",
     )
     made.add_argument(
         "--min-psnr-db", type=float, metavar="DB",

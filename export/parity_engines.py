@@ -56,12 +56,13 @@ def onnx_engines() -> Iterator[Engine]:
 
 def openvino_engines() -> Iterator[Engine]:
     """Each device in f32, and in its own default precision where that is another; then the devices that lack."""
+    from export.openvino_run import load_openvino
+
     try:
-        from openvino import Core
+        core = load_openvino().Core()
     except ImportError:
         yield Engine("CPU f32", why="openvino is not installed: pip install '.[export]'")
         return
-    core = Core()
     here = sorted(core.available_devices, key=lambda name: (name != "CPU", name))
     for device in here:
         if "FP32" in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):

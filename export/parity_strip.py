@@ -8,16 +8,14 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from export.source import Floats
 from runtime.files import write_whole
 
+LEAST_SIDE = 128  # pixels; smaller pictures are enlarged, so that there is room for what is said of them
 AMPLIFIED = 8  # how many times a difference is shown as what it is, around grey
-BACKGROUND, INK, FAINT = "white", "black", "dimgray"
-
-Pixels = npt.NDArray[np.uint8]
+BACKGROUND, INK, FAINT = "#e8e8e8", "black", "#505050"  # not white: pictures often end in it
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ def write_strip(path: Path, prompts: Sequence[str], reference: Floats, columns: 
 
 def draw_strip(prompts: Sequence[str], reference: Floats, columns: Sequence[Column]) -> Image.Image:
     """The whole strip."""
-    layout = Layout(reference.shape[2], reference.shape[3], 1 + 2 * len(columns), len(prompts))
+    times = -(-LEAST_SIDE // reference.shape[3])
+    layout = Layout(times * reference.shape[2], times * reference.shape[3], 1 + 2 * len(columns), len(prompts))
     sheet = Image.new("RGB", layout.size, BACKGROUND)
     pen = Pen(ImageDraw.Draw(sheet), layout)
     titles = [("PyTorch", "fp32")]
@@ -52,20 +51,22 @@ def draw_strip(prompts: Sequence[str], reference: Floats, columns: Sequence[Colu
         pen.text(layout.x(index), layout.gap + layout.line, second, FAINT)
     for row, prompt in enumerate(prompts):
         pen.text(layout.x(0), layout.y(row) - layout.line, prompt, INK, layout.size[0])
-        sheet.paste(Image.fromarray(shown(reference[row])), (layout.x(0), layout.y(row)))
+        sheet.paste(shown(reference[row], times), (layout.x(0), layout.y(row)))
         for index, column in enumerate(columns):
             made, x = column.pictures[row], layout.x(1 + 2 * index)
-            sheet.paste(Image.fromarray(shown(made)), (x, layout.y(row)))
-            apart = 0.5 + AMPLIFIED * (made - reference[row])
-            sheet.paste(Image.fromarray(shown(apart)), (layout.x(2 + 2 * index), layout.y(row)))
-            pen.text(x, layout.y(row) + layout.height, f"{column.pictures_db[row]:.1f} dB", FAINT)
+            sheet.paste(shown(made, times), (x, layout.y(row)))
+            apart, beside = made - reference[row], layout.x(2 + 2 * index)
+            sheet.paste(shown(0.5 + AMPLIFIED * apart, times), (beside, layout.y(row)))
+            pen.text(x, layout.below(row), f"{column.pictures_db[row]:.1f} dB", FAINT)
+            pen.text(beside, layout.below(row), f"at most {np.abs(apart).max():.2g}", FAINT)
     return sheet
 
 
-def shown(picture: Floats) -> Pixels:
-    """u8[H,W,3] of f32[3,H,W]; what lies beyond [0,1], or is no number, is cut."""
+def shown(picture: Floats, times: int) -> Image.Image:
+    """An image of f32[3,H,W], enlarged by a whole number; what lies beyond [0,1], or is no number, is cut."""
     whole = np.clip(np.nan_to_num(picture, nan=0.0), 0, 1).transpose(1, 2, 0)
-    return np.asarray(np.floor(whole * 255 + 0.5), np.uint8)
+    pixels = np.asarray(np.floor(whole * 255 + 0.5), np.uint8)
+    return Image.fromarray(pixels.repeat(times, 0).repeat(times, 1))
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,20 @@ class Layout:
 
     @property
     def size(self) -> tuple[int, int]:
-        across = self.count * (self.width + self.gap) + self.gap
-        return across, self.y(self.rows - 1) + self.height + self.line + self.gap
+        across = self.x(self.count - 1) + self.width + self.gap
+        return across, self.below(self.rows - 1) + self.line + self.gap
 
     def x(self, column: int) -> int:
         """Left edge; an export and its difference stand closer together than two exports."""
-        return self.gap + column * (self.width + self.gap)
+        return self.gap + column * self.width + (column + 1) // 2 * 3 * self.gap + column // 2 * self.gap // 2
 
     def y(self, row: int) -> int:
         """Upper edge of a row's pictures, below the titles and the row's prompt."""
         return 2 * self.gap + 3 * self.line + row * self.step
+
+    def below(self, row: int) -> int:
+        """Where the figures of a row's pictures are written."""
+        return self.y(row) + self.height + self.gap // 4
 
 
 class Pen:

@@ -23,7 +23,7 @@ def print_reports(reports: list[dict[str, Any]], console: Console | None = None)
     for facts in reports:
         for row in rows(facts):
             table.add_row(*row)
-        table.add_section()
+        table.add_row()
     console.print(table)
     for line in notes(reports):
         console.print(line, highlight=False, soft_wrap=True)
@@ -55,18 +55,19 @@ def line(name: str, engine: str, status: str, psnr: float | None, error: float |
 
 def notes(reports: list[dict[str, Any]]) -> Iterator[str]:
     """What the rows do not say: the recipes, failures, and what was not run."""
+    missing: dict[tuple[str, str], list[str]] = {}  # (path, why) -> engines
     for facts in reports:
         if facts["recipe"]:
             yield f"{facts['path']}: {brief(facts['recipe'])}"
         for run in facts["runs"]:
             if run["status"] == "failed":
                 yield f"{facts['path']} failed on {run['engine']}: {run['why']}"
-        reasons: dict[str, list[str]] = {}
-        for run in facts["runs"]:
             if run["status"] == "not run":
-                reasons.setdefault(run["why"], []).append(run["engine"])
-        for why, names in reasons.items():
-            yield f"{facts['path']} not run on {', '.join(names)}: {why}"
+                missing.setdefault((facts["path"], run["why"]), []).append(run["engine"])
+    alike: dict[str, list[str]] = {}
+    for (path, why), names in missing.items():
+        alike.setdefault(f"not run on {', '.join(names)} ({why})", []).append(path)
+    yield from (f"{what}: {', '.join(paths)}" for what, paths in alike.items())
     yield "PSNR: the worst picture's, and each module's on the same inputs"
     yield "peak MB: of a process that loads the export and draws, interpreter and libraries included"
 

@@ -26,8 +26,9 @@ FLOAT = "float"
 # Kinds of each precision, the first the most aggressive; a layer that has no form of one starts at the next.
 LADDERS = {"int8": (STATIC, WEIGHTS), "int8-weights": (WEIGHTS,), "int4-weights": (INT4, WEIGHTS)}
 BITS = {STATIC: 8, WEIGHTS: 8, INT4: 4.5, FLOAT: 32}
-# Error that the smaller weights may make, as PSNR in dB of the mean picture: the gates are 30 and 25 for the worst.
-BUDGET_DB = {"int8": 36.0, "int8-weights": 40.0, "int4-weights": 31.0}
+# Error that the smaller weights may make, as PSNR in dB of the mean picture. With 36 dB the release model's pictures
+# were 5 % further from real ones (FD-Lite0) than the checkpoint's, with 40 dB 2 %, and 97 % of its work stays in 8 bits.
+BUDGET_DB = {"int8": 40.0, "int8-weights": 40.0, "int4-weights": 31.0}
 # What a convolution or linear layer must compute for each number that it takes in: with less, turning its input into
 # codes and back costs more time than the codes save (measured with ONNX Runtime on CPUs with and without VNNI).
 LEAST_MACS_PER_INPUT = 64
@@ -36,6 +37,7 @@ PROMPTS, PRICED, BATCH = 32, 8, 4  # pictures that ranges and prices are measure
 LARGE_PROMPTS, LARGE_PRICED = 4, 1  # of a large model, one at a time
 ROUNDS = 4
 ENCODER_DB = 35.0  # of an encoder's latents with its weights in 8 bits; below, they stay float
+FURTHER_DB = 2.0  # by which the budget shrinks when the pictures are too far from real ones
 MARGIN_DB = 0.3  # by which a budget that was missed shrinks beyond what was missing
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from export import coreml as exporter
-from export import coreml_export, parity
+from export import coreml_export
 from export.coreml_export import Options
 from export.coreml_graphs import APPLE_SCALING
 from export.coreml_package import MODEL, add_metadata, packages_in, read_spec
@@ -21,6 +21,7 @@ from export.coreml_run import evaluated, noting, on_macos, unet_feed, whole_unet
 from export.folder import size_mb
 from export.measure import Measure, Parity, psnr_db
 from export.mil_program import Program
+from export.parity_exports import open_export
 from export.source import open_source
 from tests.coreml_small import small_coreml
 from tests.tiny import SMALL, Shape, make_pipeline, small_checkpoint
@@ -284,7 +285,7 @@ def test_an_overflow_names_the_layer(tmp_path: Path) -> None:
     run({"x": np.random.default_rng(0).normal(0, 5000, (1, 4, 8, 8)).astype(np.float16)})
     assert list(overflows) == ["unet"] and overflows["unet"].startswith("square")
     failed = Parity(Measure(None, 3.0, "failed", "below 35 dB"))
-    with pytest.raises(UserError, match="leaves fp16's range in the unet .square.*norm_weight.; nothing was written"):
+    with pytest.raises(UserError, match="leaves fp16's range in the unet .square.*quiet_weight.*; nothing was written"):
         coreml_export.refuse_overflow(failed, "Core ML fp16 of x", overflows)
     coreml_export.refuse_overflow(Parity(Measure(None, 40.0)), "Core ML fp16 of x", overflows)
 
@@ -298,15 +299,10 @@ def test_an_existing_folder_stays(made, tmp_path, capsys) -> None:
     assert (out / "export.json").is_file()
 
 
-def test_the_parity_report_reads_the_folder_back(made, capsys) -> None:
-    parity.main([str(small_checkpoint()), str(made[0]), "--json"])
-    (facts,) = json.loads(capsys.readouterr().out)["exports"]
-    assert (facts["format"], facts["precision"]) == ("coreml", "fp16")
-    assert {m["status"] for m in facts["modules"].values()} == {"passed"}
-    assert facts["picture"]["psnr_db"] >= 35
-    if not on_macos():
-        assert facts["real_prediction"]["status"] == "not run" and facts["real_prediction"]["why"] == "needs macOS"
-        assert facts["latency_ms"] is None
+def test_the_parity_report_finds_every_package(made, source) -> None:
+    export = open_export(made[0], source)
+    assert (export.format, export.precision) == ("coreml", "fp16")
+    assert set(export.parts) == {*PARTS, "unet_chunk1", "unet_chunk2"} and export.doubts(source) == []
 
 
 def test_metadata_leaves_the_weights_alone(made, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from export import distance
 from export.calibrate import BINS, best_clip, calibrate, coded, scale_and_zero
-from export.distance import Distance
+from export.distance import Distance, measure_distance
 from export.effect import prices
 from export.folder import size_mb
 from export.half import to_fp16
 from export.layers import by_name, calibration, draw, layers, observed
-from export.measure import Reference, psnr_db
+from export.measure import Reference, psnr_db, torch_network
 from export.onnx import Options, export_onnx
 from export.onnx_run import open_session
 from export.onnx_trace import COMPONENTS, Tracer
@@ -39,6 +41,7 @@ from export.qdq import (
 from export.quantize import FLOAT, Planner
 from export.source import open_source
 from tests.tiny import copied_graph, small_checkpoint, small_graphs
+from train.errors import UserError
 
 RNG = np.random.default_rng(1)
 
@@ -269,6 +272,44 @@ def test_an_export_that_misses_the_gate_is_tried_again_with_less_error(reference
     assert report["picture"]["psnr_db"] >= wanted
     assert report["recipe"]["rounds"] > 1 and report["recipe"]["dearest"]
     assert report["recipe"]["macs_in_8_bits"] < first["recipe"]["macs_in_8_bits"]
+
+
+def test_pictures_too_far_from_real_ones_keep_more_layers_in_float(reference, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Tracer, "graph", copied_graph)
+    answers = [Distance(100.0, 104.0, "failed", "too far", 160), Distance(100.0, 101.0, "passed", "", 160)]
+    monkeypatch.setattr("export.onnx.measure_distance", lambda *_: answers.pop(0))
+    report = export_onnx(reference.source, tmp_path / "out", Options("int8", budget_db=0))
+    assert report["recipe"]["rounds"] == 2 and report["recipe"]["dearest"]
+    assert report["fd_lite0"]["ratio"] == 1.01
+    always = Distance(100.0, 104.0, "failed", "1.040 times the checkpoint's, beyond 1.03", 160)
+    monkeypatch.setattr("export.onnx.measure_distance", lambda *_: always)
+    with pytest.raises(UserError, match="FD-Lite0 is 1.040 times the checkpoint's.*nothing was written"):
+        export_onnx(reference.source, tmp_path / "two", Options("int8"))
+    assert not (tmp_path / "two").exists()
+
+
+class Averages:
+    """A feature network that is quick: each picture's colours in an 8x8 grid."""
+
+    def of(self, pictures: np.ndarray) -> torch.Tensor:
+        count, side = len(pictures), pictures.shape[1] // 8
+        blocks = pictures.reshape(count, 8, side, 8, side, 3).mean((2, 4)) / 255
+        return torch.from_numpy(blocks.reshape(count, -1).astype(np.float32))
+
+
+def test_the_distance_is_of_the_same_captions_and_seeds(reference, monkeypatch) -> None:
+    """The checkpoint beside itself, and beside a network that draws noise."""
+    monkeypatch.setattr(distance, "COUNT", 24)
+    monkeypatch.setattr(distance, "feature_set", Averages)
+    same = torch_network(reference.source)
+    found = measure_distance(reference.source, same)
+    assert found.status == "passed" and found.ratio == pytest.approx(1.0) and found.pictures == 24
+    noise = np.random.default_rng(0)
+    other = replace(same, vae_decoder=lambda z: noise.standard_normal((len(z), 3, 64, 64)).astype(np.float32))
+    assert measure_distance(reference.source, other, most_ratio=1e9).ratio != pytest.approx(1.0, rel=0.01)
+    assert measure_distance(reference.source, other, most_ratio=1e-3).status == "failed"
+    for remembered in (distance.captions, distance.real_features, distance.reference_distance):
+        remembered.cache_clear()
 
 
 def no_distance(*_):

@@ -1,0 +1,167 @@
+"""`python -m export.openvino CHECKPOINT --out DIR`: OpenVINO IR that OpenVINO GenAI's pipelines open as it is.
+
+Written once its pictures are PyTorch's: module by module, and drawn by GenAI itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.facts import model_facts
+from export.folder import check_free, size_mb, whole_folder
+from export.heap import give_back_memory
+from export.measure import CASES, THRESHOLDS_DB, Measure, Parity, Reference, at_least, psnr_db, refuse_below
+from export.openvino_convert import convert, parts
+from export.openvino_folder import MARKER, note, write_configs
+from export.openvino_int8 import quantize_weights
+from export.openvino_pipeline import text_to_image
+from export.openvino_run import COMPONENTS, MODEL, load_openvino, network_of
+from export.plan import add_plan_options, only_planned
+from export.preflight import preflight, watching
+from export.report import line, table
+from export.source import Source, open_source
+from runtime.bundle import describe_files
+from train.errors import UserError, run_command
+from train.progress import progress
+
+STORED = {
+    "fp32": "f32",
+    "fp16": "f16",
+    "int8": "u8 with an f16 scale and a u8 zero point an output channel; the rest f16 or f32",
+}
+COMPARED = "f32"  # what models are computed in where they are compared
+GENAI_DB = 40.0  # at most asked of GenAI's picture: it cuts pixels off to whole numbers, which alone gives 53 dB
+
+EXAMPLES = """examples:
+  python -m export.openvino sticker-128 --out out/sticker-openvino
+  python -m export.openvino path/to/checkpoint --out out/fp16 --precision fp16 --json
+  python -m export.openvino path/to/checkpoint --out out/int8 --precision int8 --dry-run"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the models are made; min_psnr_db: None where the precision's own holds."""
+
+    precision: str = "fp32"
+    min_psnr_db: float | None = None
+    overwrite: bool = False
+
+    @property
+    def threshold_db(self) -> float:
+        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
+
+
+def export_openvino(source: Source, out: Path, options: Options = Options()) -> dict[str, Any]:
+    """Write the folder `out` of a checkpoint and return its report.
+
+    Raises UserError, and writes nothing, when `out` is taken, GenAI has no scheduler for the checkpoint, or a picture
+    is too far from the checkpoint's.
+    """
+    started = time.perf_counter()
+    with progress(f"export to OpenVINO {options.precision}", 4 + len(COMPONENTS)) as advance, \
+            whole_folder(out, MARKER, options.overwrite) as folder:
+        scheduler = write_configs(folder, source)
+        advance(1)
+        with watching(source, options.precision):
+            reference = Reference(source)
+        advance(1)
+        recipe = write_models(folder, source, options.precision, advance)
+        figures = verify(folder, reference, options).to_json()
+        advance(1)
+        facts = model_facts(source, options.precision, recipe) | {"format": "openvino", "scheduler": scheduler}
+        for path in folder.glob(f"*/{MODEL}"):
+            note(path, facts | {"parity": figures})
+        marker = facts | figures | source.facts() | {"files": describe_files(folder)}
+        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+        advance(1)
+    report = {"path": str(out), "size_mb": round(size_mb(out), 2)}
+    return report | {"export_s": round(time.perf_counter() - started, 1)} | facts | figures
+
+
+def write_models(folder: Path, source: Source, precision: str, advance: Callable[[int], None]) -> dict[str, Any]:
+    """Convert and write every part, one at a time; how the weights are stored."""
+    openvino = load_openvino()
+    counts: dict[str, int] = {}
+    for part in parts(source):
+        model = convert(part)
+        if precision == "int8":
+            counts[part.name] = quantize_weights(model)
+        openvino.save_model(model, folder / part.name / MODEL, compress_to_fp16=precision != "fp32")
+        del model
+        give_back_memory()
+        advance(1)
+    return {"weights": STORED[precision]} | ({"quantized_weights": counts} if counts else {})
+
+
+def verify(folder: Path, reference: Reference, options: Options) -> Parity:
+    """Compare the written models, and a picture that GenAI draws with them; UserError below the threshold."""
+    what = f"OpenVINO {options.precision} of {reference.source.name}"
+    parity = reference.compare(network_of(folder, precision_hint=COMPARED), options.threshold_db)
+    refuse_below(parity, what)
+    give_back_memory()
+    drawn = genai_picture(folder, reference, min(GENAI_DB, options.threshold_db))
+    if drawn.status == "failed":
+        raise UserError(f"{what}: drawn by OpenVINO GenAI, a picture is {drawn.why}; nothing was written")
+    version = load_openvino().get_version()
+    parity.notes = {"computed_by": f"OpenVINO {version}, CPU, {COMPARED}", "genai_picture": asdict(drawn)}
+    return parity
+
+
+def genai_picture(folder: Path, reference: Reference, least_db: float) -> Measure:
+    """The first case's picture by GenAI beside the one by diffusers, each with its own tokenizer and scheduler."""
+    source, prompt, noise = reference.source, CASES[0][0], reference.noise[0]
+    found = text_to_image(folder, prompt, noise, precision_hint=COMPARED)
+    latents = torch.from_numpy(noise[None])
+    expected = source.pipe(
+        prompt, latents=latents, num_inference_steps=1, guidance_scale=0.0, output_type="np"
+    ).images[0]
+    return at_least(Measure(None, psnr_db(expected, found / np.float32(255), peak=1.0)), least_db)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "python -m export.openvino", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
+    made.add_argument("--out", type=Path, required=True, help="folder of the models; must not exist")
+    made.add_argument(
+        "--precision", choices=tuple(STORED), default="fp32",
+        help="how weights are stored; what is computed in is the device's choice (INFERENCE_PRECISION_HINT)",
+    )
+    made.add_argument(
+        "--min-psnr-db", type=float, metavar="DB",
+        help="least PSNR of a picture; default 50 (fp32), 35 (fp16), 30 (int8)",
+    )
+    made.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
+    made.add_argument("--json", action="store_true", help="print the report as JSON")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_plan_options(made)
+    return made
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    check_free(args.out, MARKER, args.overwrite)
+    if only_planned(args, "openvino", args.precision):
+        return
+    source = open_source(args.checkpoint)
+    preflight(source, args.precision)
+    options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+    facts = export_openvino(source, args.out, options)
+    rows = [table(facts), line("drawn by GenAI", facts["genai_picture"])]
+    print(json.dumps(facts, indent=2) if args.json else "\n".join(rows))
+
+
+if __name__ == "__main__":
+    run_command(main)

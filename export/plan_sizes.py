@@ -12,7 +12,7 @@ from export.plan_weights import Weight, stored_weights
 PARTS = {
     "onnx": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
     "openvino": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
-    "coreml": ("text_encoder", "unet", "vae_decoder"),
+    "coreml": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
 }
 VAE_PREFIXES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": ("encoder.", "quant_conv.")}
 

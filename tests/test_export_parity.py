@@ -18,6 +18,8 @@ from export import parity
 from export.measure import CAP_DB, Reference, measure, psnr_db, torch_network
 from export.onnx import export_onnx
 from export.onnx_trace import Tracer
+from export.openvino import Options as OpenVinoOptions
+from export.openvino import export_openvino
 from export.parity_engines import CPU, EVALUATOR, NEEDS, Engine, NotHere, engines, onnx_network
 from export.parity_exports import open_export
 from export.parity_reference import StoredReference, save_reference
@@ -79,10 +81,12 @@ def command(argv: list[str], capsys) -> tuple[int, str, list[str]]:
 
 @pytest.fixture(scope="module")
 def made(bundle: Path, tmp_path_factory) -> dict[str, Any]:
-    """A report on three exports, of which one is worse: exit code, JSON, lines on stderr, the strip."""
+    """A report on four exports, of which one is worse: exit code, JSON, lines on stderr, the strip."""
     folder = tmp_path_factory.mktemp("report")
+    export_openvino(open_source(str(small_checkpoint())), folder / "openvino", OpenVinoOptions("fp16"))
     worse = altered(bundle, folder / "worse", halve_a_weight)
-    argv = [str(small_checkpoint()), str(bundle), str(worse), str(small_coreml()[0]), "--json"]
+    exports = (bundle, worse, small_coreml()[0], folder / "openvino")
+    argv = [str(small_checkpoint()), *map(str, exports), "--json"]
     out, errors = StringIO(), StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", out)
@@ -137,10 +141,14 @@ def test_every_engine_is_in_the_report_run_or_not(made: dict[str, Any]) -> None:
     assert {EVALUATOR, "ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"} == units.keys()
     assert units[EVALUATOR]["status"] == "passed" and units[EVALUATOR]["latency_ms"] is None
     assert units["ALL"]["status"] in ("not run", "passed")
+    devices = {run["engine"]: run for run in made["reports"][3]["runs"]}
+    assert devices["CPU f32"]["status"] == "passed" and devices["CPU f32"]["latency_ms"] > 0
+    assert {name.split()[0].split(".")[0] for name in devices} == {"CPU", "GPU", "NPU"}
 
 
 def test_a_worse_export_fails_with_exit_code_one(made: dict[str, Any]) -> None:
-    good, bad, _ = made["reports"]
+    good, bad, *others = made["reports"]
+    assert all(facts["picture"]["status"] == "passed" for facts in others)
     assert made["code"] == 1
     assert (good["picture"]["status"], bad["picture"]["status"]) == ("passed", "failed")
     assert "below 50 dB" in bad["picture"]["why"] and bad["runs"][0]["status"] == "failed"
@@ -162,7 +170,7 @@ def test_the_table_names_every_module_and_what_was_not_run(made: dict[str, Any])
 
 def test_the_strip_shows_each_export_beside_pytorch(made: dict[str, Any]) -> None:
     strip = Image.open(made["strip"])
-    layout = Layout(128, 128, 7, 4)
+    layout = Layout(128, 128, 9, 4)
     assert strip.size == layout.size
     good, bad = (np.asarray(strip.crop(box(layout, column, 0)), int) for column in (2, 4))
     assert np.abs(good - 128).max() <= 1 and np.abs(bad - 128).max() > 20

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.openvino_run import load_openvino
+from export.openvino_run import load_openvino, reason
 from export.source import Floats
+from train.errors import UserError
 
 
 def text_to_image(
@@ -18,13 +19,16 @@ def text_to_image(
 ) -> npt.NDArray[np.uint8]:
     """The one-step picture u8[H,W,3] of a prompt from initial latents f32[C,h,w].
 
-    Raises RuntimeError with OpenVINO's words where the folder is not one of its pipelines.
+    Raises UserError with OpenVINO's reason where GenAI cannot open the folder or draw with it.
     """
     load_openvino()
     import openvino_genai
 
-    pipe = openvino_genai.Text2ImagePipeline(folder, device, INFERENCE_PRECISION_HINT=precision_hint)
-    made = pipe.generate(prompt, num_inference_steps=1, guidance_scale=0.0, generator=given([noise]))
+    try:
+        pipe = openvino_genai.Text2ImagePipeline(folder, device, INFERENCE_PRECISION_HINT=precision_hint)
+        made = pipe.generate(prompt, num_inference_steps=1, guidance_scale=0.0, generator=given([noise]))
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO GenAI cannot draw with {folder}: {reason(error)}") from error
     return np.array(made.data[0], np.uint8)
 
 

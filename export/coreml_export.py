@@ -168,16 +168,17 @@ def write_package(part: Part, package: Path, source: Source, options: Options) -
 def attention(source: Source, implementation: str) -> Iterator[None]:
     """Within the block the U-Net's attention is written as asked."""
     unet = source.pipe.unet
-    chunk = QUERY_CHUNK if implementation == "SPLIT_EINSUM_V2" else None
+    query_chunk = QUERY_CHUNK if implementation == "SPLIT_EINSUM_V2" else None
     plain = implementation == "ORIGINAL"
-    with attention_as(unet, plain_attention) if plain else split_einsum(unet, chunk):
+    with attention_as(unet, plain_attention) if plain else split_einsum(unet, query_chunk):
         yield
 
 
 def facts_of(source: Source, options: Options, part: str = "unet") -> dict[str, Any]:
     """The facts of an ONNX bundle's manifest, and how a part's package was made."""
-    made = options.recipe("unet" if part.startswith("unet") else part)
-    recipe = {"attention": options.attention_implementation} | made
+    of_unet = part.startswith("unet")
+    recipe = options.recipe("unet" if of_unet else part)
+    recipe = recipe | ({"attention": options.attention_implementation} if of_unet else {})
     return model_facts(source, options.precision, recipe) | {
         "attention_implementation": options.attention_implementation,
         "min_deployment_target": options.min_deployment_target,

@@ -129,7 +129,8 @@ def fused_attention(
 
     Of causal_mask only its presence counts.
     """
-    attributes: dict[str, Any] = {"num_heads": heads, "scale": float(scale), "unidirectional": int(causal_mask is not None)}
+    causal = int(causal_mask is not None)
+    attributes: dict[str, Any] = {"num_heads": heads, "scale": float(scale), "unidirectional": causal}
     operator = "com.microsoft::MultiHeadAttention"
     return torch.onnx.ops.symbolic(
         operator, (query, key, value), attributes, dtype=query.dtype, shape=query.shape, version=1

@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from export.folder import size_mb
+from export.heap import give_back_memory
 from export.measure import CASES, Reference
 from export.parity_engines import Engine, engines
-from export.parity_exports import Export, open_export
+from export.parity_exports import Export, read_export, refuse_other_sizes
 from export.parity_reference import save_reference
 from export.parity_run import PICTURES, REFERENCE, job_of, run_apart
 from export.parity_strip import Column, write_strip
 from export.parity_table import print_reports
+from export.signals import signals_held
 from export.source import Floats, open_source
 from runtime.errors import OutputError
 from runtime.files import check_writable
@@ -117,26 +119,37 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if args.strip:
         checked(args.strip)
-    source = open_source(args.checkpoint)
-    exports = [open_export(path, source) for path in dict.fromkeys(args.exports)]
-    doubts = {export.path: export.doubts(source) for export in exports}
-    for doubt in sum(doubts.values(), []):
-        print(f"warning: {doubt}: the figures may compare two models", file=sys.stderr)
-    total = 1 + sum(len(engines(export.format)) for export in exports)
-    with progress("parity", total) as advance, tempfile.TemporaryDirectory(prefix="parity-") as name:
-        folder = Path(name)
-        reference = Reference(source)
-        save_reference(reference, folder / REFERENCE)
-        advance(1)
-        reports = [examine(e, folder, advance) | {"warnings": doubts[e.path]} for e in exports]
-        if args.strip:
-            strip(args.strip, reference.pictures.astype(np.float32), reports, exports, folder)
+    # A signal raises, so that neither the folder nor the process of an export outlives this one.
+    with signals_held() as held, held.released(), tempfile.TemporaryDirectory(prefix="parity-") as name:
+        reports = report(args, Path(name))
     if args.json:
         print(json.dumps({"exports": reports}, indent=2))
     else:
         print_reports(reports)
     if any(map(failed, reports)):
         sys.exit(1)
+
+
+def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The reports on all exports, and the strip; `folder` is for what their processes exchange."""
+    exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # first: a mistake costs no loading
+    source = open_source(args.checkpoint)
+    for export in exports:
+        refuse_other_sizes(export, source)
+    doubts = {export.path: export.doubts(source) for export in exports}
+    for doubt in sum(doubts.values(), []):
+        print(f"warning: {doubt}: the figures may compare two models", file=sys.stderr)
+    with progress("parity", 1 + sum(len(engines(export.format)) for export in exports)) as advance:
+        reference = Reference(source)
+        save_reference(reference, folder / REFERENCE)
+        expected = reference.pictures.astype(np.float32)
+        del reference, source  # the exports need the memory more
+        give_back_memory()
+        advance(1)
+        reports = [examine(export, folder, advance) | {"warnings": doubts[export.path]} for export in exports]
+    if args.strip:
+        strip(args.strip, expected, reports, exports, folder)
+    return reports
 
 
 def checked(path: Path) -> None:

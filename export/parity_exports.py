@@ -59,19 +59,29 @@ class Export:
 
 
 def open_export(path: Path, source: Source) -> Export:
+    """An export of a checkpoint; UserError as `read_export` says, or when it has another model's sizes."""
+    export = read_export(path)
+    refuse_other_sizes(export, source)
+    return export
+
+
+def read_export(path: Path) -> Export:
     """An ONNX bundle, OpenVINO IR or a folder of Core ML packages, its files verified.
 
-    Raises UserError when it is none of them, is damaged, or has another model's sizes.
+    Raises UserError when it is none of them, or is damaged.
     """
     try:
-        export = onnx_export(path) if (path / MANIFEST).is_file() else marked_export(path)
+        return onnx_export(path) if (path / MANIFEST).is_file() else marked_export(path)
     except BundleError as error:
         raise UserError(str(error)) from error
+
+
+def refuse_other_sizes(export: Export, source: Source) -> None:
+    """Raise UserError for an export whose latents are not the checkpoint's."""
     shape = tuple(export.facts["latent_shape"])
     if shape != source.latent_shape:
         sizes = f"latents {shape}, the checkpoint's are {source.latent_shape}"
-        raise UserError(f"{path} is the export of another model: {sizes}")
-    return export
+        raise UserError(f"{export.path} is the export of another model: {sizes}")
 
 
 def onnx_export(path: Path) -> Export:

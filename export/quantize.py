@@ -27,10 +27,11 @@ FLOAT = "float"
 LADDERS = {"int8": (STATIC, WEIGHTS), "int8-weights": (WEIGHTS,), "int4-weights": (INT4, WEIGHTS)}
 BITS = {STATIC: 8, WEIGHTS: 8, INT4: 4.5, FLOAT: 32}
 # Error that the smaller weights may make, as PSNR in dB of the mean picture. With 36 dB the release model's pictures
-# were 5 % further from real ones (FD-Lite0) than the checkpoint's, with 40 dB 2 %, and 97 % of its work stays in 8 bits.
+# were 5 % further from real ones (FD-Lite0) than the checkpoint's, with 40 dB 2 %, and 97 % of the work is in 8 bits.
 BUDGET_DB = {"int8": 40.0, "int8-weights": 40.0, "int4-weights": 31.0}
 # What a convolution or linear layer must compute for each number that it takes in: with less, turning its input into
-# codes and back costs more time than the codes save (measured with ONNX Runtime on CPUs with and without VNNI).
+# codes and back may cost more time than the codes save. Layers of 256 and more took 0.4 to 0.9 of their float time
+# (ONNX Runtime 1.32 on AVX2); what lies between was not measured.
 LEAST_MACS_PER_INPUT = 64
 MACS_PER_BYTE = 10  # by which a byte in the file counts as time, where time is what is saved
 PROMPTS, PRICED, BATCH = 32, 8, 4  # pictures that ranges and prices are measured on

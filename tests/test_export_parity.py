@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ from tests.coreml_small import small_coreml
 from tests.tiny import SMALL, copied_graph, make_checkpoint, small_checkpoint
 from train.errors import UserError, run_command
 
+ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
 
@@ -289,3 +295,19 @@ def test_another_models_export_is_one_line(bundle: Path, tmp_path: Path, capsys)
 def test_a_strip_that_cannot_be_written_is_told_at_once(path: str, bundle: Path, tmp_path: Path, capsys) -> None:
     code, _, lines = command([str(small_checkpoint()), str(bundle), "--strip", str(tmp_path / path)], capsys)
     assert code == 2 and len(lines) == 1 and path in lines[0]
+
+
+def test_a_stopped_report_leaves_neither_files_nor_processes(bundle: Path, tmp_path: Path) -> None:
+    restored = "import signal; signal.signal(signal.SIGTERM, signal.SIG_DFL)"
+    code = f"{restored}; from export import parity; parity.main(['{small_checkpoint()}', '{bundle}'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    while not list(tmp_path.glob("parity-*/job.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)  # which waits for whoever holds the pipes
+    assert process.returncode == 128 + signal.SIGTERM and (out, errors) == ("", "stopped by SIGTERM\n")
+    assert list(tmp_path.iterdir()) == []

@@ -38,6 +38,7 @@ STORED = {
     "fp16": "f16",
     "int8": "u8 with an f16 scale and a u8 zero point an output channel; the rest f16 or f32",
 }
+FLOAT_PARTS = ("vae_encoder",)  # not quantized: an exact projection loses everything, and no picture from text shows it
 COMPARED = "f32"  # what models are computed in where they are compared
 GENAI_DB = 40.0  # at most asked of GenAI's picture: it cuts pixels off to whole numbers, which alone gives 53 dB
 
@@ -93,7 +94,7 @@ def write_models(folder: Path, source: Source, precision: str, advance: Callable
     counts: dict[str, int] = {}
     for part in parts(source):
         model = convert(part)
-        if precision == "int8":
+        if precision == "int8" and part.name not in FLOAT_PARTS:
             counts[part.name] = quantize_weights(model)
         openvino.save_model(model, folder / part.name / MODEL, compress_to_fp16=precision != "fp32")
         del model

@@ -142,9 +142,9 @@ def drop_unused(graph: onnx.GraphProto) -> None:
             needed.update(node.input)
     del graph.node[:]
     graph.node.extend(reversed(kept))
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(weights)
+    for i in reversed(range(len(graph.initializer))):  # one by one: to make the list anew would copy every weight
+        if graph.initializer[i].name not in needed:
+            del graph.initializer[i]
 
 
 def strip(model: onnx.ModelProto) -> None:

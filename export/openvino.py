@@ -79,7 +79,7 @@ def export_openvino(source: Source, out: Path, options: Options = Options()) -> 
         figures = verify(folder, reference, options).to_json()
         advance(1)
         facts = model_facts(source, options.precision, recipe) | {"format": "openvino", "scheduler": scheduler}
-        for path in folder.glob(f"*/{MODEL}"):
+        for path in folder.glob("*/*.xml"):
             note(path, facts | {"parity": figures})
         marker = facts | figures | source.facts() | {"files": describe_files(folder)}
         (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")

@@ -38,7 +38,7 @@ def genai_index(source: Source, scheduler: str) -> dict[str, Any]:
 
 
 def note(path: Path, facts: dict[str, Any]) -> None:
-    """Store facts as rt_info of a written openvino_model.xml: openvino.Model.get_rt_info(["addkit", key]).value.
+    """Store facts as rt_info of a written model's .xml: openvino.Model.get_rt_info(["addkit", key]).value.
 
     Only the .xml is written anew, whatever the size of the weights.
     """

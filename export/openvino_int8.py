@@ -10,7 +10,7 @@ import numpy.typing as npt
 from export.openvino_run import load_openvino
 
 # What multiplies or looks up weights; the input that they stand at.
-READERS = {"MatMul": 1, "Convolution": 1, "GroupConvolution": 1, "ConvolutionBackpropData": 1, "Gather": 0}
+READERS = {"MatMul": 1, "Convolution": 1, "Gather": 0}
 LEAST = 4096  # numbers in a weight that is worth it
 # The first and last convolution and the time embedding are stored in f16: small, and every picture passes them whole.
 SPARED = ("conv_in.", "conv_out.", "time_embedding.")
@@ -48,11 +48,10 @@ def is_large(node: Any) -> bool:
 
 def output_axis(node: Any) -> int:
     """The axis of a layer's weight that its output channels are counted along; the rows of a table."""
-    kind = node.get_type_name()
-    if kind == "MatMul":
-        rank = len(node.input_value(1).get_partial_shape())
-        return rank - 2 if node.get_attributes()["transpose_b"] else rank - 1
-    return 1 if kind == "ConvolutionBackpropData" else 0
+    if node.get_type_name() != "MatMul":
+        return 0
+    rank = len(node.input_value(1).get_partial_shape())
+    return rank - 2 if node.get_attributes()["transpose_b"] else rank - 1
 
 
 def quantize(weight: Floats, axis: int) -> tuple[Codes, Codes, npt.NDArray[np.float16]]:

@@ -26,8 +26,10 @@ from export.parity_reference import save_reference
 from export.parity_run import PICTURES, REFERENCE, job_of, run_apart
 from export.parity_strip import Column, write_strip
 from export.parity_table import print_reports
+from export.plan import add_room_option, check_memory, plan
+from export.plan_memory import report_memory
 from export.signals import signals_held
-from export.source import Floats, open_source
+from export.source import Floats, locate, open_source
 from runtime.errors import OutputError
 from runtime.files import check_writable
 from train.errors import UserError, run_command
@@ -111,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("exports", nargs="+", type=Path, help="ONNX bundles, OpenVINO IR, folders of Core ML packages")
     made.add_argument("--json", action="store_true", help="print the report as JSON")
     made.add_argument("--strip", type=Path, metavar="PATH.png", help="also draw the exports' pictures beside PyTorch's")
+    add_room_option(made)
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
 
@@ -133,6 +136,8 @@ def main(argv: list[str]) -> None:
 def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """The reports on all exports, and the strip; `folder` is for what their processes exchange."""
     exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # first: a mistake costs no loading
+    if not args.no_room_check:
+        check_memory(memory_for(locate(args.checkpoint), exports), "the report")
     source = open_source(args.checkpoint)
     for export in exports:
         refuse_other_sizes(export, source)
@@ -150,6 +155,13 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     if args.strip:
         strip(args.strip, expected, reports, exports, folder)
     return reports
+
+
+def memory_for(checkpoint: Path, exports: list[Export]) -> int:
+    """Bytes that the report takes at its peak, estimated."""
+    largest = max(size_mb(export.path) for export in exports) * 1e6
+    weights = sum(part.parameters for part in plan(checkpoint, "onnx", "fp32").components)
+    return report_memory(checkpoint, int(largest), weights)
 
 
 def checked(path: Path) -> None:

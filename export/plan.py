@@ -75,11 +75,16 @@ def check_room(needed: Plan, out: Path) -> None:
     check_disk(out, needed.disk_bytes if together else needed.disk_bytes - needed.temporary_bytes, "--out")
     if needed.temporary_bytes and not together:
         check_disk(temporary, needed.temporary_bytes, "TMPDIR")
+    check_memory(needed.peak_memory_bytes, "the export")
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raise UserError when `needed` bytes exceed the free memory, where that is known."""
     free = free_memory()
-    if free is not None and needed.peak_memory_bytes > free:
+    if free is not None and needed > free:
         raise UserError(
-            f"the export needs about {gigabytes(needed.peak_memory_bytes)} of memory, {gigabytes(free)} are free: "
-            "close other programs, add swap, or export on a larger machine (--no-room-check tries it all the same)"
+            f"{what} needs about {gigabytes(needed)} of memory, {gigabytes(free)} are free: close other programs, "
+            "add swap, or use a larger machine (--no-room-check tries it all the same)"
         )
 
 
@@ -122,8 +127,13 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the sizes, disk and memory that this needs, and write nothing"
     )
+    add_room_option(parser)
+
+
+def add_room_option(parser: argparse.ArgumentParser) -> None:
+    """--no-room-check."""
     parser.add_argument(
-        "--no-room-check", action="store_true", help="export even where disk or memory look too small for it"
+        "--no-room-check", action="store_true", help="start even where disk or memory look too small for it"
     )
 
 

@@ -22,13 +22,16 @@ class Memory:
     largest: float
 
 
-# Measured on checkpoints/sticker-128 (136 MB of fp32 weights, ONNX fp32 1.23 GB, int8 2.28 GB).
+# Measured: a sticker-sized model (136 MB of fp32 weights): ONNX fp32 1.23 GB, int8 2.28 GB, OpenVINO fp32 1.15 GB; an
+# SD-2.1-shaped one (4.8 GB): ONNX int8 21.9 GB, OpenVINO fp32 15.9 GB, the report of export.parity 5.6 GB.
 MEMORY = {
     "onnx": Memory(800_000_000, 2.0, 2.0),  # the pipeline and the traced graphs; one written, one in a session
     "coreml": Memory(1_100_000_000, 1.0, 4.0),  # the pipeline; program, fp16 weights, package, evaluator
     "openvino": Memory(900_000_000, 1.0, 3.0),  # the pipeline; traced copy, fp32 and stored constants
 }
 CALIBRATION = 700_000_000  # more for activations' histograms: onnx int8, sticker-128
+PROCESS = 600_000_000  # an interpreter with PyTorch and one engine
+LOADED = 1.5  # bytes that an engine takes for each byte of an export: its own layout beside the file's
 LAYER_OUTPUTS = 3  # of a picture's size that live at once: what a layer reads, adds and makes
 
 
@@ -40,6 +43,14 @@ def peak_memory(folder: Path, format: str, precision: str, weights: Mapping[str,
     if (format, precision) == ("onnx", "int8"):
         needed += CALIBRATION + sum(sizes)  # float sessions of every part, beside the graphs
     return int(needed + activations(folder))
+
+
+def report_memory(folder: Path, export_bytes: int, weights: int) -> int:
+    """Estimated peak of export.parity: PyTorch's outputs first, then one export (the largest has `export_bytes`).
+
+    weights: how many the checkpoint has.
+    """
+    return PROCESS + max(4 * weights + activations(folder), int(LOADED * export_bytes))
 
 
 def activations(folder: Path) -> int:

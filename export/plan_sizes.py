@@ -49,7 +49,7 @@ WIDTHS = {
 }
 # Layers that every exporter leaves unquantized: the first and last convolution and the time embedding.
 FULL_PARTS = ("time_embedding.", "conv_in.", "conv_out.")
-FULL_COMPONENTS = {"onnx": ("vae_encoder",)}  # export.quantize.FLOAT_COMPONENTS
+FULL_COMPONENTS = {"onnx": ("vae_encoder",), "openvino": ("vae_encoder",)}
 
 
 @dataclass(frozen=True)

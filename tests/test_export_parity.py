@@ -212,6 +212,23 @@ def test_a_stored_reference_compares_as_the_checkpoint_itself(reference: Referen
     assert stored.drawn.shape == reference.pictures.shape
 
 
+def test_too_little_memory_is_one_line_before_the_start(bundle: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("export.plan.free_memory", lambda: 10**8)
+    code, _, lines = command([str(small_checkpoint()), str(bundle)], capsys)
+    assert code == 2 and len(lines) == 1 and "the report needs about" in lines[0]
+    without_runs(monkeypatch)
+    assert command([str(small_checkpoint()), str(bundle), "--no-room-check"], capsys)[0] == 0
+
+
+def test_a_large_models_reference_is_one_case_in_one_step(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("export.source.LARGE", 0)
+    large = Reference(open_source(str(small_checkpoint())))
+    save_reference(large, tmp_path / REFERENCE)
+    stored = StoredReference(tmp_path / REFERENCE)
+    found = stored.compare(large.network, 50.0)
+    assert found.picture.status == "passed" and found.four_steps_db is None and len(found.pictures_db) == 1
+
+
 def test_a_graph_that_cannot_be_opened_is_a_failed_run(bundle: Path, reference: Reference, tmp_path: Path) -> None:
     broken = altered(bundle, tmp_path / "broken", lambda path: path.write_bytes(b"no graph"))
     save_reference(reference, tmp_path / REFERENCE)

@@ -154,6 +154,9 @@ def _onnxruntime() -> Any:
         raise ProviderError(
             f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime (or onnxruntime-gpu)"
         ) from error
+    silence = getattr(onnxruntime, "disable_telemetry_events", None)  # a program that embeds us did not ask for any
+    if silence is not None:
+        silence()
     both = installed_variants(Path(onnxruntime.__file__).parent.parent)
     if len(both) > 1:
         _warn_once(

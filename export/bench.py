@@ -74,9 +74,9 @@ def onnx_engine(path: Path, folder: Path, threads: int) -> Engine:
 
 def openvino_engines(path: Path, folder: Path, threads: int) -> Iterator[Engine]:
     """OpenVINO on the CPU, in single precision and in bf16."""
-    import openvino
+    from export.openvino_run import load_openvino
 
-    core = openvino.Core()
+    core = load_openvino().Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     for hint in ("f32", "bf16"):
         label = f"{folder.name}: OpenVINO {version('openvino')} {hint}"

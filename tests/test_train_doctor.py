@@ -80,11 +80,14 @@ def test_a_diverging_average(parts: Parts, tmp_path: Path) -> None:
 
 def test_stalled_data(parts: Parts, tmp_path: Path) -> None:
     def slow(trainer: AddTrainer) -> None:
-        take = trainer.add_step.source.take
+        take, left_at = trainer.add_step.source.take, [time.monotonic()]
 
         def take_slowly(*arguments: Any) -> Any:
-            time.sleep(1.0)
-            return take(*arguments)
+            """Twice as long as the rest of a step takes, however slow the machine is."""
+            time.sleep(max(1.0, 2 * (time.monotonic() - left_at[0])))
+            taken = take(*arguments)
+            left_at[0] = time.monotonic()
+            return taken
 
         trainer.add_step.source.take = take_slowly  # type: ignore[method-assign]
 

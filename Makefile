@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes, a file of tests in one of them: each test runs on one thread.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: setup demo test test-slow lint golden
 
@@ -16,10 +18,10 @@ demo: setup
 	$(BIN)/python -m scripts.demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ class Memory:
 # SD-2.1-shaped one (4.8 GB): ONNX int8 21.9 GB, OpenVINO fp32 15.9 GB, the report of export.parity 5.6 GB.
 MEMORY = {
     "onnx": Memory(800_000_000, 2.0, 2.0),  # the pipeline and the traced graphs; one written, one in a session
-    "coreml": Memory(1_100_000_000, 1.0, 4.0),  # the pipeline; program, fp16 weights, package, evaluator
+    "coreml": Memory(800_000_000, 1.0, 1.0),  # the pipeline; one part at a time (sticker-128 0.9 GB, 866 M 8.9 GB)
     "openvino": Memory(900_000_000, 1.0, 3.0),  # the pipeline; traced copy, fp32 and stored constants
 }
 CALIBRATION = 700_000_000  # more for activations' histograms: onnx int8, sticker-128

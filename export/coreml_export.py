@@ -35,9 +35,6 @@ ENCODER_NBITS = 8  # at least: no picture from text would show a bad encoder
 OTHER_NBITS = 8  # of the modules beside a U-Net in W8A8
 
 
-W8A8_DB = {coreml_w8a8.PRECISION: 28.0}
-
-
 @dataclass(frozen=True)
 class Options:
     """The options of the command line that decide what is written."""
@@ -69,7 +66,7 @@ class Options:
     @property
     def threshold_db(self) -> float:
         """Least PSNR of a picture."""
-        return (THRESHOLDS_DB | W8A8_DB)[self.precision] if self.min_psnr_db is None else self.min_psnr_db
+        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
 
     @property
     def copies(self) -> dict[str, int]:

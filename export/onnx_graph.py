@@ -57,9 +57,9 @@ def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> 
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself off stderr."""
-    log = logging.getLogger("torch.onnx")
+def quiet(logger: str = "torch.onnx") -> Iterator[None]:
+    """Keep a converter's remarks about itself off stderr: warnings, and what it logs below an error."""
+    log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)
     try:

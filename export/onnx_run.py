@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 
-from export.measure import Network, Reference
+from export.measure import MODULES, Network, Reference
 from export.source import Floats, Ids
 
 
@@ -26,8 +26,7 @@ def open_session(model: onnx.ModelProto | Path) -> Any:
 
 def network_of(folder: Path, one_step: bool = False) -> Network:
     """The graphs of a bundle folder as a Network; one_step: its U-Net's timestep is folded."""
-    names = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-    paths = {name: folder / name / "model.onnx" for name in names}
+    paths = {name: folder / name / "model.onnx" for name in MODULES}
     return network({name: open_session(path) for name, path in paths.items() if path.is_file()}, one_step)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGraph
+from export.onnx_graph import quiet
 from export.openvino_run import PARAMETERS, load_openvino
 from export.source import MAX_TOKENS, Source
 from train.errors import UserError
@@ -85,7 +83,7 @@ def convert(part: Part) -> Any:
 
     examples = tuple(port.example for port in part.inputs)
     try:
-        with quiet(), torch.no_grad():
+        with quiet("openvino"), torch.no_grad():
             unchecked = {"check_trace": False}  # parity checks it: the tracer would run the module twice more
             traced = TorchScriptPythonDecoder(part.module.eval(), example_input=examples, trace_kwargs=unchecked)
             model = openvino.convert_model(traced, example_input=examples)
@@ -100,20 +98,6 @@ def convert(part: Part) -> Any:
     model.reshape(shapes)
     fold_offsets(model)
     return model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the tracer's remarks off stderr."""
-    log = logging.getLogger("openvino")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def fold_offsets(model: Any) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from export.coreml_convert import COMPUTE_UNITS, TARGETS
 from export.coreml_export import ATTENTIONS, Options, export_coreml
-from export.coreml_package import MARKER as MARKER
-from export.coreml_package import package_name as package_name
+from export.coreml_package import MARKER
 from export.coreml_palettize import NBITS
 from export.folder import check_free
-from export.plan import add_plan_options, only_planned
+from export.plan import add_export_options, only_planned
 from export.preflight import preflight
 from export.report import line, table
 from export.source import open_source
@@ -38,8 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m export.coreml", description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
-    made.add_argument("--out", type=Path, required=True, help="folder of the packages; must not exist")
+    add_export_options(made, "the packages")
     made.add_argument("--quantize-nbits", type=int, choices=NBITS, help="palettize weights; default: fp16")
     made.add_argument(
         "--quantize-activations", action="store_true",
@@ -64,10 +61,6 @@ def parser() -> argparse.ArgumentParser:
         "--min-psnr-db", type=float, metavar="DB",
         help="least PSNR of a picture; default 35, palettized 28, 20, 12, int8 28",
     )
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    made.add_argument("--json", action="store_true", help="print the report as JSON")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    add_plan_options(made)
     return made
 
 

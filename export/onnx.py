@@ -23,7 +23,7 @@ from export.measure import THRESHOLDS_DB, Parity, Reference, psnr_db, refuse_bel
 from export.onnx_bundle import finish_bundle, write_configs, write_graph
 from export.onnx_run import fused_pixels, network_of
 from export.onnx_trace import COMPONENTS, Tracer
-from export.plan import add_plan_options, only_planned
+from export.plan import add_export_options, only_planned
 from export.preflight import preflight, watching
 from export.qdq import rewrite
 from export.quantize import BUDGET_DB, FURTHER_DB, LADDERS, MARGIN_DB, ROUNDS, Plan, Planner, stored_encoder
@@ -193,8 +193,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m export.onnx", description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
-    made.add_argument("--out", type=Path, required=True, help="folder of the bundle; must not exist")
+    add_export_options(made, "the bundle")
     made.add_argument(
         "--precision", choices=PRECISIONS, default="fp32",
         help="int8: computed in 8 bits where the picture allows; int8-weights, int4-weights: only stored smaller",
@@ -214,10 +213,6 @@ def parser() -> argparse.ArgumentParser:
         help=f"most FD-Lite0 to real pictures by the checkpoint's; default {MOST_RATIO}",
     )
     made.add_argument("--data", type=Path, metavar="DIR", help="shards of real pictures for it; default: the demo's")
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    made.add_argument("--json", action="store_true", help="print the report as JSON")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    add_plan_options(made)
     return made
 
 

@@ -25,7 +25,7 @@ from export.openvino_folder import MARKER, note, write_configs
 from export.openvino_int8 import quantize_weights
 from export.openvino_pipeline import text_to_image
 from export.openvino_run import COMPONENTS, MODEL, load_openvino, network_of
-from export.plan import add_plan_options, only_planned
+from export.plan import add_export_options, only_planned
 from export.preflight import preflight, watching
 from export.report import line, table
 from export.source import Source, open_source
@@ -134,8 +134,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m export.openvino", description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
-    made.add_argument("--out", type=Path, required=True, help="folder of the models; must not exist")
+    add_export_options(made, "the models")
     made.add_argument(
         "--precision", choices=tuple(STORED), default="fp32",
         help="how weights are stored; what is computed in is the device's choice (INFERENCE_PRECISION_HINT)",
@@ -144,10 +143,6 @@ def parser() -> argparse.ArgumentParser:
         "--min-psnr-db", type=float, metavar="DB",
         help="least PSNR of a picture; default 50 (fp32), 35 (fp16), 30 (int8)",
     )
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    made.add_argument("--json", action="store_true", help="print the report as JSON")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    add_plan_options(made)
     return made
 
 

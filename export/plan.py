@@ -122,8 +122,16 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """--dry-run and --no-room-check."""
+def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
+    """What every exporter takes: checkpoint, --out, --overwrite, --json, --debug, --dry-run, --no-room-check.
+
+    makes: what the folder --out will hold, for --help.
+    """
+    parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder of {makes}; must not exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the sizes, disk and memory that this needs, and write nothing"
     )

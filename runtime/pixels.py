@@ -1,29 +1,28 @@
-"""f32 [-1, 1] <-> u8 pictures, and PNG files that say how they were made and that a model made them."""
+"""f32 [-1, 1] <-> u8 pictures. The files they go into: runtime.encoding."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 
-from runtime.files import write_whole
+from runtime.encoding import parameters_text, png_bytes, save_png
+
+__all__ = [
+    "from_image",
+    "from_uint8",
+    "parameters_text",
+    "png_bytes",
+    "save_png",
+    "to_image",
+    "to_uint8",
+    "to_unit",
+]
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
-
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/">
-<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
-<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
- xmlns:xmp="http://ns.adobe.com/xap/1.0/" Iptc4xmpExt:DigitalSourceType="{source}" xmp:CreatorTool="ADDKit"/>
-</rdf:RDF>
-</x:xmpmeta>
-<?xpacket end="r"?>"""
 
 
 def to_unit(x: npt.ArrayLike) -> F32:
@@ -83,28 +82,3 @@ def _flattened(picture: Image.Image) -> Image.Image:
         layer = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return upright.convert("RGB")
-
-
-def parameters_text(prompt: str, negative_prompt: str = "", **settings: Any) -> str:
-    """The `parameters` text of A1111's web UI: prompt, negative prompt, then "Steps: 1, Seed: 7, ..."."""
-    lines = [prompt, f"Negative prompt: {negative_prompt}"] if negative_prompt else [prompt]
-    return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in settings.items())])
-
-
-def png_bytes(image: Image.Image, parameters: str = "") -> bytes:
-    """The PNG file of a picture: its `parameters` text and an XMP packet with IPTC's digital source type.
-
-    The bytes depend on the arguments alone (no date), so the same seed gives the same file.
-    """
-    info = PngImagePlugin.PngInfo()
-    if parameters:
-        info.add_text("parameters", parameters)
-    info.add_itxt("XML:com.adobe.xmp", _XMP.format(source=SOURCE_TYPE))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
-
-
-def save_png(path: str | Path, image: Image.Image, parameters: str = "") -> None:
-    """Writes `png_bytes` whole or not at all; OutputError when it cannot."""
-    write_whole(path, png_bytes(image, parameters))

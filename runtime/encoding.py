@@ -1,0 +1,133 @@
+"""A picture plus how it was made -> the bytes of a PNG, WebP or JPEG file; the one place that knows their metadata.
+
+Each file carries the `parameters` text of A1111's web UI and an XMP packet with IPTC's digital source type, which
+says that a model made the picture. The bytes depend on the arguments alone (no date): the same seed, the same file.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from runtime.files import write_whole
+
+SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+DEFAULT_QUALITY = 90
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ xmlns:xmp="http://ns.adobe.com/xap/1.0/" Iptc4xmpExt:DigitalSourceType="{source}" xmp:CreatorTool="ADDKit"/>
+</rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>"""
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_UNICODE = b"UNICODE\0"  # EXIF 2.3, UserComment's character code; the text after it is UTF-16, as A1111 writes it
+_EXIF_ROOM = 65_533  # bytes in a JPEG segment without its length field
+
+
+def parameters_text(prompt: str, negative_prompt: str = "", **settings: Any) -> str:
+    """The `parameters` text of A1111's web UI: prompt, negative prompt, then "Steps: 1, Seed: 7, ..."."""
+    lines = [prompt, f"Negative prompt: {negative_prompt}"] if negative_prompt else [prompt]
+    return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in settings.items())])
+
+
+def settings_text(
+    prompt: str,
+    seed: int,
+    *,
+    model: str,
+    size: tuple[int, int],
+    steps: int = 1,
+    guidance_scale: float = 0.0,
+    negative_prompt: str = "",
+    strength: float | None = None,
+) -> str:
+    """The `parameters` text of one of our pictures. `size`: height, width; `strength`: None without a start picture."""
+    from runtime import __version__
+
+    settings = {"Steps": steps, "Sampler": "DDIM", "CFG scale": guidance_scale, "Seed": seed}
+    settings |= {"Size": f"{size[1]}x{size[0]}", "Model": model}
+    if strength is not None:
+        settings["Denoising strength"] = strength
+    settings["Version"] = f"addkit {__version__}"
+    return parameters_text(prompt, negative_prompt, **settings)
+
+
+def encode(image: Image.Image, parameters: str = "", format: str = "png", quality: int | None = None) -> bytes:
+    """The file of a picture: `format` is a key of SUFFIXES, `quality` 1 to 100 for WebP and JPEG (default 90).
+
+    PNG is lossless. Raises ValueError on another format or quality, and on a text too long for a JPEG file.
+    """
+    check_format(format, quality)
+    if format == "png":
+        return png_bytes(image, parameters)
+    options: dict[str, Any] = {"quality": DEFAULT_QUALITY if quality is None else quality}
+    if format == "jpeg":  # full colour resolution: halved, the edges of saturated shapes bleed
+        options |= {"subsampling": "4:4:4", "optimize": True}
+    if parameters:
+        options["exif"] = _exif(parameters, format)
+    buffer = io.BytesIO()
+    image.save(buffer, format, xmp=_XMP.format(source=SOURCE_TYPE).encode("utf-8"), **options)
+    return buffer.getvalue()
+
+
+def check_format(format: str, quality: int | None = None) -> None:
+    """ValueError unless `encode` takes the two."""
+    if format not in SUFFIXES:
+        raise ValueError(f"there is no format {format!r}: choose {', '.join(SUFFIXES)}")
+    if quality is not None and format == "png":
+        raise ValueError("PNG is lossless and has no quality: leave it out, or choose webp or jpeg")
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"quality must be 1 to 100, not {quality}")
+
+
+def png_bytes(image: Image.Image, parameters: str = "") -> bytes:
+    """The PNG file of a picture.
+
+    Matches are sought at distance one only (zlib's Z_RLE): PNG's filters leave little else to find. A picture takes
+    a fifth to a third of the time of Pillow's default, the file is as small within 2 % (docs/scale.md).
+    """
+    info = PngImagePlugin.PngInfo()
+    if parameters:
+        info.add_text("parameters", parameters)
+    info.add_itxt("XML:com.adobe.xmp", _XMP.format(source=SOURCE_TYPE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info, compress_type=zlib.Z_RLE)
+    return buffer.getvalue()
+
+
+def save_png(path: str | Path, image: Image.Image, parameters: str = "") -> None:
+    """Writes `png_bytes` whole or not at all; OutputError when it cannot."""
+    write_whole(path, png_bytes(image, parameters))
+
+
+def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:
+    """(height, width) and the `parameters` text of a file's bytes; "" where it has none.
+
+    Decodes the whole picture; raises ValueError when that fails.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+            text = image.info.get("parameters")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError("it is no picture that can be read, or it is damaged") from error
+    if text is None and isinstance(comment, bytes) and comment.startswith(_UNICODE):
+        text = comment[len(_UNICODE) :].decode("utf-16-be", "replace")
+    return (image.height, image.width), str(text or "")
+
+
+def _exif(parameters: str, format: str) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _UNICODE + parameters.encode("utf-16-be")
+    data = exif.tobytes()
+    if format == "jpeg" and len(data) > _EXIF_ROOM:
+        raise ValueError("the prompt is too long for a JPEG file's metadata: choose png or webp")
+    return data

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from runtime.errors import BundleError
 from runtime.files import write_whole
+from runtime.inside import check_place, open_inside, read_inside, read_json, shown
 from runtime.manifest import MANIFEST, FileFacts, Manifest
+from runtime.onnx_ports import check_component
 
 __all__ = [
     "Bundle",
@@ -22,8 +26,10 @@ __all__ = [
     "write_manifest",
 ]
 
+T = TypeVar("T")
 DEFAULT = "sticker-128"
 SHIPPED = Path(__file__).parent / "bundles"
+MOST_MANIFEST = 4_000_000  # bytes; the shipped one has 8,056
 _REMEDY = "copy or install the bundle again"
 
 
@@ -35,14 +41,30 @@ class Bundle:
     manifest: Manifest
 
     def model(self, component: str) -> Path:
-        """Path of a component's model.onnx; BundleError when the manifest does not list it."""
+        """Path of a component's model.onnx, inspected, so that ONNX Runtime may read it.
+
+        Raises BundleError when the manifest does not list it, or as `onnx_ports.check_component`.
+        """
         name = f"{component}/model.onnx"
         if name not in self.manifest.files:
             raise BundleError(f"bundle {self.manifest.name} has no {name}: it cannot do what was asked")
+        check_component(self.folder, component, self.manifest)
         return self.folder / name
 
+    def check_places(self) -> None:
+        """Whether what is there is a file inside the folder, before any is read; BundleError names the first."""
+        for name, facts in self.manifest.files.items():
+            if os.path.lexists(self.folder / name):
+                _told(self.folder, name, facts, check_place)
+
     def verify(self) -> None:
-        """Reads every file and compares sizes and hashes; BundleError names the first file that differs."""
+        """Reads every file and compares sizes and hashes; BundleError names the first file that differs.
+
+        Every size is compared before the first file is read.
+        """
+        for name, facts in self.manifest.files.items():
+            if _told(self.folder, name, facts, check_place).st_size != facts.bytes:
+                check_file(self.folder, name, facts)
         for name, facts in self.manifest.files.items():
             check_file(self.folder, name, facts)
 
@@ -68,16 +90,17 @@ def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """Reads a folder's manifest and, unless told not to, verifies every file; BundleError if not."""
     folder = Path(path)
     try:
-        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        data = read_json(read_inside(folder, MANIFEST, MOST_MANIFEST))
     except FileNotFoundError as error:
         what = f"{folder} is no bundle: {MANIFEST} is missing"
         raise BundleError(f"{what}; give a folder that python -m export.onnx wrote") from error
     except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets without end
-        raise BundleError(f"cannot read {folder / MANIFEST}: {error}") from error
+        raise BundleError(f"cannot read {folder / MANIFEST}: {shown(error, 200)}") from error
     try:
         bundle = Bundle(folder, Manifest.from_dict(data))
     except BundleError as error:
         raise BundleError(f"{folder}: {error}") from error
+    bundle.check_places()
     if verify:
         bundle.verify()
     return bundle
@@ -85,23 +108,33 @@ def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
 
 def check_file(folder: Path, name: str, facts: FileFacts) -> None:
     """Compares one file with its facts; BundleError with the expected and the found hash."""
-    path = folder / name
-    expected = f"expected sha256 {facts.sha256} ({facts.bytes} bytes)"
-    try:
-        found = file_facts(path)
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing: {expected}, found no file; {_REMEDY}") from error
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}; {expected}") from error
+    size = _told(folder, name, facts, check_place).st_size
+    what = "truncated" if size < facts.bytes else "altered"
+    if size > facts.bytes:  # not read: it may have any size
+        raise BundleError(f"{folder / name} is {what}: {_listed(facts)}, found {size} bytes; {_REMEDY}")
+    found = _told(folder, name, facts, _hashed)
     if found != facts:
-        what = "truncated" if found.bytes < facts.bytes else "altered"
         seen = f"found {found.sha256} ({found.bytes} bytes)"
-        raise BundleError(f"{path} is {what}: {expected}, {seen}; {_REMEDY}")
+        raise BundleError(f"{folder / name} is {what}: {_listed(facts)}, {seen}; {_REMEDY}")
 
 
-def file_facts(path: Path) -> FileFacts:
-    """The sha256 and size of a file; OSError when it cannot be read."""
-    with open(path, "rb") as file:
+def _told(folder: Path, name: str, facts: FileFacts, call: Callable[[Path, str], T]) -> T:
+    """What the call returns; BundleError in place of its OSError."""
+    try:
+        return call(folder, name)
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder / name} is missing: {_listed(facts)}, found no file; {_REMEDY}") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {folder / name}: {error.strerror}; {_listed(facts)}") from error
+
+
+def _listed(facts: FileFacts) -> str:
+    return f"expected sha256 {facts.sha256} ({facts.bytes} bytes)"
+
+
+def _hashed(folder: Path, name: str) -> FileFacts:
+    """The sha256 and size of a file; raises as `open_inside`."""
+    with open_inside(folder, name) as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileFacts(digest.hexdigest(), file.tell())
 
@@ -111,7 +144,7 @@ def describe_files(folder: str | Path) -> dict[str, dict[str, Any]]:
     root = Path(folder)
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     seen = [name for name in names if name != MANIFEST and "/." not in f"/{name}"]
-    return {name: asdict(file_facts(root / name)) for name in seen}
+    return {name: asdict(_hashed(root, name)) for name in seen}
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import BundleError
+from runtime.vocabulary import END, END_OF_WORD, START, Merges, Vocabulary, alphabet, read
 
-START, END = "<|startoftext|>", "<|endoftext|>"
 _MARKS = re.compile("(" + re.escape(START) + "|" + re.escape(END) + ")")
 # Unicode's White_Space. `str.split` would also split at U+001C..U+001F, which CLIP keeps.
 _SPACES = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
@@ -44,24 +42,13 @@ class Tokenizer:
     packages are installed (the slow tokenizer cleans text with ftfy where that is there).
     """
 
-    def __init__(self, vocabulary: Mapping[str, int], merges: list[str]) -> None:
-        """`vocabulary`: token -> id. `merges`: "left right", best first."""
-        self._ids = vocabulary
-        self._ranks = dict(zip(merges, range(len(merges)), strict=True))
-        self._start, self._end = vocabulary[START], vocabulary[END]
+    def __init__(self, vocabulary: Vocabulary, merges: Merges) -> None:
+        self._vocabulary, self._merges = vocabulary, merges
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
         """Reads a folder's vocab.json and merges.txt; BundleError when they are not in CLIP's form."""
-        vocab_path, merges_path = Path(folder, "vocab.json"), Path(folder, "merges.txt")
-        try:
-            vocabulary = json.loads(vocab_path.read_bytes())
-            lines = merges_path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        except (OSError, ValueError) as error:
-            raise BundleError(f"cannot read the tokenizer in {folder}: {error}") from error
-        if not isinstance(vocabulary, dict) or START not in vocabulary or END not in vocabulary:
-            raise BundleError(f"{vocab_path} is not a CLIP vocabulary: it lacks {START} or {END}")
-        return cls(vocabulary, [line for line in lines if line and not line.startswith("#version")])
+        return cls(*read(folder))
 
     def encode(self, text: str, max_tokens: int = 77) -> Encoding:
         """`text` -> Encoding of `max_tokens` ids; what does not fit is dropped from the end and named.
@@ -77,8 +64,8 @@ class Tokenizer:
             if len(tokens) > room:
                 break
             kept += 1
-        ids = [self._start, *tokens[:room]]
-        ids += [self._end] * (max_tokens - len(ids))
+        ids = [self._vocabulary.start, *tokens[:room]]
+        ids += [self._vocabulary.end] * (max_tokens - len(ids))
         return Encoding(np.array(ids, np.int64), tuple(words[kept:]))
 
     def _word(self, word: str) -> list[int]:
@@ -88,17 +75,18 @@ class Tokenizer:
 
     def _piece(self, piece: str) -> list[int]:
         if piece in (START, END):
-            return [self._ids[piece]]
+            return [self._vocabulary.start if piece == START else self._vocabulary.end]
         try:
             letters = [_alphabet()[byte] for byte in piece.encode("utf-8")]
         except UnicodeEncodeError as error:
             raise ValueError("the prompt is not valid text: it holds bytes that are not UTF-8") from error
-        letters[-1] += "</w>"
-        return [self._ids.get(token, self._end) for token in self._merge(letters)]
+        letters[-1] += END_OF_WORD
+        return self._merge(letters)
 
-    def _merge(self, letters: list[str]) -> list[str]:
-        """Joins the best-ranked neighbours, leftmost first, until no merge applies: O(n log n)."""
+    def _merge(self, letters: list[str]) -> list[int]:
+        """Ids, once the best-ranked neighbours are joined, leftmost first, until no merge applies: O(n log n)."""
         parts = list(letters)  # "" where a part was joined to the one before it
+        ranks: list[int | None] = [None] * len(parts)  # of the merge that made a part
         after = list(range(1, len(parts) + 1))
         before = list(range(-1, len(parts) - 1))
         heap: list[tuple[int, int, str, str]] = []
@@ -106,24 +94,24 @@ class Tokenizer:
         def consider(i: int) -> None:
             if i >= 0 and after[i] < len(parts):
                 left, right = parts[i], parts[after[i]]
-                rank = self._ranks.get(f"{left} {right}")
+                rank = self._merges.rank(left, right)
                 if rank is not None:
                     heapq.heappush(heap, (rank, i, left, right))
 
         for i in range(len(parts)):
             consider(i)
         while heap:
-            _, i, left, right = heapq.heappop(heap)
+            rank, i, left, right = heapq.heappop(heap)
             j = after[i]
             if parts[i] != left or j == len(parts) or parts[j] != right:
                 continue  # an earlier merge took one of the two
-            parts[i], parts[j] = left + right, ""
+            parts[i], parts[j], ranks[i] = left + right, "", rank
             after[i] = after[j]
             if after[j] < len(parts):
                 before[after[j]] = i
             consider(before[i])
             consider(i)
-        return [part for part in parts if part]
+        return [self._vocabulary.id(part, rank) for part, rank in zip(parts, ranks, strict=True) if part]
 
 
 def _split(word: str) -> Iterator[str]:
@@ -142,8 +130,5 @@ def _stand_in(character: str) -> str:
 
 
 @cache
-def _alphabet() -> dict[int, str]:
-    """Each byte's printable stand-in (Radford et al. 2019): Latin-1 where that prints, else from U+0100."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return {byte: chr(byte) if byte in printable else chr(next(others)) for byte in range(256)}
+def _alphabet() -> list[str]:
+    return alphabet()

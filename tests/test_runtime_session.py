@@ -142,8 +142,8 @@ def test_a_model_of_other_shapes_is_named(tmp_path: Path) -> None:
         tmp_path / "x.onnx",
     )
     folder = bundle_with(tmp_path, "vae_decoder", tmp_path / "x.onnx")
-    with pytest.raises(BundleError, match="vae_decoder/model.onnx cannot be run on cpu"):
-        runtime.load(folder)("a fox", seed=1)
+    with pytest.raises(BundleError, match="vae_decoder/model.onnx .* has the shape 1x9x9x9, .* it is 1x"):
+        runtime.load(folder)
 
 
 def graph_of_types(path: Path, ids: int, rank: list[int]) -> Path:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
 from export.source import MAX_TOKENS, Source
+from export.subpixel import fold_upsampling
 
 APPLE_SCALING = 0.18215  # by which Apple's loaders divide and multiply latents, for every model
 NO_NOISE = -30.0  # the least log-variance that Encoder.swift keeps: a deviation of 3e-7
@@ -115,8 +116,9 @@ class AppleEncoder(nn.Module):
 
 
 def parts(source: Source) -> Iterator[Part]:
-    """The modules of a checkpoint, smallest first."""
+    """The modules of a checkpoint, smallest first. Folds the end of its decoder."""
     pipe = source.pipe
+    fold_upsampling(pipe.vae)
     latents = torch.zeros(1, *source.latent_shape)
     states = torch.zeros(1, pipe.text_encoder.config.hidden_size, 1, MAX_TOKENS)
     half = np.float16

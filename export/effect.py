@@ -80,8 +80,8 @@ def error_of(
     layer: Layer, kind: str, given: Tensor, output: Tensor, sides: tuple[Range, Range] | None
 ) -> Tensor | None:
     """What a layer computes in a kind of fewer bits, less what it should compute; None where it has no such form."""
-    matrix = isinstance(layer.module, nn.Linear) and given.ndim > 2  # a Gemm, of two axes, has neither form
-    if kind == STATIC and sides is not None and (matrix or isinstance(layer.module, nn.Conv2d)):
+    matrix = isinstance(layer.module, nn.Linear) and given.ndim > 2  # a Gemm, of two axes, has no form in 4 bits
+    if kind == STATIC and sides is not None and isinstance(layer.module, (nn.Linear, nn.Conv2d)):
         return static_error(layer, given, output, sides)
     if kind == WEIGHTS or (kind == INT4 and matrix):
         return applied(layer.module, given, stored_weight(layer, kind) - layer.weight, None)

@@ -12,13 +12,14 @@ from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGrap
 from export.onnx_graph import Port, trace
 from export.onnx_passes import optimize
 from export.source import Source
+from export.subpixel import fold_upsampling
 from train.errors import UserError
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
 
 class Tracer:
-    """Gives the graph of each component.
+    """Gives the graph of each component; the end of the checkpoint's decoder is folded by it.
 
     fold_timestep: the U-Net is of the one-step timestep alone, whatever timestep it is given. keep: the graphs of a
     model that is not large are remembered, and must be copied before they are changed.
@@ -27,6 +28,7 @@ class Tracer:
     def __init__(self, source: Source, fold_timestep: bool = False, keep: bool = False) -> None:
         self.source, self.fold, self.keep = source, fold_timestep, keep and not source.large
         self.kept: dict[str, onnx.ModelProto] = {}
+        fold_upsampling(source.pipe.vae)
 
     def graph(self, component: str) -> onnx.ModelProto:
         """One graph. UserError with PyTorch's reason when it cannot be traced."""

@@ -14,6 +14,7 @@ from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGrap
 from export.onnx_graph import quiet
 from export.openvino_run import PARAMETERS, load_openvino
 from export.source import MAX_TOKENS, Source
+from export.subpixel import fold_upsampling
 from train.errors import UserError
 
 ANY = -1  # an axis of any length
@@ -50,8 +51,9 @@ class ParametersGraph(nn.Module):
 
 
 def parts(source: Source) -> Iterator[Part]:
-    """The modules of a checkpoint, smallest first; of any batch and any picture size."""
+    """The modules of a checkpoint, smallest first; of any batch and any picture size. Folds the end of its decoder."""
     pipe = source.pipe
+    fold_upsampling(pipe.vae)
     channels, hidden = source.latent_shape[0], int(pipe.text_encoder.config.hidden_size)
     latents = torch.zeros(1, *source.latent_shape)
     sizes = (ANY, channels, ANY, ANY)

@@ -160,6 +160,14 @@ def static_matmul(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     rewriter.nodes.append(node)
 
 
+def static_gemm(rewriter: Rewriter, node: onnx.NodeProto) -> None:
+    """Gemm, x W' + b, on codes, to float: it fuses into QGemm, bias and all."""
+    given, step = rewriter.activation(node)
+    weight, scales = rewriter.static_weight(node.input[1], output_axis(node))
+    node.input[:] = [given, weight, rewriter.bias(node, scales, step)]
+    rewriter.nodes.append(node)
+
+
 def stored(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """A float layer whose weight is stored in 8 bits."""
     node.input[1] = rewriter.stored_weight(node.input[1], output_axis(node))
@@ -194,6 +202,7 @@ def four_bits(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 REWRITES = {
     (STATIC, "Conv"): static_conv,
     (STATIC, "MatMul"): static_matmul,
+    (STATIC, "Gemm"): static_gemm,
     (WEIGHTS, "Conv"): stored,
     (WEIGHTS, "MatMul"): stored,
     (WEIGHTS, "Gemm"): stored,

@@ -60,14 +60,19 @@ class Planner:
         self.precision, self.by_time = precision, STATIC in LADDERS[precision]
         self.ranges = calibrate(source, prompts, batch) if self.by_time else {}
         self.prices = prices(source, self.ranges, LADDERS[precision], count, batch)
+        self.last = list(self.prices)[-1]  # makes the picture itself
 
     def ladder(self, price: Price) -> list[str]:
         """The kinds that one layer can have, the cheapest first."""
         return [kind for kind in LADDERS[self.precision] if self.allows(price, kind)] + [FLOAT]
 
     def allows(self, price: Price, kind: str) -> bool:
-        """Whether a layer has a form of a kind that saves anything."""
-        if kind == STATIC and price.macs < LEAST_MACS_PER_INPUT * price.inputs:
+        """Whether a layer has a form of a kind that saves anything.
+
+        The picture is not put into codes: a clipped white is a small error, but one that FD sees on every background.
+        """
+        small = price.macs < LEAST_MACS_PER_INPUT * price.inputs
+        if kind == STATIC and (small or price.layer.name == self.last):
             return False
         return kind in price.squared_error
 
@@ -79,10 +84,9 @@ class Planner:
     def plan(self, budget_db: float) -> Plan:
         """The cheapest kinds whose prices sum to no more than the budget."""
         ladders = {name: self.ladder(price) for name, price in self.prices.items()}
-        budget, total = 10 ** (-budget_db / 10), sum(self.error(name, kinds[0]) for name, kinds in ladders.items())
-        while total > budget:
+        budget = 10 ** (-budget_db / 10)
+        while (total := sum(self.error(name, kinds[0]) for name, kinds in ladders.items())) > budget:
             name = max((name for name in ladders if len(ladders[name]) > 1), key=lambda name: self.gain(name, ladders))
-            total -= self.error(name, ladders[name][0]) - self.error(name, ladders[name][1])
             ladders[name] = ladders[name][1:]
         kinds = {name: kinds[0] for name, kinds in ladders.items() if kinds[0] != FLOAT}
         return Plan(kinds, self.ranges, -10 * math.log10(max(total, 1e-15)))

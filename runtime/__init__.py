@@ -9,10 +9,13 @@ Importing it is cheap: numpy and Pillow come with the first use, ONNX Runtime wi
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import (
     BundleError,
+    Cancelled,
+    ClosedError,
     Error,
     OutputError,
     ProviderError,
@@ -21,18 +24,24 @@ from runtime.errors import (
 )
 
 if TYPE_CHECKING:
+    from runtime.cancel import CancelToken
     from runtime.pipeline import Generation, Pipeline, generate, load
+    from runtime.stream import Stream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "CancelToken",
+    "Cancelled",
+    "ClosedError",
     "Error",
     "Generation",
     "OutputError",
     "Pipeline",
     "ProviderError",
     "ProviderWarning",
+    "Stream",
     "TruncationWarning",
     "__version__",
     "generate",
@@ -40,12 +49,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Fetches the names of `runtime.pipeline` when they are first used (PEP 562)."""
-    if name in ("Generation", "Pipeline", "generate", "load"):
-        from runtime import pipeline
+_LATE = {
+    **dict.fromkeys(("Generation", "Pipeline", "generate", "load"), "runtime.pipeline"),
+    "CancelToken": "runtime.cancel",
+    "Stream": "runtime.stream",
+}
 
-        return getattr(pipeline, name)
+
+def __getattr__(name: str) -> Any:
+    """Fetches the names of _LATE from their modules when they are first used (PEP 562)."""
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

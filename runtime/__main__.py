@@ -103,7 +103,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--strength needs --image, the picture to start from")
     if len(args.prompts) * args.num_images > MOST_PICTURES:
         raise ValueError(f"--num-images {args.num_images} is too many: one run makes {MOST_PICTURES} at most")
-    jobs = request.jobs(args.prompts, args.negative_prompt, args.guidance_scale, args.seed, args.num_images)
+    prompts = request.prompts(args.prompts)
+    jobs = request.jobs(prompts, args.negative_prompt, args.guidance_scale, args.seed, args.num_images)
     paths = output_paths(args.output, jobs)
     for path in paths:
         check_writable(path)

@@ -51,6 +51,13 @@ class Bundle:
         check_component(self.folder, component, self.manifest)
         return self.folder / name
 
+    def fingerprint(self, component: str) -> str:
+        """What tells a component's files from any others: their listed hashes, and when they were last changed."""
+        names = sorted(name for name in self.manifest.files if name.startswith(f"{component}/"))
+        changed = [(self.folder / name).stat().st_mtime_ns for name in names if (self.folder / name).is_file()]
+        hashes = [self.manifest.files[name].sha256 for name in names]
+        return " ".join([component, *hashes, *map(str, changed)])
+
     def check_places(self) -> None:
         """Whether what is there is a file inside the folder, before any is read; BundleError names the first."""
         for name, facts in self.manifest.files.items():

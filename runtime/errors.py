@@ -19,6 +19,14 @@ class OutputError(Error):
     """A picture cannot be written where it was asked for: no such folder, no permission, no space."""
 
 
+class ClosedError(Error):
+    """A pipeline was used after `close`."""
+
+
+class Cancelled(Error):
+    """A call's CancelToken, or its stream, was cancelled before the picture was ready."""
+
+
 class TruncationWarning(UserWarning):
     """A prompt had more tokens than the text encoder reads; the text names the words that were dropped."""
 

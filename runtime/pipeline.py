@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Unpack
 
 import numpy as np
@@ -19,17 +19,20 @@ from PIL import Image
 from runtime import pixels, request, schedule
 from runtime.background import Task
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
-from runtime.errors import BundleError, TruncationWarning
+from runtime.cancel import CancelToken
+from runtime.errors import BundleError
 from runtime.manifest import Manifest, Step
 from runtime.noise import randn
-from runtime.session import INPUTS, Session, choose_provider
+from runtime.providers import choose_provider
+from runtime.safety import SafetyChecker, checked
+from runtime.session import INPUTS, Session
+from runtime.stream import Stream
+from runtime.texts import Texts
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
 Callback = Callable[["Pipeline", int, int, dict[str, Any]], "dict[str, Any] | None"]
 STAGES = ("text_encoder", "unet", "vae_decoder")
-_CACHED_TEXTS = 256
-_NAMED_WORDS, _NAMED_LETTERS = 20, 40  # of what a TruncationWarning says was dropped
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Generation:
     job: request.Job
     latents: F32  # [C, h, w]
     picture: F32 | None = None  # [3, H, W] in [-1, 1]; None where only latents were asked for
+    nsfw: bool | None = None  # what the safety checker said; None without one
     ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*STAGES, "total"), 0.0))
 
     @contextmanager
@@ -56,18 +60,28 @@ class Generation:
 class Pipeline:
     """A loaded bundle. Call it from any number of threads; the same arguments give the same pictures.
 
-    Pictures of one call are computed one by one: a picture does not depend on its neighbours.
+    Pictures of one call are computed one by one: a picture does not depend on its neighbours. `with` closes it.
     """
 
-    def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 0) -> None:
-        """`provider`: auto, cpu, cuda, coreml, openvino; `threads` an operator, 0: ONNX Runtime's choice."""
-        self.bundle = bundle
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str = "auto",
+        threads: int = 0,
+        safety_checker: SafetyChecker | None = None,
+    ) -> None:
+        """`provider`: auto, cpu, cuda, coreml, openvino; `threads` an operator, 0: ONNX Runtime's choice.
+
+        `safety_checker`: see `runtime.safety`.
+        """
+        self.bundle, self.safety_checker = bundle, safety_checker
         self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer")
         chosen = choose_provider(provider)
         present = [part for part in INPUTS if f"{part}/model.onnx" in bundle.manifest.files]
-        self._sessions = {part: Session(part, bundle.model(part), chosen, threads) for part in present}
-        self._texts: OrderedDict[bytes, F32] = OrderedDict()
-        self._texts_lock = threading.Lock()
+        self._sessions = {
+            part: Session(part, bundle.model(part), chosen, threads, bundle.fingerprint(part)) for part in present
+        }
+        self._texts = Texts(self.tokenizer, self._sessions["text_encoder"], bundle.manifest.max_tokens)
 
     @property
     def manifest(self) -> Manifest:
@@ -87,8 +101,26 @@ class Pipeline:
         for task in tasks:
             task.wait()
 
+    def close(self) -> None:
+        """Frees the graphs' memory. Calls at work end as usual; later ones raise ClosedError."""
+        for session in self._sessions.values():
+            session.close()
+        self._texts.clear()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def __call__(
-        self, prompt: str | Sequence[str], *, output_type: str = "pil", **options: Unpack[request.Options]
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        output_type: str = "pil",
+        **options: Unpack[request.Options],
     ) -> list[Image.Image] | F32:
         """Pictures for one prompt or several, in the order of the prompts; arguments as in `run`.
 
@@ -105,9 +137,10 @@ class Pipeline:
 
     def run(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
         negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: npt.ArrayLike | None = None,
         seed: int | Sequence[int] | None = None,
         num_inference_steps: int = 1,
         guidance_scale: float = 0.0,
@@ -118,41 +151,76 @@ class Pipeline:
         image: Any = None,
         strength: float = 1.0,
         callback_on_step_end: Callback | None = None,
+        cancel: CancelToken | None = None,
         decode: bool = True,
     ) -> list[Generation]:
         """As calling the pipeline, but with the seed, the latents and the milliseconds of every picture.
 
+        - prompt_embeds: in place of prompts, as `encode_prompt` gives them: f32[tokens, width] or [B, tokens, width]
         - seed: one for every prompt, one a prompt, or None: by chance; picture i of a prompt has seed + i
         - guidance_scale: above 1 turns classifier-free guidance, and with it `negative_prompt`, on
         - latents: f32[C, h, w] or [B, C, h, w], used in place of the seed's noise
-        - image: a PIL picture or an array [H, W, 3] to start from, one for all or a list of one a picture
+        - image: a PIL picture, an array [H, W, 3] or latents f32[C, h, w] as `encode` gives them, to start from; one
+          for all or a list of one a picture
         - strength: with an image, above 0 (keep most of it) to 1 (forget nearly all), see `request.steps`
         - callback_on_step_end: as in diffusers, called with (pipeline, step, timestep, {"latents":
           f32[B, C, h, w]}); the latents of a dict that it returns replace them
+        - cancel: a CancelToken by which another thread can stop the call
 
-        Raises ValueError for an argument that is not allowed, BundleError for a model that fails.
+        Raises ValueError for an argument that is not allowed, BundleError for a model that fails, Cancelled,
+        ClosedError.
         """
         request.check_size(self.manifest, height, width)
+        given = request.embeds(prompt, prompt_embeds, self.manifest.max_tokens)
+        prompt = [""] * len(given) if given else request.prompts(prompt)
         jobs = request.jobs(prompt, negative_prompt, guidance_scale, seed, num_images_per_prompt)
         steps = request.steps(self.manifest, num_inference_steps, strength, image is not None)
         made = [Generation(job, start) for job, start in zip(jobs, self._noises(jobs, latents), strict=True)]
-        if image is not None:
-            self._start_from(image, made, steps[0])
         self.open()
-        texts = [self._texts_of(one) for one in made]
+        if image is not None:
+            self._start_from(image, made, steps[0], cancel)
+        wanted: list[F32 | None] = [states for states in given for _ in range(num_images_per_prompt)]
+        wanted = wanted or [None] * len(made)
+        texts = [self._texts_of(one, states, cancel) for one, states in zip(made, wanted, strict=True)]
         for i, step in enumerate(steps):
             level = (step.alpha, step.sigma)
             after = (steps[i + 1].alpha, steps[i + 1].sigma) if i + 1 < len(steps) else schedule.CLEAN
             for one, text in zip(made, texts, strict=True):
-                output = self._predicted(one, step, text, guidance_scale)
+                output = self._predicted(one, step, text, guidance_scale, cancel)
                 one.latents = schedule.ddim_step(
                     one.latents, output, self.manifest.prediction_type, level, after
                 )
             if callback_on_step_end is not None:
                 self._call_back(callback_on_step_end, i, step.timestep, made)
         for one in made if decode else []:
-            self._decode(one)
+            self._decode(one, cancel)
         return made
+
+    def stream(
+        self, prompts: str | Iterable[str], *, images: Iterable[Any] | None = None, **options: Unpack[request.Options]
+    ) -> Stream:
+        """Pictures one after another, as they are made: iterate over what it returns, `cancel()` it from anywhere.
+
+        prompts: any iterable, read one ahead of need, or one prompt for every one of `images`, frames to start from.
+        options as in `run`; a seed is the same for every picture.
+        """
+        return Stream(self, prompts, images, dict(options))
+
+    def encode(self, image: Any, cancel: CancelToken | None = None) -> F32:
+        """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError."""
+        if "vae_encoder" not in self._sessions:
+            raise BundleError(
+                f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image"
+            )
+        sample = pixels.from_image(image, self.manifest.image_size)[None]
+        code = self._sessions["vae_encoder"].run(cancel=cancel, sample=sample)[0, : self.manifest.latent_shape[0]]
+        scaled: F32 = np.multiply(code, np.float32(self.manifest.scaling_factor), dtype=np.float32)
+        return scaled
+
+    def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32:
+        """The text encoder's states of a prompt, f32[tokens, width], for `prompt_embeds`."""
+        states: F32 = self._texts.states(prompt, cancel)[0].copy()
+        return states
 
     def _noises(self, jobs: Sequence[request.Job], latents: npt.ArrayLike | None) -> list[F32]:
         """The latents before the first step, [C, h, w] each: the caller's, or each seed's noise."""
@@ -161,54 +229,40 @@ class Pipeline:
             return request.latents(latents, len(jobs), shape)
         return [randn(job.seed, shape) for job in jobs]
 
-    def _start_from(self, image: Any, made: Sequence[Generation], first: Step) -> None:
+    def _start_from(
+        self, image: Any, made: Sequence[Generation], first: Step, cancel: CancelToken | None
+    ) -> None:
         """Puts the pictures' own latents, noised to the first step's level, in place of the noise."""
-        if "vae_encoder" not in self._sessions:
-            raise BundleError(
-                f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image"
-            )
-        for one, start in zip(made, request.images(image, len(made)), strict=True):
+        shape = self.manifest.latent_shape
+        for one, start in zip(made, request.images(image, len(made), shape), strict=True):
             with one.timed("vae_encoder"):
-                sample = pixels.from_image(start, self.manifest.image_size)[None]
-                code = self._sessions["vae_encoder"].run(sample=sample)[0, : self.manifest.latent_shape[0]]
-                code = code * np.float32(self.manifest.scaling_factor)
+                code = start if request.is_latents(start, shape) else self.encode(start, cancel)
                 one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
 
-    def _texts_of(self, one: Generation) -> tuple[F32, F32 | None]:
-        """The embeddings of the prompt and, under guidance, of the negative prompt."""
+    def _texts_of(
+        self, one: Generation, states: F32 | None, cancel: CancelToken | None
+    ) -> tuple[F32, F32 | None]:
+        """The states of the prompt (or the caller's own) and, under guidance, of the negative prompt."""
         with one.timed("text_encoder"):
             negative = one.job.negative_prompt
-            return self._embedded(one.job.prompt), None if negative is None else self._embedded(negative)
-
-    def _embedded(self, text: str) -> F32:
-        """f32[1, tokens, width], kept for the prompts used last."""
-        encoding = self.tokenizer.encode(text, self.manifest.max_tokens)
-        if encoding.dropped_words:
-            warnings.warn(
-                _dropped(encoding.dropped_words, self.manifest.max_tokens), TruncationWarning, stacklevel=2
-            )
-        key = encoding.ids.tobytes()
-        with self._texts_lock:
-            if key in self._texts:
-                self._texts.move_to_end(key)
-                return self._texts[key]
-        embedded = self._sessions["text_encoder"].run(input_ids=encoding.ids[None])
-        with self._texts_lock:
-            self._texts[key] = embedded
-            while len(self._texts) > _CACHED_TEXTS:
-                self._texts.popitem(last=False)
-        return embedded
+            wanted = self._texts.states(one.job.prompt, cancel) if states is None else states[None]
+            return wanted, None if negative is None else self._texts.states(negative, cancel)
 
     def _predicted(
-        self, one: Generation, step: Step, text: tuple[F32, F32 | None], guidance_scale: float
+        self,
+        one: Generation,
+        step: Step,
+        text: tuple[F32, F32 | None],
+        guidance_scale: float,
+        cancel: CancelToken | None,
     ) -> F32:
         """The U-Net's output for one picture, [C, h, w]; under guidance as Ho and Salimans 2022."""
         unet, (wanted, unwanted) = self._sessions["unet"], text
         inputs: dict[str, Any] = {"sample": one.latents[None], "timestep": step.timestep}
         with one.timed("unet"):
-            output = unet.run(**inputs, encoder_hidden_states=wanted)
+            output = unet.run(cancel=cancel, **inputs, encoder_hidden_states=wanted)
             if unwanted is not None:
-                base = unet.run(**inputs, encoder_hidden_states=unwanted)
+                base = unet.run(cancel=cancel, **inputs, encoder_hidden_states=unwanted)
                 output = base + np.float32(guidance_scale) * (output - base)
         first: F32 = output[0]
         return first
@@ -220,10 +274,10 @@ class Pipeline:
             for one, latents in zip(made, replaced, strict=True):
                 one.latents = latents
 
-    def _decode(self, one: Generation) -> None:
+    def _decode(self, one: Generation, cancel: CancelToken | None) -> None:
         with one.timed("vae_decoder"):
             latents = one.latents[None] / np.float32(self.manifest.scaling_factor)
-            one.picture = self._sessions["vae_decoder"].run(latent_sample=latents)[0]
+            one.picture = self._sessions["vae_decoder"].run(cancel=cancel, latent_sample=latents)[0]
         found, listed = one.picture.shape, (3, *self.manifest.image_size)
         if found != listed:
             what = f"made a picture of {found}, its manifest says {listed}"
@@ -233,19 +287,28 @@ class Pipeline:
                 f"bundle {self.manifest.name} computed values that are not numbers on {self.provider}: "
                 "try another provider, precision or guidance_scale"
             )
+        if self.safety_checker is not None:
+            with one.timed("safety_checker"):
+                one.picture, one.nsfw = checked(self.safety_checker, one.picture)
 
 
 def load(
-    bundle: str | Path | None = None, provider: str = "auto", *, verify: bool = True, threads: int = 0
+    bundle: str | Path | None = None,
+    provider: str = "auto",
+    *,
+    verify: bool = True,
+    threads: int = 0,
+    safety_checker: SafetyChecker | None = None,
 ) -> Pipeline:
     """A reusable pipeline of a bundle: a folder, or a shipped one's name; None is the default.
 
-    verify: compare every file's sha256 with the manifest. Raises BundleError, ProviderError.
+    verify: compare every file's sha256 with the manifest. safety_checker: see `runtime.safety`. Raises BundleError,
+    ProviderError.
     """
     opened = open_bundle(resolve_bundle(bundle), verify=False)
     verified = Task(opened.verify) if verify else None
     try:
-        return Pipeline(opened, provider, threads)
+        return Pipeline(opened, provider, threads, safety_checker)
     finally:  # a damaged file is named as such, also where it stopped the pipeline
         if verified is not None:
             verified.wait()
@@ -271,12 +334,10 @@ def generate(
     return made[0] if isinstance(prompt, str) and len(made) == 1 else made
 
 
-def _dropped(words: Sequence[str], max_tokens: int) -> str:
-    """One line for a prompt of any length: the first words, each cut to a length that can be read."""
-    named = " ".join(_shortened(word) for word in words[:_NAMED_WORDS])
-    more = f" and {len(words) - _NAMED_WORDS} more" if len(words) > _NAMED_WORDS else ""
-    return f"the prompt is longer than {max_tokens} tokens; dropped from its end: {named}{more}"
+def _after_fork() -> None:
+    global _load_lock
+    _load_lock = threading.Lock()
 
 
-def _shortened(word: str) -> str:
-    return word if len(word) <= _NAMED_LETTERS else word[:_NAMED_LETTERS] + "..."
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -16,6 +16,7 @@ from runtime.manifest import Manifest, Step
 from runtime.noise import check_seed
 
 if TYPE_CHECKING:
+    from runtime.cancel import CancelToken
     from runtime.pipeline import Callback
 
 F32 = npt.NDArray[np.float32]
@@ -26,6 +27,7 @@ class Options(TypedDict, total=False):
     """The keyword arguments of `Pipeline.run`, which explains them."""
 
     negative_prompt: str | Sequence[str] | None
+    prompt_embeds: Any
     seed: int | Sequence[int] | None
     num_inference_steps: int
     guidance_scale: float
@@ -36,6 +38,7 @@ class Options(TypedDict, total=False):
     image: Any
     strength: float
     callback_on_step_end: Callback | None
+    cancel: CancelToken | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Job:
 
 
 def jobs(
-    prompt: str | Sequence[str],
+    prompts: Sequence[str],
     negative_prompt: str | Sequence[str] | None,
     guidance_scale: float,
     seed: int | Sequence[int] | None,
@@ -56,9 +59,9 @@ def jobs(
 ) -> list[Job]:
     """Prompt after prompt, each `num_images_per_prompt` times with seed, seed + 1, ...
 
-    One seed serves every prompt; None draws one by chance. Raises ValueError that says what is allowed.
+    prompts: as `prompts` gives them. One seed serves every prompt; None draws one by chance. Raises ValueError that
+    says what is allowed.
     """
-    prompts = _prompts(prompt)
     negatives = _negatives(negative_prompt, guidance_scale, len(prompts))
     count = check_count("num_images_per_prompt", num_images_per_prompt)
     firsts = _seeds(seed, len(prompts))
@@ -109,8 +112,34 @@ def latents(given: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
     return list(np.broadcast_to(array, (count, *shape)))
 
 
-def images(image: Any, count: int) -> list[Any]:
-    """One start picture a picture: the same for all, or a list of as many."""
+def embeds(prompt: Any, given: Any, max_tokens: int) -> list[F32]:
+    """The caller's text states, one [tokens, width] a prompt, none where there are prompts; ValueError.
+
+    Their width is the U-Net's to check.
+    """
+    if given is None:
+        return []
+    if prompt is not None:
+        raise ValueError("give prompt or prompt_embeds, not both")
+    array = np.asarray(given, np.float32)
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[1] != max_tokens or not len(array) or not np.isfinite(array).all():
+        raise ValueError(
+            f"prompt_embeds must be finite, in the shape ({max_tokens}, width) or (B, {max_tokens}, width), "
+            f"not {array.shape}"
+        )
+    return list(array)
+
+
+def is_latents(start: Any, shape: tuple[int, int, int]) -> bool:
+    """Whether a start picture is latents already; pictures have three channels last."""
+    return isinstance(start, np.ndarray) and start.shape == shape and start.dtype.kind == "f"
+
+
+def images(image: Any, count: int, shape: tuple[int, int, int]) -> list[Any]:
+    """One start picture a picture: the same for all, or a list of as many; [B, C, h, w] counts as a list of latents."""
+    if isinstance(image, np.ndarray) and image.shape[1:] == shape:
+        image = list(image)
     starts = list(image) if isinstance(image, (list, tuple)) else [image] * count
     if len(starts) != count:
         raise ValueError(f"{count} pictures need one image or a list of {count}, not {len(starts)}")
@@ -148,14 +177,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _prompts(prompt: str | Sequence[str]) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
-    if not prompts or not all(isinstance(text, str) for text in prompts):
+def prompts(prompt: str | Sequence[str] | None) -> list[str]:
+    """One text or several as a list; ValueError when there is none, or one that is empty."""
+    texts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError("prompt must be a text, or a list of one text or more")
-    for text in prompts:
+    for text in texts:
         if not text.strip():
             raise ValueError("the prompt is empty: say what the picture should show")
-    return prompts
+    return texts
 
 
 def _negatives(

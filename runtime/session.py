@@ -1,25 +1,22 @@
-"""The only file that names onnxruntime: execution providers, sessions, and checks of what the graphs take."""
+"""One graph of a bundle: opened when it is first used, checked against what its component takes and gives."""
 
 from __future__ import annotations
 
 import os
 import threading
-import warnings
-from collections.abc import Mapping
+import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import BundleError, ProviderError, ProviderWarning
+from runtime.bound import BoundSession
+from runtime.cancel import CancelToken
+from runtime.errors import BundleError, ClosedError
+from runtime.providers import PROVIDERS, advice, brief, create, onnx_runtime, warn_once
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
 # What a graph must take and give. Source: the names of optimum's ORTStableDiffusionPipeline.
 INPUTS = {
     "text_encoder": ("input_ids",),
@@ -39,38 +36,30 @@ _DTYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-_warned: set[str] = set()
-_warn_lock = threading.Lock()
-
-
-def choose_provider(name: str = "auto") -> str:
-    """The provider to use, a key of PROVIDERS: "auto" is CUDA where it is there, else the CPU.
-
-    One that is not there is replaced by the CPU, with one warning. Raises ProviderError on an unknown name,
-    or when ONNX Runtime is not installed.
-    """
-    if name != "auto" and name not in PROVIDERS:
-        raise ProviderError(f"there is no provider {name!r}: choose auto, {', '.join(PROVIDERS)}")
-    available = _onnxruntime().get_available_providers()
-    if name == "auto":
-        return "cuda" if PROVIDERS["cuda"] in available else "cpu"
-    if PROVIDERS[name] in available:
-        return name
-    _warn_once(f"provider {name} is not in this build of ONNX Runtime ({_advice(name)}); using cpu")
-    return "cpu"
+_alive: weakref.WeakSet[Session] = weakref.WeakSet()
+_abandoned: list[Any] = []  # sessions of a parent process: to free one would wait for threads that are not there
 
 
 class Session:
-    """One graph, opened on first use, then shared by all threads."""
+    """One graph, opened on first use, then shared by all threads; after a fork the child opens it again."""
 
-    def __init__(self, component: str, path: Path, provider: str, threads: int = 0) -> None:
-        """`component` is a key of INPUTS; `threads` per operator, 0 lets ONNX Runtime choose."""
-        self.component, self.path, self.provider, self._threads = component, path, provider, threads
+    def __init__(
+        self, component: str, path: Path, provider: str, threads: int = 0, fingerprint: str = ""
+    ) -> None:
+        """`component`: a key of INPUTS; `threads`: per operator, 0 lets ONNX Runtime choose.
+
+        `fingerprint`: see `runtime.providers.create`.
+        """
+        self.component, self.path, self.provider = component, path, provider
+        self._threads, self._fingerprint = threads, fingerprint
         self._lock = threading.Lock()
         self._session: Any = None
+        self._bound: BoundSession | None = None
+        self._closed = False
         self._dtypes: dict[str, Any] = {}
-        self._shapes: dict[str, list[Any]] = {}
+        self._ranks: dict[str, int] = {}
         self._output = ""
+        _alive.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -80,18 +69,44 @@ class Session:
     def open(self) -> None:
         """Opens the graph unless it is open; BundleError when it is not what its folder's name says."""
         with self._lock:
+            if self._closed:
+                raise ClosedError("the pipeline is closed: load the bundle again")
             if self._session is None:
                 self._session = self._opened()
 
-    def run(self, **inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """The graph's main output, f32, for inputs by name, each cast to the type that the graph takes."""
+    def close(self) -> None:
+        """Lets go of the graph and its memory; a call that is at work ends as usual, later ones are refused."""
+        with self._lock:
+            self._session, self._bound, self._closed = None, None, True
+
+    def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The graph's main output, f32, for inputs by name, each cast to the type that the graph takes.
+
+        Raises BundleError when the graph fails, Cancelled when `cancel` stopped it, ClosedError after `close`.
+        """
         self.open()
         feeds = {name: self._fitted(name, value) for name, value in inputs.items()}
-        try:
-            (output,) = self._session.run([self._output], feeds)
-        except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            raise BundleError(f"{self.path} cannot be run on {self.provider}: {_brief(error)}") from error
+        options = onnx_runtime().RunOptions()
+        stopping = nullcontext() if cancel is None else cancel.stopping(lambda: setattr(options, "terminate", True))
+        with stopping:
+            try:
+                output = self._run(feeds, options)
+            except ClosedError:
+                raise
+            except Exception as error:  # onnxruntime's exceptions share no base but Exception
+                if cancel is not None:
+                    cancel.check()
+                raise BundleError(f"{self.path} cannot be run on {self.provider}: {brief(error)}") from error
         return np.asarray(output, np.float32)
+
+    def _run(self, feeds: dict[str, npt.NDArray[Any]], options: Any) -> npt.NDArray[Any]:
+        session, bound = self._session, self._bound
+        if session is None:
+            raise ClosedError("the pipeline was closed")
+        if bound is not None:
+            return bound.run(self._output, feeds, options)
+        (output,) = session.run([self._output], feeds, options)
+        return np.asarray(output)
 
     def _opened(self) -> Any:
         """The checked session, on the CPU when the provider cannot be used after all."""
@@ -99,24 +114,25 @@ class Session:
         inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
         self._check([node.name for node in inputs], outputs)
         self._dtypes = {node.name: _DTYPES.get(node.type, np.float32) for node in inputs}
-        self._shapes = {node.name: list(node.shape) for node in inputs}
+        self._ranks = {node.name: len(node.shape) for node in inputs}
         self._output = next(name for name in OUTPUTS[self.component] if name in outputs)
+        self._bound = BoundSession(session) if self.provider == "cuda" else None
         return session
 
     def _created(self) -> Any:
         """ONNX Runtime drops a provider that fails to start, or raises: either way the CPU takes over."""
-        why = _advice(self.provider)
+        why = advice(self.provider)
         try:
-            session = _create(self.path, self.provider, self._threads)
+            session = create(self.path, self.provider, self._threads, self._fingerprint)
             if session.get_providers()[0] == PROVIDERS[self.provider]:
                 return session
         except BundleError as error:
             if self.provider == "cpu":
                 raise
-            session, why = _create(self.path, "cpu", self._threads), _brief(error.__cause__)
-        _warn_once(f"provider {self.provider} could not be started ({why}); using cpu")
+            session, why = None, brief(error.__cause__)
+        warn_once(f"provider {self.provider} could not be started ({why}); using cpu")
         self.provider = "cpu"
-        return session
+        return create(self.path, "cpu", self._threads, self._fingerprint) if session is None else session
 
     def _check(self, inputs: list[str], outputs: list[str]) -> None:
         wanted = INPUTS[self.component]
@@ -131,67 +147,20 @@ class Session:
     def _fitted(self, name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
         """The value in the graph's type; a scalar as rank 1 where the graph wants that (timestep)."""
         array = np.asarray(value, self._dtypes[name])
-        return array.reshape(1) if array.ndim == 0 and len(self._shapes[name]) == 1 else array
+        return array.reshape(1) if array.ndim == 0 and self._ranks[name] == 1 else array
+
+    def _forked(self) -> None:
+        """In a child process: the parent's session has threads that were not forked, and locks in any state."""
+        self._lock = threading.Lock()
+        if self._session is not None:
+            _abandoned.append((self._session, self._bound))
+        self._session = self._bound = None
 
 
-def _create(path: Path, provider: str, threads: int) -> Any:
-    runtime = _onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised or warned about here, once
-    options.intra_op_num_threads = threads
-    names = [PROVIDERS[provider]] if provider == "cpu" else [PROVIDERS[provider], PROVIDERS["cpu"]]
-    try:
-        return runtime.InferenceSession(os.fspath(path), options, providers=names)
-    except Exception as error:  # as in run
-        raise BundleError(f"{path} is no model that ONNX Runtime can open: {_brief(error)}") from error
+def _after_fork() -> None:
+    for session in list(_alive):
+        session._forked()
 
 
-def _onnxruntime() -> Any:
-    """The module, imported when the first session needs it: that takes longer than the rest of the start."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ProviderError(
-            f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime (or onnxruntime-gpu)"
-        ) from error
-    silence = getattr(onnxruntime, "disable_telemetry_events", None)  # a program that embeds us did not ask for any
-    if silence is not None:
-        silence()
-    both = installed_variants(Path(onnxruntime.__file__).parent.parent)
-    if len(both) > 1:
-        _warn_once(
-            f"{' and '.join(both)} are installed together and overwrite each other's files: "
-            f"pip uninstall {' '.join(both)}, then install the one you want"
-        )
-    return onnxruntime
-
-
-def installed_variants(site_packages: Path) -> list[str]:
-    """The distributions of ONNX Runtime installed in a folder; more than one is a broken installation."""
-    names = {path.name.rsplit("-", 1)[0] for path in site_packages.glob("onnxruntime*.dist-info")}
-    variants = {name.split("-", 1)[0].replace("_", "-").lower() for name in names}
-    return sorted(
-        variants & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
-    )
-
-
-def _advice(provider: str) -> str:
-    packages: Mapping[str, str] = {
-        "cuda": "it needs onnxruntime-gpu and matching CUDA and cuDNN libraries",
-        "coreml": "it needs macOS",
-        "openvino": "it needs onnxruntime-openvino",
-    }
-    return packages.get(provider, "it is part of every build")
-
-
-def _warn_once(text: str) -> None:
-    with _warn_lock:
-        fresh = text not in _warned
-        _warned.add(text)
-    if fresh:
-        warnings.warn(text, ProviderWarning, stacklevel=2)
-
-
-def _brief(error: BaseException | None) -> str:
-    """ONNX Runtime's messages can be pages long: one line of them."""
-    return " ".join(str(error).split())[:300]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

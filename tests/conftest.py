@@ -3,3 +3,4 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["ADDKIT_CACHE"] = "off"  # tests of the cache name a folder of their own; nobody's home is written to

@@ -69,8 +69,8 @@ def test_runtime_uses_numpy_and_pillow_and_names_onnxruntime_once() -> None:
         tops = {name.partition(".")[0] for name in imported(path)}
         for top in tops - set(sys.stdlib_module_names) - {"runtime", "__future__"} - LIGHT:
             foreign.setdefault(top, set()).add(path.name)
-    foreign.pop("ray", None) if foreign.get("ray") == {"batch.py"} else None
-    assert foreign == {"onnxruntime": {"session.py"}}
+    foreign.pop("ray", None) if foreign.get("ray") == {"batch_ray.py"} else None
+    assert foreign == {"onnxruntime": {"bound.py", "providers.py"}}
 
 
 def test_no_file_shadows_a_name_that_it_must_not() -> None:

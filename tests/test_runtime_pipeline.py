@@ -307,7 +307,7 @@ def test_a_long_prompt_warns_with_the_dropped_words(pipe: runtime.Pipeline) -> N
 )
 def test_the_warning_stays_one_short_line(pipe: runtime.Pipeline, words: list[str], tail: str) -> None:
     with pytest.warns(TruncationWarning) as caught:
-        pipe._embedded("a " * 75 + " ".join(words))
+        pipe.encode_prompt("a " * 75 + " ".join(words))
     assert str(caught[0].message).endswith(f"dropped from its end: {tail}")
 
 
@@ -320,8 +320,10 @@ def test_texts_are_encoded_once(pipe: runtime.Pipeline, monkeypatch: pytest.Monk
         fresh(prompt, seed=7)
     assert len(runs) == 2
     for i in range(300):
-        fresh._embedded(f"number {i}")
-    assert len(fresh._texts) == 256
+        fresh.encode_prompt(f"number {i}")
+    assert len(runs) == 302
+    fresh("a pizza", seed=7)
+    assert len(runs) == 303  # of 256 that are kept it was not one any more
 
 
 def test_milliseconds_are_told(pipe: runtime.Pipeline) -> None:

@@ -18,17 +18,18 @@ import pytest
 from onnx import TensorProto, helper
 
 import runtime
-from runtime import BundleError, ProviderError, ProviderWarning, session
+from runtime import BundleError, ProviderError, ProviderWarning, providers, session
 from runtime.bundle import describe_files, open_bundle, write_manifest
 from runtime.manifest import FileFacts
-from runtime.session import Session, choose_provider, installed_variants
+from runtime.providers import choose_provider, installed_variants
+from runtime.session import Session
 
 TINY = Path(__file__).parent / "golden" / "tiny_bundle"
 
 
 @pytest.fixture(autouse=True)
 def nothing_was_warned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_warned", set())
+    monkeypatch.setattr(providers, "_warned", set())
 
 
 @pytest.fixture
@@ -38,17 +39,19 @@ def no_warnings() -> Iterator[None]:
         yield
 
 
-def have(monkeypatch: pytest.MonkeyPatch, *providers: str) -> None:
-    names = [session.PROVIDERS[name] for name in providers]
+def have(monkeypatch: pytest.MonkeyPatch, *present: str) -> None:
+    names = [providers.PROVIDERS[name] for name in present]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
 
 
 @pytest.mark.usefixtures("no_warnings")
-def test_auto_is_cuda_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_best_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     have(monkeypatch, "cpu")
     assert choose_provider("auto") == "cpu"
-    have(monkeypatch, "coreml", "openvino", "cpu")
+    have(monkeypatch, "coreml", "cpu")
     assert choose_provider("auto") == "cpu" and choose_provider("coreml") == "coreml"
+    have(monkeypatch, "openvino", "cpu")
+    assert choose_provider("auto") == "openvino" and choose_provider("cpu") == "cpu"
     have(monkeypatch, "cuda", "cpu")
     assert choose_provider("auto") == "cuda" and choose_provider("cpu") == "cpu"
 
@@ -71,14 +74,14 @@ def test_a_provider_that_does_not_start_falls_back_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     have(monkeypatch, "cuda", "cpu")
-    create = session._create
+    create = session.create
 
-    def broken(path: Path, provider: str, threads: int) -> Any:
+    def broken(path: Path, provider: str, threads: int, fingerprint: str) -> Any:
         if provider == "cuda" and how == "raises":
             raise BundleError("no model") from RuntimeError("libcudnn.so.9 is missing")
-        return create(path, "cpu", threads)
+        return create(path, "cpu", threads, fingerprint)
 
-    monkeypatch.setattr(session, "_create", broken)
+    monkeypatch.setattr(session, "create", broken)
     pipe = runtime.load(TINY, provider="auto")
     with pytest.warns(ProviderWarning) as caught:
         images = pipe("a fox", seed=1)
@@ -183,13 +186,13 @@ def test_a_timestep_has_the_graphs_rank(tmp_path: Path, kind: int, rank: list[in
 
 def test_sessions_open_once_when_first_used(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    create = session._create
+    create = session.create
 
-    def counted(path: Path, provider: str, threads: int) -> Any:
+    def counted(path: Path, provider: str, threads: int, fingerprint: str) -> Any:
         opened.append(path.parent.name)
-        return create(path, provider, threads)
+        return create(path, provider, threads, fingerprint)
 
-    monkeypatch.setattr(session, "_create", counted)
+    monkeypatch.setattr(session, "create", counted)
     pipe = runtime.load(TINY)
     assert opened == []
     workers = [threading.Thread(target=pipe, args=("a fox",), kwargs={"seed": i}) for i in range(8)]

@@ -1,0 +1,64 @@
+"""Pictures one after another: a prompt as it is typed, the frames of a camera."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from runtime import pixels
+from runtime.cancel import CancelToken
+from runtime.errors import Cancelled
+
+if TYPE_CHECKING:
+    from runtime.pipeline import Generation, Pipeline
+
+
+class Stream:
+    """An iterator over pictures, each made when it is asked for.
+
+    `cancel()`, from any thread, ends the iteration: also in the middle of a picture, which is lost.
+    """
+
+    def __init__(
+        self, pipe: Pipeline, prompts: str | Iterable[str], images: Iterable[Any] | None, options: dict[str, Any]
+    ) -> None:
+        """prompts: a text for every one of `images`, or an iterable; options as in `Pipeline.run`.
+
+        Raises ValueError for one prompt without images, which would never end, and for several pictures a prompt.
+        """
+        if isinstance(prompts, str) and images is None:
+            raise ValueError("stream needs an iterable of prompts, or images to go with the one prompt")
+        if options.get("num_images_per_prompt", 1) != 1 or "image" in options:
+            raise ValueError("stream makes one picture a prompt; give frames to start from as images=")
+        self._pipe, self._options = pipe, options
+        texts = itertools.repeat(prompts) if isinstance(prompts, str) else iter(prompts)
+        self._jobs: Iterator[tuple[str, Any]] = zip(
+            texts, itertools.repeat(None) if images is None else images, strict=False
+        )
+        self._token: CancelToken = options.pop("cancel", None) or CancelToken()
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        return self
+
+    def __next__(self) -> Image.Image:
+        made = self.next()
+        assert made.picture is not None
+        return pixels.to_image(made.picture)
+
+    def next(self) -> Generation:
+        """The next picture with its seed and milliseconds; StopIteration after the last and once cancelled."""
+        if self._token.cancelled:
+            raise StopIteration
+        prompt, image = next(self._jobs)
+        try:
+            (made,) = self._pipe.run(prompt, image=image, cancel=self._token, **self._options)
+        except Cancelled:
+            raise StopIteration from None
+        return made
+
+    def cancel(self) -> None:
+        """Ends the stream."""
+        self._token.cancel()

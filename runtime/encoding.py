@@ -110,9 +110,12 @@ def save_png(path: str | Path, image: Image.Image, parameters: str = "") -> None
 def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:
     """(height, width) and the `parameters` text of a file's bytes; "" where it has none.
 
-    Decodes the whole picture; raises ValueError when that fails.
+    Decodes the whole picture; raises ValueError when that fails, or when the file's end is missing, which decoders
+    forgive.
     """
     try:
+        if not _is_whole(data):
+            raise ValueError("the end is missing")
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
@@ -122,6 +125,13 @@ def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:
     if text is None and isinstance(comment, bytes) and comment.startswith(_UNICODE):
         text = comment[len(_UNICODE) :].decode("utf-16-be", "replace")
     return (image.height, image.width), str(text or "")
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a file ends where its format says."""
+    if data.startswith(b"RIFF"):
+        return int.from_bytes(data[4:8], "little") + 8 == len(data)
+    return data.endswith((b"\0\0\0\0IEND\xaeB`\x82", b"\xff\xd9"))
 
 
 def _exif(parameters: str, format: str) -> bytes:

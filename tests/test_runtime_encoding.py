@@ -82,6 +82,6 @@ def test_a_prompt_too_long_for_jpeg() -> None:
 @pytest.mark.parametrize("format", encoding.SUFFIXES)
 def test_a_damaged_file_is_no_picture(format: str) -> None:
     data = encoding.encode(NOISE, TEXT, format)
-    for broken in (b"", data[: len(data) // 2], b"X" + data[1:]):
+    for broken in (b"", data[: len(data) // 2], data[:-1], data[:-20], b"X" + data[1:]):
         with pytest.raises(ValueError, match="damaged"):
             encoding.read_parameters(broken)

@@ -1,0 +1,187 @@
+"""Bulk generation: `python -m runtime.batch prompts.csv --out pictures`. A killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runtime import Error, __version__
+
+if TYPE_CHECKING:
+    from runtime.batch_rows import Row, Rules
+    from runtime.batch_settings import Settings
+    from runtime.bundle import Bundle
+
+SHARD_SIZE = 1000  # samples: shards of some 20 MB
+EXAMPLES = """examples:
+  python -m runtime.batch prompts.txt --out pictures
+  python -m runtime.batch prompts.csv --out pictures --workers 2 --format webp --quality 90 --json
+  python -m runtime.batch prompts.jsonl --out shards --webdataset --shard-size 500
+  python -m runtime.batch prompts.csv --out /shared/pictures --ray-address auto
+
+prompts: .csv (a header; columns prompt, seed, width, height, name), .txt (a prompt a line), .jsonl (the same fields);
+all but prompt may be left out. The same command goes on after an interruption; more rows may be added at the end.
+exit code: 0 all made, 1 some rows failed (failed.jsonl), 2 nothing could be done, 130 interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage: the house's form for every error."""
+        self.exit(2, f"error: {message} (see python -m runtime.batch --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments; names and meaning as in `python -m runtime`."""
+    made = _Parser(
+        prog="python -m runtime.batch",
+        description="Makes a picture of every row of a prompts file, on all cores or on a Ray cluster.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("prompts", metavar="PROMPTS", help="a .csv, .txt or .jsonl file, or - for standard input")
+    add("--out", required=True, metavar="DIR", help="a new folder, or that of the run to go on with")
+    add("--workers", type=int, metavar="N", help="processes, a session of one thread each; default: one a core or GPU")
+    add("--ray-address", metavar="A", help="a Ray cluster that shares DIR, such as auto or ray://head:10001")
+    add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
+    add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
+    add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
+    add("--seed", type=int, default=0, metavar="N", help="rows without a seed get theirs from it and their number")
+    add("--format", default="png", choices=("png", "webp", "jpeg"), help="default png, lossless")
+    add("--quality", type=int, metavar="Q", help="1 to 100 for webp and jpeg; default 90")
+    add("--webdataset", action="store_true", help="tar shards in place of files")
+    add("--shard-size", type=int, metavar="N", help=f"pictures a shard, with --webdataset; default {SHARD_SIZE}")
+    add("--keep", action="append", default=[], metavar="COLUMN", help="copy this further column into the manifest")
+    add("--prompts-format", choices=("csv", "txt", "jsonl"), help="where the file's name does not say; txt for -")
+    add("--json", action="store_true", help="print a report as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error, and what Ray says")
+    add("--version", action="version", version=f"addkit {__version__}")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code, see EXAMPLES."""
+    args = parser().parse_args(argv)
+    try:
+        report = run(args)
+    except KeyboardInterrupt:
+        _tell(f"stopped: what is made stays in {args.out}; the same command goes on from there")
+        return 130
+    except (Error, ValueError, OSError) as error:
+        if args.debug:
+            traceback.print_exc()
+        else:
+            _tell(f"error: {error}")
+        return 2
+    for line in report.pop("warnings"):
+        _tell(f"warning: {line}")
+    _print(json.dumps(report) if args.json else report["manifest"])
+    return 1 if report["failed"] else 0
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Makes what is left to make; the report for `--json`. Refuses before any work what it can."""
+    from runtime.batch_folder import locked
+    from runtime.batch_ray import quiet, require
+    from runtime.batch_run import Run
+    from runtime.bundle import open_bundle, resolve_bundle
+
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"--workers must be 1 or more, not {args.workers}")
+    bundle = open_bundle(resolve_bundle(args.bundle))
+    settings, rules = _settings(args, bundle)
+    with quiet(args.debug):
+        require()
+        with locked(Path(args.out)) as folder:
+            started = Run(folder, settings, args.bundle)
+            try:
+                started.prepare(lambda: _rows(args, rules))
+            except BaseException:
+                folder.discard_if_new()
+                raise
+            started.go(args.ray_address, args.workers, args.debug)
+    return started.report()
+
+
+def _settings(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rules]:
+    """The arguments, checked against each other and the bundle."""
+    from runtime import request
+    from runtime.batch_rows import Rules
+    from runtime.batch_settings import Settings
+    from runtime.batch_source import KNOWN
+    from runtime.batch_worker import bundle_sha256
+    from runtime.encoding import check_format
+    from runtime.noise import check_seed
+    from runtime.providers import choose_provider
+
+    check_format(args.format, args.quality)
+    request.steps(bundle.manifest, args.num_inference_steps, 1.0, False)
+    if args.shard_size is not None and (not args.webdataset or args.shard_size < 1):
+        raise ValueError("--shard-size is for --webdataset, and 1 or more")
+    if set(args.keep) & set(KNOWN):
+        raise ValueError(f"--keep is for further columns; {', '.join(KNOWN)} are read anyway")
+    settings = Settings(
+        bundle=bundle.manifest.name,
+        bundle_sha256=bundle_sha256(bundle.folder),
+        provider=_provider(args, choose_provider),
+        num_inference_steps=args.num_inference_steps,
+        format=args.format,
+        quality=args.quality,
+        seed=check_seed(args.seed),
+        shard_size=(args.shard_size or SHARD_SIZE) if args.webdataset else None,
+        addkit=__version__,
+    )
+    return settings, Rules(bundle.manifest, args.format, args.seed, tuple(args.keep), args.webdataset)
+
+
+def _provider(args: argparse.Namespace, choose: Callable[[str], str]) -> str:
+    """The provider that all pictures are made with: on a cluster what was asked for, here what there is."""
+    if args.ray_address is None:
+        return choose(args.provider)
+    if args.provider == "auto":
+        raise ValueError("--ray-address needs --provider cpu or cuda: this machine cannot tell what the others have")
+    return str(args.provider)
+
+
+def _rows(args: argparse.Namespace, rules: Rules) -> Iterator[Row]:
+    """The rows of the prompts file, each checked; in the end that no two have one name."""
+    from runtime.batch_names import Distinct
+    from runtime.batch_rows import rows
+    from runtime.batch_source import STDIN, format_of, opened, records
+
+    where = "standard input" if args.prompts == STDIN else args.prompts
+    format, distinct, last = format_of(args.prompts, args.prompts_format), Distinct(), -1
+    with opened(args.prompts) as file:
+        for row in rows(records(file, where, format, tuple(args.keep)), where, rules):
+            distinct.add(row.path, row.line)
+            last = row.row
+            yield row
+    if last < 0:
+        raise ValueError(f"{where} holds no prompts")
+    distinct.check(where)
+
+
+def _print(text: str) -> None:
+    """The result on stdout; the pictures are written by now, so that a closed one loses nothing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(message: str) -> None:
+    """One line on stderr, if there is one."""
+    if sys.stderr is not None:
+        print(" ".join(message.split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

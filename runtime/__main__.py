@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any
 
-from runtime import Error, OutputError, ProviderWarning, TruncationWarning, __version__
+from runtime.command import command_parser, print_result, run_command
 
 if TYPE_CHECKING:
     from runtime.pipeline import Generation, Pipeline
@@ -28,20 +25,10 @@ EXAMPLES = """examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage: the house's form for every error."""
-        self.exit(2, f"error: {message} (see python -m runtime --help)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The arguments; their names and meaning are diffusers' where it has them."""
-    made = _Parser(
-        prog="python -m runtime",
-        description="Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    made = command_parser(
+        "runtime", "Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.", EXAMPLES
     )
     add = made.add_argument
     add("prompts", nargs="+", metavar="PROMPT", help="what a picture should show, in quotes; one or more")
@@ -67,29 +54,19 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
-    add("--json", action="store_true", help="print paths, seeds and milliseconds as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    add("--version", action="version", version=f"addkit {__version__}")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
     args = parser().parse_args(argv)
-    try:
-        with warnings.catch_warnings():
-            _show_warnings_as_lines()
-            report = run(args)
-        _print(report, args.json)
-    except KeyboardInterrupt:
-        return 130
-    except (Error, ValueError, OSError) as error:
-        if args.debug:
-            traceback.print_exc()
-        else:
-            _tell(f"error: {error}")
-        return 2
-    return 0
+
+    def work() -> None:
+        report = run(args)
+        paths = "\n".join(image["path"] for image in report["images"])
+        print_result(json.dumps(report) if args.json else paths)
+
+    return run_command(work, args.debug)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -137,23 +114,20 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
 
 def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace) -> None:
     """The PNG file with what is needed to make it again."""
-    from runtime import pixels
+    from runtime import encoding, pixels
 
     assert made.picture is not None
-    height, width = pipe.manifest.image_size
-    settings = {
-        "Steps": args.num_inference_steps,
-        "Sampler": "DDIM",
-        "CFG scale": args.guidance_scale,
-        "Seed": made.job.seed,
-        "Size": f"{width}x{height}",
-        "Model": pipe.manifest.name,
-    }
-    if args.image is not None:
-        settings["Denoising strength"] = _strength(args)
-    settings["Version"] = f"addkit {__version__}"
-    text = pixels.parameters_text(made.job.prompt, made.job.negative_prompt or "", **settings)
-    pixels.save_png(path, pixels.to_image(made.picture), text)
+    text = encoding.settings_text(
+        made.job.prompt,
+        made.job.seed,
+        model=pipe.manifest.name,
+        size=pipe.manifest.image_size,
+        steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        negative_prompt=made.job.negative_prompt or "",
+        strength=None if args.image is None else _strength(args),
+    )
+    encoding.save_png(path, pixels.to_image(made.picture), text)
 
 
 def _strength(args: argparse.Namespace) -> float:
@@ -180,51 +154,6 @@ def _read_image(path: str) -> Any:
 def _report(path: Path, made: Generation) -> dict[str, Any]:
     ms = {stage: round(value, 3) for stage, value in made.ms.items()}
     return {"path": str(path), "seed": made.job.seed, "prompt": made.job.prompt, "ms": ms}
-
-
-def _print(report: dict[str, Any], as_json: bool) -> None:
-    """The result on stdout. The pictures are written by now, so a closed or odd stdout loses none."""
-    text = json.dumps(report) if as_json else "\n".join(image["path"] for image in report["images"])
-    try:
-        try:
-            print(text, flush=True)
-        except UnicodeEncodeError:  # a path that stdout's encoding lacks is shown with escapes
-            print(text.encode("ascii", "backslashreplace").decode(), flush=True)
-    except BrokenPipeError:  # the reader closed stdout, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        reason = f"cannot write to standard output: {error.strerror}"
-        raise OutputError(f"{reason}; the pictures themselves are written") from error
-
-
-def _show_warnings_as_lines() -> None:
-    """Our warnings as one line each on stderr, once; other packages' as Python shows them."""
-    warnings.simplefilter("always", TruncationWarning)
-    warnings.simplefilter("always", ProviderWarning)
-    shown: set[str] = set()
-    usual = warnings.showwarning
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if not category.__module__.startswith("runtime."):
-            usual(message, category, filename, lineno, file, line)
-        elif str(message) not in shown:
-            shown.add(str(message))
-            _tell(f"warning: {message}")
-
-    warnings.showwarning = show
-
-
-def _tell(message: str) -> None:
-    """One line on stderr, if there is one: `print` would fall back to stdout, which is for results."""
-    if sys.stderr is not None:
-        print(" ".join(message.split()), file=sys.stderr)
 
 
 if __name__ == "__main__":

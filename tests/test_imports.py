@@ -25,6 +25,12 @@ EDGES: dict[str, dict[str, set[str] | None]] = {
 # Modules that need more than their package: evaluating a bundle is running it, judging an export evaluating it.
 WIDER = {("train/evaluate.py", "runtime"), ("export/distance.py", "train")}
 LIGHT = {"numpy", "PIL"}
+# What single files of the runtime import when they are asked to: extras, and the peers of its benchmark.
+OPTIONAL = {
+    "ray": {"batch_ray.py"},
+    "av": {"video.py"},
+    **dict.fromkeys(("torch", "diffusers", "optimum", "openvino_genai"), {"bench_engines.py"}),
+}
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")
 
 
@@ -69,8 +75,8 @@ def test_runtime_uses_numpy_and_pillow_and_names_onnxruntime_once() -> None:
         tops = {name.partition(".")[0] for name in imported(path)}
         for top in tops - set(sys.stdlib_module_names) - {"runtime", "__future__"} - LIGHT:
             foreign.setdefault(top, set()).add(path.name)
-    foreign.pop("ray", None) if foreign.get("ray") == {"batch_ray.py"} else None
-    assert foreign == {"onnxruntime": {"bound.py", "providers.py"}}
+    assert foreign.pop("onnxruntime") == {"bound.py", "providers.py", "bench_engines.py"}
+    assert {name: files for name, files in foreign.items() if files != OPTIONAL.get(name)} == {}
 
 
 def test_no_file_shadows_a_name_that_it_must_not() -> None:

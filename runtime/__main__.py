@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
+    add("--coreml-packages", metavar="DIR", help="on macOS: an export of python -m export.coreml, for the Neural Engine")
     return made
 
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with Progress(len(jobs)) as progress:
         from runtime.pipeline import load
 
-        pipe = load(args.bundle, args.provider)
+        pipe = load(args.bundle, args.provider, coreml_packages=args.coreml_packages)
         for job, path in zip(jobs, paths, strict=True):
             made = _picture(pipe, job, args, image)
             _save(path, made, pipe, args)

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime import pixels, request, schedule
+from runtime import coreml, pixels, request, schedule
 from runtime.background import Task
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.cancel import CancelToken
+from runtime.coreml import CoremlSession
 from runtime.errors import BundleError
 from runtime.manifest import Manifest, Step
 from runtime.noise import randn
@@ -69,18 +70,23 @@ class Pipeline:
         provider: str = "auto",
         threads: int = 0,
         safety_checker: SafetyChecker | None = None,
+        coreml_packages: str | Path | None = None,
+        compute_unit: str = "CPU_AND_NE",
     ) -> None:
-        """`provider`: auto, cpu, cuda, coreml, openvino; `threads` an operator, 0: ONNX Runtime's choice.
-
-        `safety_checker`: see `runtime.safety`.
-        """
+        """Arguments as in `load`, which explains them."""
         self.bundle, self.safety_checker = bundle, safety_checker
         self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer")
-        chosen = choose_provider(provider)
         present = [part for part in INPUTS if f"{part}/model.onnx" in bundle.manifest.files]
-        self._sessions = {
-            part: Session(part, bundle.model(part), chosen, threads, bundle.fingerprint(part)) for part in present
-        }
+        self._sessions: dict[str, Session | CoremlSession] = {}
+        self._prediction_type = bundle.manifest.prediction_type
+        if coreml_packages is not None:
+            self._sessions |= coreml.sessions(Path(coreml_packages), bundle.manifest, present, compute_unit)
+            self._prediction_type = coreml.PREDICTION_TYPE
+        else:
+            chosen = choose_provider(provider)
+            self._sessions |= {
+                part: Session(part, bundle.model(part), chosen, threads, bundle.fingerprint(part)) for part in present
+            }
         self._texts = Texts(self.tokenizer, self._sessions["text_encoder"], bundle.manifest.max_tokens)
 
     @property
@@ -187,9 +193,7 @@ class Pipeline:
             after = (steps[i + 1].alpha, steps[i + 1].sigma) if i + 1 < len(steps) else schedule.CLEAN
             for one, text in zip(made, texts, strict=True):
                 output = self._predicted(one, step, text, guidance_scale, cancel)
-                one.latents = schedule.ddim_step(
-                    one.latents, output, self.manifest.prediction_type, level, after
-                )
+                one.latents = schedule.ddim_step(one.latents, output, self._prediction_type, level, after)
             if callback_on_step_end is not None:
                 self._call_back(callback_on_step_end, i, step.timestep, made)
         for one in made if decode else []:
@@ -299,16 +303,24 @@ def load(
     verify: bool = True,
     threads: int = 0,
     safety_checker: SafetyChecker | None = None,
+    coreml_packages: str | Path | None = None,
+    compute_unit: str = "CPU_AND_NE",
 ) -> Pipeline:
     """A reusable pipeline of a bundle: a folder, or a shipped one's name; None is the default.
 
-    verify: compare every file's sha256 with the manifest. safety_checker: see `runtime.safety`. Raises BundleError,
-    ProviderError.
+    - provider: auto, cpu, cuda, coreml or openvino, see `runtime.providers`
+    - verify: compare every file's sha256 with the manifest
+    - threads: of an operator, 0: ONNX Runtime's choice
+    - safety_checker: see `runtime.safety`
+    - coreml_packages: a folder of `python -m export.coreml` of the same checkpoint, which Core ML then computes on
+      `compute_unit` (ALL, CPU_AND_NE, CPU_AND_GPU, CPU_ONLY) in place of the bundle's graphs; macOS, coremltools
+
+    Raises BundleError, ProviderError.
     """
     opened = open_bundle(resolve_bundle(bundle), verify=False)
     verified = Task(opened.verify) if verify else None
     try:
-        return Pipeline(opened, provider, threads, safety_checker)
+        return Pipeline(opened, provider, threads, safety_checker, coreml_packages, compute_unit)
     finally:  # a damaged file is named as such, also where it stopped the pipeline
         if verified is not None:
             verified.wait()

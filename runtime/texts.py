@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from runtime.cancel import CancelToken
 from runtime.errors import TruncationWarning
+from runtime.coreml import CoremlSession
 from runtime.session import Session
 from runtime.tokenizer import Tokenizer
 
@@ -27,7 +28,7 @@ _alive: weakref.WeakSet[Texts] = weakref.WeakSet()
 class Texts:
     """A tokenizer, a text encoder and what it gave for the prompts used last. Safe from any thread."""
 
-    def __init__(self, tokenizer: Tokenizer, encoder: Session, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, encoder: Session | CoremlSession, max_tokens: int) -> None:
         self._tokenizer, self._encoder, self._max_tokens = tokenizer, encoder, max_tokens
         self._kept: OrderedDict[bytes, F32] = OrderedDict()
         self._bytes = 0

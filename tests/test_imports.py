@@ -29,6 +29,7 @@ LIGHT = {"numpy", "PIL"}
 OPTIONAL = {
     "ray": {"batch_ray.py"},
     "av": {"video.py"},
+    "coremltools": {"coreml.py"},
     **dict.fromkeys(("torch", "diffusers", "optimum", "openvino_genai"), {"bench_engines.py"}),
 }
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import types
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -263,8 +265,6 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
 
 def test_an_old_entry_goes_and_a_changed_bundle_gets_its_own(kept: Path, tmp_path: Path) -> None:
-    import shutil
-
     drawn(runtime.load(TINY, threads=1))
     old = entries(kept)[0]
     os.utime(old, (1, 1))
@@ -298,3 +298,49 @@ def test_importing_is_cheap_and_light() -> None:
     script = "import sys, runtime; print(sorted(m for m in sys.modules if m in ('numpy', 'PIL', 'onnxruntime')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def zipped(tmp_path: Path) -> Path:
+    """The runtime as a zip file on the path, with the tiny bundle as its only one."""
+    target = tmp_path / "runtime.zip"
+    package = Path(runtime.__file__).parent
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in package.glob("*.py"):
+            archive.write(path, f"runtime/{path.name}")
+        for path in TINY.rglob("*"):
+            if path.is_file():
+                archive.write(path, f"runtime/bundles/sticker-128/{path.relative_to(TINY).as_posix()}")
+    return target
+
+
+@pytest.mark.parametrize("cache", ["off", "kept"])
+def test_the_package_draws_out_of_a_zip_file(tmp_path: Path, cache: str) -> None:
+    archive, out = zipped(tmp_path), tmp_path / "fox.png"
+    kept = str(tmp_path / "c") if cache == "kept" else "off"
+    environment = os.environ | {"PYTHONPATH": str(archive), caches.VARIABLE: kept}
+    command = [sys.executable, "-m", "runtime", "a fox", "--seed", "7", "-o", str(out)]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    expected = tmp_path / "plain.png"
+    pipe_command = [sys.executable, "-m", "runtime", "a fox", "--seed", "7", "-o", str(expected), "--bundle", str(TINY)]
+    subprocess.run(pipe_command, check=True, capture_output=True, cwd=Path(runtime.__file__).parent.parent)
+    assert out.read_bytes() == expected.read_bytes()
+    assert (tmp_path / "c" / "bundles").is_dir() == (cache == "kept")
+
+
+def test_the_package_draws_where_nothing_can_be_written(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "runtime"
+    shutil.copytree(Path(runtime.__file__).parent, package, ignore=shutil.ignore_patterns("bundles", "__pycache__"))
+    shutil.copytree(TINY, package / "bundles" / "sticker-128")
+    for path in [package.parent, *package.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = sorted(path.name for path in package.rglob("*"))
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "runtime", "a fox", "--seed", "7", "-o", str(tmp_path / "fox.png")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    after = sorted(path.name for path in package.rglob("*"))
+    for path in [package.parent, *package.rglob("*")]:
+        path.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert after == before and (tmp_path / "fox.png").is_file()

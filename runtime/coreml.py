@@ -1,0 +1,135 @@
+"""The packages of `python -m export.coreml` on macOS, through coremltools: the way to the Neural Engine.
+
+A `CoremlSession` stands where a `runtime.session.Session` does: the same inputs and outputs by name, computed by Core
+ML. Apple's interfaces differ from diffusers': half precision, text states as [1, width, 1, tokens], epsilon for v, and
+latents in units of 0.18215, whatever the autoencoder's own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.cancel import CancelToken
+from runtime.errors import BundleError, ClosedError, ProviderError
+from runtime.manifest import Manifest
+
+F32 = npt.NDArray[np.float32]
+Predict = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
+MARKER = "export.json"  # of an export
+APPLE_SCALING = 0.18215  # by which Apple's pipelines divide latents before they decode them
+PREDICTION_TYPE = "epsilon"  # what the packages' U-Net gives
+_SAME = ("image_size", "latent_shape", "max_tokens", "scaling_factor")  # that packages share with their bundle
+
+
+class CoremlSession:
+    """One package. Predictions run one at a time."""
+
+    provider = "coreml"
+
+    def __init__(self, component: str, path: Path, scaling_factor: float, compute_unit: str = "CPU_AND_NE") -> None:
+        """compute_unit: ALL, CPU_AND_NE, CPU_AND_GPU or CPU_ONLY, as coremltools names them."""
+        self.component, self.path = component, path
+        self._scaling, self._unit = scaling_factor, compute_unit
+        self._lock = threading.Lock()
+        self._predict: Predict | None = None
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Core ML has loaded the package."""
+        return self._predict is not None
+
+    def open(self) -> None:
+        """Has Core ML load and compile the package, which takes long the first time."""
+        with self._lock:
+            self._opened()
+
+    def close(self) -> None:
+        """Lets go of the model; later calls are refused."""
+        with self._lock:
+            self._predict, self._closed = None, True
+
+    def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> F32:
+        """As `runtime.session.Session.run`, one picture at a time; a prediction that has begun is not cut short."""
+        if cancel is not None:
+            cancel.check()
+        with self._lock:
+            predict = self._opened()
+            try:
+                found = getattr(self, f"_{self.component}")(predict, {k: np.asarray(v) for k, v in inputs.items()})
+            except Exception as error:  # coremltools raises RuntimeError and more
+                raise BundleError(f"{self.path} cannot be run by Core ML: {' '.join(str(error).split())}") from error
+        return np.asarray(found, np.float32)
+
+    def _opened(self) -> Predict:
+        if self._closed:
+            raise ClosedError("the pipeline is closed: load the bundle again")
+        if self._predict is None:
+            self._predict = predictor(self.path, self._unit)
+        return self._predict
+
+    def _text_encoder(self, predict: Predict, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
+        return predict({"input_ids": inputs["input_ids"].astype(np.float32)})["last_hidden_state"]
+
+    def _unet(self, predict: Predict, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
+        states = inputs["encoder_hidden_states"].transpose(0, 2, 1)[:, :, None]
+        feed = {
+            "sample": inputs["sample"].astype(np.float16),
+            "timestep": np.array([inputs["timestep"]], np.float16),
+            "encoder_hidden_states": states.astype(np.float16),
+        }
+        return predict(feed)["noise_pred"]
+
+    def _vae_decoder(self, predict: Predict, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
+        z = inputs["latent_sample"] * np.float32(self._scaling / APPLE_SCALING)
+        return predict({"z": z.astype(np.float16)})["image"]
+
+    def _vae_encoder(self, predict: Predict, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
+        latent = predict({"x": inputs["sample"].astype(np.float16)})["latent"]
+        return np.asarray(latent, np.float32) * np.float32(APPLE_SCALING / self._scaling)
+
+
+def predictor(path: Path, compute_unit: str) -> Predict:
+    """Core ML's prediction of a package. Raises ProviderError where there is no Core ML."""
+    if sys.platform != "darwin":
+        raise ProviderError(f"{path.name} needs macOS: Core ML predicts nowhere else")
+    try:
+        import coremltools
+    except ImportError as error:
+        raise ProviderError("Core ML packages need coremltools: pip install coremltools") from error
+    model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit[compute_unit])
+    predict: Predict = model.predict
+    return predict
+
+
+def sessions(folder: Path, manifest: Manifest, parts: list[str], compute_unit: str) -> dict[str, CoremlSession]:
+    """A session for each package of an export; of `parts` the ones that are there.
+
+    Raises BundleError when the folder is no export, or one of another model than the bundle's.
+    """
+    try:
+        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        found = {name: facts[name] for name in _SAME}
+        model = str(facts["name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder} holds no Core ML export: give a folder of python -m export.coreml") from error
+    for name, value in found.items():
+        own = getattr(manifest, name)
+        if (tuple(value) if isinstance(value, list) else value) != own:
+            raise BundleError(f"{folder} is of another model than the bundle: {name} is {value}, not {own}")
+    paths = {part: folder / f"Stable_Diffusion_version_{model}_{part}.mlpackage" for part in parts}
+    missing = [path.name for part, path in paths.items() if not path.is_dir() and part != "vae_encoder"]
+    if missing:
+        raise BundleError(f"{folder} lacks {', '.join(missing)}: export it again")
+    return {
+        part: CoremlSession(part, path, manifest.scaling_factor, compute_unit)
+        for part, path in paths.items() if path.is_dir()
+    }

@@ -8,19 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from runtime.encoding import parameters_text, png_bytes, save_png
-
-__all__ = [
-    "from_image",
-    "from_uint8",
-    "parameters_text",
-    "png_bytes",
-    "save_png",
-    "to_image",
-    "to_uint8",
-    "to_unit",
-]
-
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 

@@ -1,0 +1,113 @@
+"""The output folder of an interpolation: it appears whole, under its name, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import OutputError
+from runtime.files import write_whole
+
+REPORT, VIDEO, ANIMATION = "interpolation.json", "video.mp4", "animation"
+_OURS = re.compile(r"frame-\d{4}\.png|video\.mp4|animation\.(webp|png)|interpolation\.json")
+_ABANDONED_S = 86_400.0  # a day old: what a killed run left
+
+
+def frame_name(i: int) -> str:
+    """frame-0000.png and so on."""
+    return f"frame-{i:04d}.png"
+
+
+def check_folder(out: str | Path, overwrite: bool) -> None:
+    """OutputError unless a folder can be put at `out`: with `overwrite` also where one of ours is, and only that."""
+    path, here = _real(out), _real(".")
+    if path == here or path in here.parents:  # it gives way to a new one, in which nobody would be
+        raise OutputError(f"cannot write {out or '--out'}: it is the current folder; give the name of one in it")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {out}: there is no folder {path.parent}; make it or choose another --out")
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputError(f"cannot write {out}: it is a file; choose another --out")
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise _cannot(out, error) from error
+    others = [name for name in names if not _OURS.fullmatch(name)]
+    if others and overwrite:
+        raise OutputError(f"{out} holds {others[0]}, which no interpolation wrote: choose another --out")
+    if names and not overwrite:
+        raise OutputError(f"{out} is not empty ({names[0]}): choose another --out, or --overwrite")
+
+
+@contextmanager
+def whole_folder(out: str | Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `out` when the block ends well, and is removed when it does not."""
+    check_folder(out, overwrite)
+    path = _real(out)
+    _sweep(path)
+    partial = _partial(path)
+    try:
+        partial.mkdir()
+        yield partial
+        check_folder(out, overwrite)  # the work took its time
+        _put(partial, path)
+    except OSError as error:
+        raise _cannot(out, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """How the pictures came to be, without anything that differs from run to run."""
+    write_whole(folder / REPORT, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Renames it to its name, whoever had that before."""
+    old = _partial(path)
+    if path.exists():
+        path.rename(old)
+    try:
+        partial.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what killed runs left beside it."""
+    prefix = _prefix(path)
+    for one in path.parent.iterdir():
+        with suppress(OSError):
+            if one.name.startswith(prefix) and one.name.endswith(".tmp") and _age(one) > _ABANDONED_S:
+                shutil.rmtree(one, ignore_errors=True)
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.lstat().st_mtime
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{_prefix(path)}{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:40]}.interpolate-"
+
+
+def _real(out: str | Path) -> Path:
+    return Path(os.path.realpath(out))
+
+
+def _cannot(out: str | Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {out}: {error.strerror or error}; choose another --out")

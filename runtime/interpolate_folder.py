@@ -59,6 +59,8 @@ def whole_folder(out: str | Path, overwrite: bool) -> Iterator[Path]:
         yield partial
         check_folder(out, overwrite)  # the work took its time
         _put(partial, path)
+    except OutputError as error:  # the folder by the name that the user gave it
+        raise OutputError(str(error).replace(str(partial), str(out))) from error
     except OSError as error:
         raise _cannot(out, error) from error
     finally:

@@ -23,16 +23,15 @@ from runtime.cancel import CancelToken
 from runtime.manifest import Manifest
 from runtime.noise import check_seed, randn
 from runtime.pipeline import Generation, Pipeline
+from runtime.slerp import lerp, slerp
 
 F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 MOST_FRAMES = 500
 # How much of the way between two pictures the student may lose of each: the most at which those that it draws itself
 # are told from those that it does not know (docs/interpolation.md).
 MOST_LOST = 0.5
 _LEAST_PROBES, _MOST_PROBES = 8, 64
 _STILL = 1e-5  # of the latents' norm: a shorter way is rounding
-_PARALLEL = 1e-9  # of a unit vector's part across another: below it there is no direction to turn to
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class Way:
         assert made.picture is not None
         if made.nsfw:  # the checker's picture, to which nothing of the two must be added
             return pixels.to_image(made.picture)
-        return pixels.to_image(made.picture + _mixed(a.lost_pixels, b.lost_pixels, t))
+        return pixels.to_image(made.picture + lerp(a.lost_pixels, b.lost_pixels, t))
 
     def even_places(self, a: End, b: End, count: int) -> list[float]:
         """`count` values of t whose latents lie at about equal distances along the way."""
@@ -214,9 +213,9 @@ class Way:
         return [float(t) for t in np.interp(np.array(uniform_places(count)) * way[-1], way, tried)]
 
     def _made(self, a: End, b: End, t: float, decode: bool) -> Generation:
-        lost = _mixed(a.lost_latents, b.lost_latents, t)
+        lost = lerp(a.lost_latents, b.lost_latents, t)
         noise = a.noise if a.seed == b.seed else slerp(a.noise, b.noise, t)
-        states = _mixed(a.states, b.states, t)
+        states = lerp(a.states, b.states, t)
         return self._run(slerp(a.latents, b.latents, t), noise, states, partial(np.add, lost), decode)
 
     def _run(
@@ -237,39 +236,3 @@ class Way:
             decode=decode,
         )
         return made
-
-
-def slerp(a: F32, b: F32, t: float) -> F32:
-    """From `a` to `b` (t in [0, 1]): the direction along the great circle (Shoemake 1985), the norm linearly.
-
-    Any shape, f32. The ends are exact. Between opposite directions, where every great circle is a shortest one, a
-    fixed one is taken; a zero has no direction, and the way to it is straight.
-    """
-    if t in (0, 1):
-        return (b if t else a).copy()
-    x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
-    norms = float(np.linalg.norm(x)), float(np.linalg.norm(y))
-    if 0 in norms:
-        return _mixed(a, b, t)
-    u, v = x / norms[0], y / norms[1]
-    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # Kahan: exact near 0 and pi too
-    turned = np.cos(t * angle) * u + np.sin(t * angle) * _across(u, v)
-    scaled: F32 = (((1 - t) * norms[0] + t * norms[1]) * turned).astype(np.float32).reshape(a.shape)
-    return scaled
-
-
-def _across(u: F64, v: F64) -> F64:
-    """The unit vector across `u` in the plane of `u` and `v`; where these are parallel, across `u` anyhow."""
-    across: F64 = v - (u @ v) * u
-    if np.linalg.norm(across) < _PARALLEL:
-        if len(u) == 1:
-            return np.zeros(1)
-        axis = np.eye(1, len(u), int(np.argmin(np.abs(u))))[0]
-        across = axis - (u @ axis) * u
-    unit: F64 = across / np.linalg.norm(across)
-    return unit
-
-
-def _mixed(a: F32, b: F32, t: float) -> F32:
-    mixed: F32 = np.float32(1 - t) * a + np.float32(t) * b
-    return mixed

@@ -29,8 +29,9 @@ from runtime.animation import encode_animation
 from runtime.encoding import SOURCE_TYPE, read_parameters
 from runtime.interpolate import EXAMPLES, main
 from runtime.interpolate_inputs import prompt_of, read_source
-from runtime.interpolate_path import Start, Way, between, known_strength, slerp, strengths, uniform_places
+from runtime.interpolate_path import Start, Way, between, known_strength, strengths, uniform_places
 from runtime.pixels import from_image, to_image
+from runtime.slerp import slerp
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
@@ -486,7 +487,7 @@ def test_what_fails_on_the_way_leaves_the_old_folder(
 
     monkeypatch.setattr(os, "fsync", full)
     line = refused(capsys, *names, "--frames", "3", "--out", "m", "--overwrite")
-    assert "no space left" in line
+    assert "cannot write m/frame-0002.png: no space left" in line
     assert {path.name: path.read_bytes() for path in Path("m").iterdir()} == before
 
 

@@ -29,6 +29,7 @@ __all__ = [
 T = TypeVar("T")
 DEFAULT = "sticker-128"
 SHIPPED = Path(__file__).parent / "bundles"
+LARGE = 256_000_000  # bytes; a larger file is not read unless a model's graph is in order and needs it
 MOST_MANIFEST = 4_000_000  # bytes; the shipped one has 8,056
 _REMEDY = "copy or install the bundle again"
 
@@ -58,6 +59,11 @@ class Bundle:
         hashes = [self.manifest.files[name].sha256 for name in names]
         return " ".join([component, *hashes, *map(str, changed)])
 
+    def _check_needed(self, name: str) -> None:
+        component = name.partition("/")[0]
+        if name not in check_component(self.folder, component, self.manifest):
+            raise BundleError(f"{self.folder / name} is larger than {LARGE / 1e6:.0f} MB and no part of a model")
+
     def check_places(self) -> None:
         """Whether what is there is a file inside the folder, before any is read; BundleError names the first."""
         for name, facts in self.manifest.files.items():
@@ -67,11 +73,13 @@ class Bundle:
     def verify(self) -> None:
         """Reads every file and compares sizes and hashes; BundleError names the first file that differs.
 
-        Every size is compared before the first file is read.
+        Every size is compared before the first file is read, so that what is found does not take as long as hashing.
         """
         for name, facts in self.manifest.files.items():
             if _told(self.folder, name, facts, check_place).st_size != facts.bytes:
                 check_file(self.folder, name, facts)
+            if facts.bytes > LARGE:
+                self._check_needed(name)
         for name, facts in self.manifest.files.items():
             check_file(self.folder, name, facts)
 

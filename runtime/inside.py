@@ -46,7 +46,7 @@ def open_inside(folder: str | Path, name: str, most: int | None = None) -> Buffe
 def read_inside(folder: str | Path, name: str, most: int) -> bytes:
     """The bytes of a file; raises as `open_inside`."""
     with open_inside(folder, name, most) as file:
-        return file.read(most)
+        return file.read(os.fstat(file.fileno()).st_size)  # a file that grows meanwhile is not read further
 
 
 def read_json(data: bytes) -> Any:

@@ -84,6 +84,16 @@ def inspect(data: Data) -> Contents:
     return found
 
 
+def outputs(data: Data) -> dict[str, tuple[int | None, ...]]:
+    """The sizes that a graph declares for what it gives, by name: all that is read."""
+    found = {}
+    for tag, start, end in fields(data, 0, len(data), _MODEL):
+        if tag == 0x3A:
+            places = [(begin, stop) for kind, begin, stop in fields(data, start, end, _GRAPH) if kind == 0x62]
+            found = dict(_port(data, begin, stop) for begin, stop in places)
+    return found
+
+
 def _model(data: Data, found: Contents) -> None:
     version, domains, graphs = 0, [], []
     for tag, start, end in fields(data, 0, len(data), _MODEL):
@@ -242,12 +252,22 @@ def _sizes(data: Data, start: int, end: int) -> tuple[int | None, ...]:
                 raise Malformed(f"an array has the data type {begin}")
             continue
         for _, inner, last in fields(data, begin, stop, _SHAPE):
-            values = [value for kind, value, _ in fields(data, inner, last, _SIZE) if kind == 0x08]
-            sizes.append(signed(values[0]) if values else None)
+            sizes.append(_size(data, inner, last))
     known = [size for size in sizes if size is not None]
     if len(sizes) > MOST_RANK or min(known, default=0) < 0 or math.prod(known) > MOST_ELEMENTS:
         raise Malformed(f"an array has the shape {str(sizes)[:80]}")
     return tuple(sizes)
+
+
+def _size(data: Data, start: int, end: int) -> int | None:
+    """A dimension: its size, or None where it has a name or nothing."""
+    size = None
+    for tag, begin, stop in fields(data, start, end, _SIZE):
+        if tag == 0x08:
+            size = signed(begin)
+        else:
+            text(data, begin, stop, MOST_TEXT)  # ONNX Runtime hands names out, and what is no text ends in an exception
+    return size
 
 
 def _node(node: bytes, found: Contents) -> None:
@@ -276,7 +296,8 @@ def _node(node: bytes, found: Contents) -> None:
     if pos != end:
         raise Malformed("a node is cut off")
     if operator not in ALLOWED.get(domain, ()):
-        raise Malformed(f"it uses the operator {str(domain + b'.' + operator)[2:80]}, which no picture model needs")
+        name = b".".join(filter(None, (domain, operator))).decode("utf-8", "replace")[:80]
+        raise Malformed(f"it uses the operator {name}, which no picture model needs")
     shape = None
     for attribute in attributes:
         if attribute not in found.seen:

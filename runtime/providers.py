@@ -14,6 +14,7 @@ from typing import Any
 
 from runtime.caches import cache_folder, optimized_copy
 from runtime.errors import BundleError, ProviderError, ProviderWarning
+from runtime.onnx_limits import limit_memory
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -66,6 +67,7 @@ def session_options(path: Path, provider: str, threads: int) -> Any:
         # Between the networks of one picture the threads of the one before must not keep the cores busy.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.enable_cpu_mem_arena = path.stat().st_size > SMALL
+        limit_memory(onnx_runtime(), options, path)
     return options
 
 
@@ -143,7 +145,8 @@ def brief(error: BaseException | None) -> str:
 def _session(path: Path, provider: str, options: Any) -> Any:
     names = [provider_entry(provider)] if provider == "cpu" else [provider_entry(provider), PROVIDERS["cpu"]]
     try:
-        return onnx_runtime().InferenceSession(os.fspath(path), options, providers=names)
+        # Without its own fallback, which prints to standard output and tries the same once more.
+        return onnx_runtime().InferenceSession(os.fspath(path), options, providers=names, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise BundleError(f"{path} is no model that ONNX Runtime can open: {brief(error)}") from error
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from runtime.bound import BoundSession
 from runtime.cancel import CancelToken
 from runtime.errors import BundleError, ClosedError
+from runtime.onnx_ports import check_output, declared_output
 from runtime.providers import PROVIDERS, advice, brief, create, onnx_runtime, warn_once
 
 # What a graph must take and give. Source: the names of optimum's ORTStableDiffusionPipeline.
@@ -97,7 +98,7 @@ class Session:
                 if cancel is not None:
                     cancel.check()
                 raise BundleError(f"{self.path} cannot be run on {self.provider}: {brief(error)}") from error
-        return np.asarray(output, np.float32)
+        return check_output(self.path, np.asarray(output, np.float32), self._declared)
 
     def _run(self, feeds: dict[str, npt.NDArray[Any]], options: Any) -> npt.NDArray[Any]:
         session, bound = self._session, self._bound
@@ -116,6 +117,7 @@ class Session:
         self._dtypes = {node.name: _DTYPES.get(node.type, np.float32) for node in inputs}
         self._ranks = {node.name: len(node.shape) for node in inputs}
         self._output = next(name for name in OUTPUTS[self.component] if name in outputs)
+        self._declared = declared_output(self.path, self._output)
         self._bound = BoundSession(session) if self.provider == "cuda" else None
         return session
 

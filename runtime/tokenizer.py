@@ -20,6 +20,15 @@ _MARKS = re.compile("(" + re.escape(START) + "|" + re.escape(END) + ")")
 _SPACES = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 # CLIP's pattern, on a word whose characters beyond ASCII became A (letters), 0 (numbers) or ~ (the rest).
 _PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-zA]+|[0-9]|[^a-zA0-9]+")
+# The reference composes by Unicode 9: to it, marks of later versions are letters, over which no accent moves. Here
+# are those up to Unicode 15 that would move or compose.
+_LATER_MARKS = re.compile(
+    "([\u07fd\u0898-\u089f\u08ca-\u08d3\u09fe\u0c3c\u0d3b\u0d3c\u0eba\u1715\u1abf-\u1ace\u1df6-\u1dfa\ua82c"
+    "\U00010d24-\U00010d27\U00010eab\U00010eac\U00010efd-\U00010eff\U00010f46-\U00010f50\U00010f82-\U00010f85"
+    "\U00011070\U0001133b\U0001145e\U00011839\U0001183a\U00011930\U00011938\U0001193d\U0001193e\U00011943\U000119e0"
+    "\U00011a34\U00011a47\U00011a99\U00011d42\U00011d44\U00011d45\U00011d97\U00011f41\U00011f42\U00016ff0\U00016ff1"
+    "\U0001e08f\U0001e130-\U0001e136\U0001e2ae\U0001e2ec-\U0001e2ef\U0001e4ec-\U0001e4ef])"
+)
 _STAND_IN = {"L": "A", "N": "0"}
 
 
@@ -70,7 +79,7 @@ class Tokenizer:
 
     def _word(self, word: str) -> list[int]:
         """Ids of one word of the prompt: a piece of text without white space."""
-        clean = "".join(character.lower() for character in unicodedata.normalize("NFC", word))
+        clean = "".join(character.lower() for character in _composed(word))
         return [i for piece in _split(clean) for i in self._piece(piece)]
 
     def _piece(self, piece: str) -> list[int]:
@@ -112,6 +121,13 @@ class Tokenizer:
             consider(before[i])
             consider(i)
         return [self._vocabulary.id(part, rank) for part, rank in zip(parts, ranks, strict=True) if part]
+
+
+def _composed(word: str) -> str:
+    """NFC as the reference does it, see _LATER_MARKS."""
+    if word.isascii():
+        return word
+    return "".join(unicodedata.normalize("NFC", part) for part in _LATER_MARKS.split(word))
 
 
 def _split(word: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ import hashlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MOST_ID = 2_000_000
 # CLIP's own two files (49,408 tokens), as every bundle of a CLIP-shaped model carries them: nothing to examine.
 CLIP_SHA256 = "57456412fe5babad570170d7010fceae7a10bca0efb284bc542ee6152958b2f9"  # of vocab.json + merges.txt
 LETTERS = 256
+_REMEMBERED = 2048  # pairs
 _WINDOW, _ODD = 8, 0x9E3779B97F4A7C15  # bytes in a key's half; an odd number spreads the bits (Knuth)
 
 U64 = npt.NDArray[np.uint64]
@@ -60,6 +62,7 @@ class Merges:
         self._keys = array("Q", keys[order].tobytes())
         self._order = array("I", order.astype(np.uint32).tobytes())
         self._starts = array("I", starts[kept].astype(np.uint32).tobytes())
+        self.rank = lru_cache(_REMEMBERED)(self._rank)  # texts repeat the pairs of their letters
 
     def __len__(self) -> int:
         return len(self._order)
@@ -68,7 +71,7 @@ class Merges:
         for start in self._starts:
             yield self._text[start : self._text.index(b"\n", start)]
 
-    def rank(self, left: str, right: str) -> int | None:
+    def _rank(self, left: str, right: str) -> int | None:
         """The rank of joining two neighbours; None when they are not joined."""
         line = f"{left} {right}".encode()
         key, found = _key(line), None

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.errors import BundleError
@@ -15,6 +15,7 @@ from runtime.files import write_whole
 from runtime.inside import check_place, open_inside, read_inside, read_json, shown
 from runtime.manifest import MANIFEST, FileFacts, Manifest
 from runtime.onnx_ports import check_component
+from runtime.shipped import shipped_folder, shipped_names
 
 __all__ = [
     "Bundle",
@@ -28,7 +29,6 @@ __all__ = [
 
 T = TypeVar("T")
 DEFAULT = "sticker-128"
-SHIPPED = Path(__file__).parent / "bundles"
 LARGE = 256_000_000  # bytes; a larger file is not read unless a model's graph is in order and needs it
 MOST_MANIFEST = 4_000_000  # bytes; the shipped one has 8,056
 _REMEDY = "copy or install the bundle again"
@@ -90,15 +90,14 @@ def resolve_bundle(name_or_path: str | Path | None = None) -> Path:
     Raises BundleError when there is no such folder.
     """
     name = str(DEFAULT if name_or_path is None else name_or_path)
-    shipped = SHIPPED / name
-    if PurePosixPath(name).name == name and name not in ("", ".", "..") and shipped.is_dir():
-        return shipped
+    if name in shipped_names():
+        return shipped_folder(name)
     if Path(name).is_dir():
         return Path(name)
     if Path(name).is_file():
         raise BundleError(f"{name} is a file; a bundle is a folder with a {MANIFEST}")
-    shipped_names = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))) or "none"
-    raise BundleError(f"there is no bundle {name}: give a folder, or a shipped one ({shipped_names})")
+    known = ", ".join(shipped_names()) or "none"
+    raise BundleError(f"there is no bundle {name}: give a folder, or a shipped one ({known})")
 
 
 def open_bundle(path: str | Path, verify: bool = True) -> Bundle:

@@ -22,8 +22,11 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
-BEST_FIRST = ("cuda", "openvino", "cpu")  # for "auto"; Core ML has to be asked for, as its first start takes minutes
+# For "auto". The others have to be asked for: Core ML compiles for minutes at its first start, and OpenVINO took three
+# times as long as ONNX Runtime's own kernels with the 8-bit default bundle (onnxruntime-openvino 1.24.1).
+BEST_FIRST = ("cuda", "cpu")
 SMALL = 256_000_000  # bytes of a graph's files, up to which its optimized form is kept, and no arena is set aside
+_looked_at: dict[str, str] = {}
 _warned: set[str] = set()
 _warn_lock = threading.Lock()
 
@@ -97,7 +100,15 @@ def onnx_runtime() -> Any:
         raise ProviderError(
             f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime (or onnxruntime-gpu)"
         ) from error
-    silence = getattr(onnxruntime, "disable_telemetry_events", None)  # a program that embeds us did not ask for any
+    if _looked_at.get("file") != onnxruntime.__file__:
+        _look_at(onnxruntime)
+        _looked_at["file"] = onnxruntime.__file__
+    return onnxruntime
+
+
+def _look_at(onnxruntime: Any) -> None:
+    """Once a process: no telemetry, as a program that embeds us did not ask for any; one distribution."""
+    silence = getattr(onnxruntime, "disable_telemetry_events", None)
     if silence is not None:
         silence()
     both = installed_variants(Path(onnxruntime.__file__).parent.parent)
@@ -106,7 +117,6 @@ def onnx_runtime() -> Any:
             f"{' and '.join(both)} are installed together and overwrite each other's files: "
             f"pip uninstall {' '.join(both)}, then install the one you want"
         )
-    return onnxruntime
 
 
 def installed_variants(site_packages: Path) -> list[str]:

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
-    add("--coreml-packages", metavar="DIR", help="on macOS: an export of python -m export.coreml, for the Neural Engine")
+    add("--coreml-packages", metavar="DIR", help="macOS: an export of python -m export.coreml, for its Neural Engine")
     return made
 
 

@@ -72,8 +72,13 @@ class Pipeline:
         safety_checker: SafetyChecker | None = None,
         coreml_packages: str | Path | None = None,
         compute_unit: str = "CPU_AND_NE",
+        keep_graphs: bool = False,
     ) -> None:
-        """Arguments as in `load`, which explains them."""
+        """Arguments as in `load`, which explains them.
+
+        keep_graphs: in the cache, for the next start; only of a bundle that was verified, since entries go by its
+        listed hashes, and another's could be listed.
+        """
         self.bundle, self.safety_checker = bundle, safety_checker
         self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer")
         present = [part for part in INPUTS if f"{part}/model.onnx" in bundle.manifest.files]
@@ -84,9 +89,9 @@ class Pipeline:
             self._prediction_type = coreml.PREDICTION_TYPE
         else:
             chosen = choose_provider(provider)
-            self._sessions |= {
-                part: Session(part, bundle.model(part), chosen, threads, bundle.fingerprint(part)) for part in present
-            }
+            for part in present:
+                known = bundle.fingerprint(part) if keep_graphs else ""
+                self._sessions[part] = Session(part, bundle.model(part), chosen, threads, known)
         self._texts = Texts(self.tokenizer, self._sessions["text_encoder"], bundle.manifest.max_tokens)
 
     @property
@@ -320,7 +325,7 @@ def load(
     opened = open_bundle(resolve_bundle(bundle), verify=False)
     verified = Task(opened.verify) if verify else None
     try:
-        return Pipeline(opened, provider, threads, safety_checker, coreml_packages, compute_unit)
+        return Pipeline(opened, provider, threads, safety_checker, coreml_packages, compute_unit, keep_graphs=verify)
     finally:  # a damaged file is named as such, also where it stopped the pipeline
         if verified is not None:
             verified.wait()

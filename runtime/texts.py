@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.cancel import CancelToken
-from runtime.errors import TruncationWarning
 from runtime.coreml import CoremlSession
+from runtime.errors import TruncationWarning
 from runtime.session import Session
 from runtime.tokenizer import Tokenizer
 

@@ -275,6 +275,11 @@ def test_an_old_entry_goes_and_a_changed_bundle_gets_its_own(kept: Path, tmp_pat
     assert old not in entries(kept) and len(entries(kept)) == 5
 
 
+def test_what_was_not_verified_is_not_kept(kept: Path) -> None:
+    drawn(runtime.load(TINY, threads=1, verify=False))
+    assert entries(kept) == []
+
+
 def test_off_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(caches.VARIABLE, "off")
     assert caches.cache_folder() is None

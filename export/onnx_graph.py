@@ -162,6 +162,17 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     return {name: node for node in graph.node for name in node.output}
 
 
+def users(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Tensor name -> the nodes that take it; of an output of the graph, one more that is no node of it."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    for output in graph.output:
+        found.setdefault(output.name, []).append(onnx.NodeProto(op_type="Output"))
+    return found
+
+
 def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Tensor name -> the stored tensor."""
     return {tensor.name: tensor for tensor in graph.initializer}

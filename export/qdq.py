@@ -18,7 +18,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.calibrate import Range, scale_and_zero
-from export.onnx_graph import MICROSOFT, attribute, declare_microsoft, drop_unused, initializers
+from export.onnx_graph import MICROSOFT, attribute, declare_microsoft, drop_unused, initializers, users
+from export.onnx_passes import shapes
+from export.qdq_rows import rows_of, static_rows
 
 # Largest code of a "static" layer's weights. CPUs without int8 dot products add pairs of u8 * s8 products in
 # 16 bits: 2 * 255 * 64 fits, 2 * 255 * 127 would saturate into wrong pictures there, and only there.
@@ -35,6 +37,8 @@ class Rewriter:
 
     def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, tuple[Range, Range]]) -> None:
         self.weights = initializers(model.graph)
+        self.shapes, self.users = shapes(model.graph), users(model.graph)
+        self.skipped: set[str] = set()  # names of nodes that others replaced
         self.ranges = ranges
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
@@ -57,11 +61,17 @@ class Rewriter:
         """The ranges of a node's input and output."""
         return self.ranges[layer_of(node)]
 
-    def activation(self, node: onnx.NodeProto) -> tuple[str, np.float32]:
-        """A node's input through its 8-bit code, which all its users share, and the code's step."""
-        name = node.input[0]
+    def activation(self, node: onnx.NodeProto, rows: bool = False) -> tuple[str, np.float32]:
+        """A node's input through its 8-bit code, which all its users share, and the code's step.
+
+        rows: as a matrix [rows, inputs].
+        """
+        name = f"{node.input[0]}.rows" if rows else node.input[0]
         if name not in self.quantized:
             limits = self.sides(node)[0]
+            if rows:
+                width = np.array([-1, self.weights[node.input[1]].dims[0]], np.int64)
+                self.add("Reshape", [node.input[0], self.store(f"{name}.shape", width)], name)
             self.quantized[name] = self.pair(name, name, limits), scale_and_zero(*limits)[0]
         return self.quantized[name]
 
@@ -74,7 +84,11 @@ class Rewriter:
 
     def static_weight(self, name: str, axis: int) -> tuple[str, Array]:
         """A weight as codes behind DequantizeLinear; also its scales."""
-        codes, scales = encode(self.array(name), axis, STATIC_LIMIT)
+        return self.static_codes(name, self.array(name), axis)
+
+    def static_codes(self, name: str, weight: Array, axis: int) -> tuple[str, Array]:
+        """`weight` as codes that are called after `name`, behind DequantizeLinear; also its scales."""
+        codes, scales = encode(weight, axis, STATIC_LIMIT)
         value = f"{name}.from_codes"
         if value not in self.made:
             parts = [self.store(f"{name}.codes", codes), self.store(f"{name}.scales", scales)]
@@ -94,10 +108,13 @@ class Rewriter:
         return value
 
     def bias(self, node: onnx.NodeProto, scales: Array, step: np.float32) -> str:
-        """A convolution's bias as int32 codes in units of input step times weight scale."""
+        """A layer's bias as int32 codes in units of input step times weight scale."""
+        return self.static_bias(f"{node.name}.bias", self.array(node.input[2]), scales, step)
+
+    def static_bias(self, name: str, bias: Array, scales: Array, step: np.float32) -> str:
+        """`bias` as such codes that are called after `name`."""
         unit = (scales * step).astype(np.float32)
-        codes = np.rint(self.array(node.input[2]) / unit).clip(-(2**31), 2**31 - 1).astype(np.int32)
-        name = f"{node.name}.bias"
+        codes = np.rint(bias / unit).clip(-(2**31), 2**31 - 1).astype(np.int32)
         parts = [self.store(f"{name}.i32", codes), self.store(f"{name}.scales", unit)]
         parts.append(self.store(f"{name}.zeros", np.zeros(len(codes), np.int32)))
         return self.add("DequantizeLinear", parts, f"{name}.from_i32", axis=0)
@@ -113,6 +130,8 @@ def rewrite(
     """
     rewriter = Rewriter(model, ranges)
     for node in model.graph.node:
+        if node.name and node.name in rewriter.skipped:
+            continue
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         REWRITES.get((plan.get(layer_of(node), ""), node.op_type), keep)(rewriter, copy)
@@ -154,7 +173,11 @@ def static_conv(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 
 def static_matmul(rewriter: Rewriter, node: onnx.NodeProto) -> None:
-    """MatMul on codes, to float."""
+    """MatMul on codes, to float; a large one with its bias as `qdq_rows`."""
+    found = rows_of(rewriter, node)
+    if found is not None:
+        static_rows(rewriter, node, found)
+        return
     node.input[0] = rewriter.activation(node)[0]
     node.input[1] = rewriter.static_weight(node.input[1], 1)[0]
     rewriter.nodes.append(node)

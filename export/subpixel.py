@@ -28,10 +28,13 @@ STEPS = [
 
 def fold_upsampling(vae: Any) -> bool:
     """In place: a tiny decoder's last upsampling and two convolutions as a `SubpixelTail`; whether there were any."""
-    layers = getattr(getattr(vae, "decoder", None), "layers", None)
-    if not isinstance(layers, nn.Sequential) or len(layers) < 3 or not foldable(*layers[-3:]):
+    found = getattr(getattr(vae, "decoder", None), "layers", None)
+    layers = list(found) if isinstance(found, nn.Sequential) else []
+    if len(layers) < 3 or not foldable(*layers[-3:]):
         return False
-    vae.decoder.layers = nn.Sequential(*layers[:-3], SubpixelTail(layers[-2], layers[-1]))
+    first, second = layers[-2:]
+    assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
+    vae.decoder.layers = nn.Sequential(*layers[:-3], SubpixelTail(first, second))
     return True
 
 
@@ -65,7 +68,7 @@ class SubpixelTail(nn.Module):
         self.conv = nn.Conv2d(channels, 4 * outputs, 3, padding=1, bias=second.bias is not None)
         self.conv.weight.data = whole_kernel(a, b)
         if second.bias is not None:
-            self.conv.bias.data = second.bias.detach().repeat_interleave(4)  # type: ignore[union-attr]
+            self.conv.bias = nn.Parameter(second.bias.detach().repeat_interleave(4))
         self.register_buffer("top", row_kernel(a[:, :, 2], b[:, :, 0], 0))
         self.register_buffer("bottom", row_kernel(a[:, :, 0], b[:, :, 2], 1))
         for name, near, far, column in (("left", 2, 0, 0), ("right", 0, 2, 1)):

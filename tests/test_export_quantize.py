@@ -146,6 +146,43 @@ def test_static_matrix_product_runs_on_codes(tmp_path: Path) -> None:
     assert psnr_db(expected, open_session(found).run(None, {"x": x})[0]) > 35
 
 
+def test_static_one_row_layer_runs_on_codes(tmp_path: Path) -> None:
+    model = graph_of("Gemm", values(8, 16), [2, 16], [2, 8], values(8), transB=1)
+    x = values(2, 16)
+    expected = open_session(model).run(None, {"x": x})[0]
+    found = rewrite(model, {"layer": STATIC}, {"layer": (limits(x), limits(expected))})
+    assert "QGemm" in fused_ops(found, tmp_path / "o.onnx")
+    assert psnr_db(expected, open_session(found).run(None, {"x": x})[0]) > 35
+
+
+def large_product(split: bool) -> onnx.ModelProto:
+    """x W + b of 512 rows and 1,024 outputs, in two halves if wanted; shapes noted as the tracer notes them."""
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="layer/MatMul"),
+             helper.make_node("Add", ["p", "b"], ["y"], name="layer/Add")]
+    outputs = [value("y", TensorProto.FLOAT, ["batch", 512, 1024])]
+    if split:
+        nodes.append(helper.make_node("Split", ["y"], ["left", "right"], name="graph/Split", axis=-1, num_outputs=2))
+        outputs = [value(name, TensorProto.FLOAT, ["batch", 512, 512]) for name in ("left", "right")]
+    stored = [numpy_helper.from_array(array, name) for name, array in (("w", values(32, 1024)), ("b", values(1024)))]
+    inputs = [value("x", TensorProto.FLOAT, ["batch", 512, 32])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, stored)
+    graph.value_info.append(value("p", TensorProto.FLOAT, ["batch", 512, 1024]))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_large_product_takes_its_bias_in_and_its_split(split: bool, tmp_path: Path) -> None:
+    model, x = large_product(split), values(3, 512, 32)
+    expected = open_session(model).run(None, {"x": x})
+    found = rewrite(model, {"layer": STATIC}, {"layer": (limits(x), limits(expected[0]))})
+    onnx.checker.check_model(found)
+    fused = fused_ops(found, tmp_path / "o.onnx")
+    assert "QGemm" in fused and not {"Add", "Split", "MatMulIntegerToFloat"} & set(fused)
+    for one, other in zip(expected, open_session(found).run(None, {"x": x}), strict=True):
+        assert psnr_db(one, other) > 35
+
+
 @pytest.mark.parametrize("op", ["Conv", "MatMul", "Gemm"])
 def test_stored_weights_become_float_when_loaded(op: str, tmp_path: Path) -> None:
     shapes = {"Conv": ([8, 4, 1, 1], [1, 4, 6, 6], [1, 8, 6, 6]), "MatMul": ([16, 8], [3, 16], [3, 8])}

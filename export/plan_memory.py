@@ -22,14 +22,16 @@ class Memory:
     largest: float
 
 
-# Measured: a sticker-sized model (136 MB of fp32 weights): ONNX fp32 1.23 GB, int8 2.28 GB, OpenVINO fp32 1.15 GB; an
-# SD-2.1-shaped one (4.8 GB): ONNX int8 21.9 GB, OpenVINO fp32 15.9 GB, the report of export.parity 5.6 GB.
+# Measured: a sticker-sized model (136 MB of fp32 weights): ONNX fp32 1.23 GB, int8 2.28 GB, OpenVINO fp32 1.15 GB, Core
+# ML 0.9 GB; an SD-2.1-shaped one (4.8 GB): ONNX fp32 10.9 GB, fp16 13.8, int8 10.6, OpenVINO fp32 15.6, int8 12.1, Core
+# ML 6-bit 9.0, the report of export.parity 5.6 GB.
 MEMORY = {
-    "onnx": Memory(800_000_000, 2.0, 2.0),  # the pipeline and the traced graphs; one written, one in a session
-    "coreml": Memory(800_000_000, 1.0, 1.0),  # the pipeline; one part at a time (sticker-128 0.9 GB, 866 M 8.9 GB)
+    "onnx": Memory(800_000_000, 1.2, 1.25),  # the pipeline; one part traced, then written, then in a session
+    "coreml": Memory(800_000_000, 1.0, 1.0),  # the pipeline; one part at a time
     "openvino": Memory(900_000_000, 1.0, 3.0),  # the pipeline; traced copy, fp32 and stored constants
 }
-CALIBRATION = 700_000_000  # more for activations' histograms: onnx int8, sticker-128
+CALIBRATION = 1_200_000_000  # more for activations and their gradients: onnx int8
+HALVES = 0.6  # more of all weights: onnx fp16, of which both forms are there for a while
 PROCESS = 600_000_000  # an interpreter with PyTorch and one engine
 LOADED = 1.5  # bytes that an engine takes for each byte of an export: its own layout beside the file's
 LAYER_OUTPUTS = 3  # of a picture's size that live at once: what a layer reads, adds and makes
@@ -41,7 +43,9 @@ def peak_memory(folder: Path, format: str, precision: str, weights: Mapping[str,
     factors = MEMORY[format]
     needed = factors.base + factors.all_weights * sum(sizes) + factors.largest * max(sizes)
     if (format, precision) == ("onnx", "int8"):
-        needed += CALIBRATION + sum(sizes)  # float sessions of every part, beside the graphs
+        needed += CALIBRATION
+    if (format, precision) == ("onnx", "fp16"):
+        needed += HALVES * sum(sizes)
     return int(needed + activations(folder))
 
 

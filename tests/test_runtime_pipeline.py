@@ -323,7 +323,7 @@ def test_texts_are_encoded_once(pipe: runtime.Pipeline, monkeypatch: pytest.Monk
         fresh.encode_prompt(f"number {i}")
     assert len(runs) == 302
     fresh("a pizza", seed=7)
-    assert len(runs) == 303  # of 256 that are kept it was not one any more
+    assert len(runs) == 303  # of those that are kept it was not one any more
 
 
 def test_milliseconds_are_told(pipe: runtime.Pipeline) -> None:

@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Makes and writes the pictures; the report for `--json`. Refuses before any work what it can."""
     from runtime import request
+    from runtime.encoding import read_picture
     from runtime.files import check_writable
     from runtime.naming import output_paths
     from runtime.progress import Progress
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     paths = output_paths(args.output, jobs)
     for path in paths:
         check_writable(path)
-    image = None if args.image is None else _read_image(args.image)
+    image = None if args.image is None else read_picture(args.image)[0]
     reports = []
     with Progress(len(jobs)) as progress:
         from runtime.pipeline import load
@@ -135,21 +136,6 @@ def _strength(args: argparse.Namespace) -> float:
     if args.image is None:
         return 1.0
     return IMAGE_STRENGTH if args.strength is None else float(args.strength)
-
-
-def _read_image(path: str) -> Any:
-    """A decoded picture; ValueError with one line when the file is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError as error:
-        raise ValueError(f"cannot read image {path}: there is no such file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "it is no picture that can be read, or it is damaged"
-        raise ValueError(f"cannot read image {path}: {reason}") from error
 
 
 def _report(path: Path, made: Generation) -> dict[str, Any]:

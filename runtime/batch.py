@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from runtime import Error, __version__
+from runtime import __version__
+from runtime.command import INTERRUPTED, command_parser, print_result, run_command, tell
 
 if TYPE_CHECKING:
     from runtime.batch_rows import Row, Rules
@@ -31,20 +30,10 @@ exit code: 0 all made, 1 some rows failed (failed.jsonl), 2 nothing could be don
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage: the house's form for every error."""
-        self.exit(2, f"error: {message} (see python -m runtime.batch --help)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The arguments; names and meaning as in `python -m runtime`."""
-    made = _Parser(
-        prog="python -m runtime.batch",
-        description="Makes a picture of every row of a prompts file, on all cores or on a Ray cluster.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    made = command_parser(
+        "runtime.batch", "Makes a picture of every row of a prompts file, on all cores or on a Ray cluster.", EXAMPLES
     )
     add = made.add_argument
     add("prompts", metavar="PROMPTS", help="a .csv, .txt or .jsonl file, or - for standard input")
@@ -61,30 +50,25 @@ def parser() -> argparse.ArgumentParser:
     add("--shard-size", type=int, metavar="N", help=f"pictures a shard, with --webdataset; default {SHARD_SIZE}")
     add("--keep", action="append", default=[], metavar="COLUMN", help="copy this further column into the manifest")
     add("--prompts-format", choices=("csv", "txt", "jsonl"), help="where the file's name does not say; txt for -")
-    add("--json", action="store_true", help="print a report as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error, and what Ray says")
-    add("--version", action="version", version=f"addkit {__version__}")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code, see EXAMPLES."""
     args = parser().parse_args(argv)
-    try:
+    failed: list[int] = []
+
+    def work() -> None:
         report = run(args)
-    except KeyboardInterrupt:
-        _tell(f"stopped: what is made stays in {args.out}; the same command goes on from there")
-        return 130
-    except (Error, ValueError, OSError) as error:
-        if args.debug:
-            traceback.print_exc()
-        else:
-            _tell(f"error: {error}")
-        return 2
-    for line in report.pop("warnings"):
-        _tell(f"warning: {line}")
-    _print(json.dumps(report) if args.json else report["manifest"])
-    return 1 if report["failed"] else 0
+        for line in report.pop("warnings"):
+            tell(f"warning: {line}")
+        print_result(json.dumps(report) if args.json else report["manifest"])
+        failed.append(report["failed"])
+
+    code = run_command(work, args.debug)
+    if code == INTERRUPTED:
+        tell(f"stopped: what is made stays in {args.out}; the same command goes on from there")
+    return 1 if not code and any(failed) else code
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -167,20 +151,6 @@ def _rows(args: argparse.Namespace, rules: Rules) -> Iterator[Row]:
     if last < 0:
         raise ValueError(f"{where} holds no prompts")
     distinct.check(where)
-
-
-def _print(text: str) -> None:
-    """The result on stdout; the pictures are written by now, so that a closed one loses nothing."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _tell(message: str) -> None:
-    """One line on stderr, if there is one."""
-    if sys.stderr is not None:
-        print(" ".join(message.split()), file=sys.stderr)
 
 
 if __name__ == "__main__":

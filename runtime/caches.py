@@ -6,6 +6,7 @@ What is kept can be deleted at any time. ADDKIT_CACHE names another folder; ADDK
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 
 from runtime.errors import BundleError
 
+_log = logging.getLogger("runtime")
 VARIABLE = "ADDKIT_CACHE"
 UNUSED_DAYS = 60  # after which a kept graph is removed
 _GRAPH, _WEIGHTS = "model.onnx", "model.onnx_data"
@@ -66,6 +68,7 @@ def _opened(entry: Path, options: Any, create: Callable[[Path | None, Any], Any]
         options.graph_optimization_level = type(level).ORT_DISABLE_ALL  # that is done
         session = create(entry / _GRAPH, options)
     except (BundleError, OSError):
+        _log.info("%s could not be opened and is made again", entry)
         shutil.rmtree(entry, ignore_errors=True)
         return None
     finally:

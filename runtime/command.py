@@ -13,6 +13,8 @@ from typing import NoReturn, TextIO
 
 from runtime import Error, OutputError, ProviderWarning, TruncationWarning, __version__
 
+INTERRUPTED = 130  # the exit code after Ctrl-C
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -41,7 +43,7 @@ def run_command(work: Callable[[], None], debug: bool) -> int:
         with warnings_as_lines():
             work()
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except (Error, ValueError, OSError) as error:
         if debug:
             traceback.print_exc()

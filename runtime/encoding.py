@@ -114,6 +114,20 @@ def save_png(path: str | Path, image: Image.Image, parameters: str = "") -> None
     write_whole(path, png_bytes(image, parameters))
 
 
+def read_picture(path: str | Path) -> tuple[Image.Image, bytes]:
+    """A decoded picture and its file's bytes; ValueError with one line when the file is none."""
+    try:
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return image, data
+    except FileNotFoundError as error:
+        raise ValueError(f"cannot read image {path}: there is no such file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "it is no picture that can be read, or it is damaged"
+        raise ValueError(f"cannot read image {path}: {reason}") from error
+
+
 def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:
     """(height, width) and the `parameters` text of a file's bytes; "" where it has none.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
-from runtime.encoding import SOURCE_TYPE, png_bytes, read_parameters
+from runtime.encoding import SOURCE_TYPE, png_bytes, read_parameters, read_picture
 
 _OURS = re.compile(r"\bVersion: addkit ")
 _STILL = {"PNG", "WEBP", "JPEG"}  # whose `parameters` text can be read
@@ -47,17 +46,9 @@ class Source:
 
 def read_source(path: str) -> Source:
     """A decoded picture; ValueError with one line when the file is none."""
-    try:
-        data = Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            format, mark = image.format, str(image.info.get("xmp", image.info.get("XML:com.adobe.xmp", "")))
-    except FileNotFoundError as error:
-        raise ValueError(f"cannot read image {path}: there is no such file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "it is no picture that can be read, or it is damaged"
-        raise ValueError(f"cannot read image {path}: {reason}") from error
-    text = _parameters(data) if format in _STILL else ""
+    image, data = read_picture(path)
+    mark = str(image.info.get("xmp", image.info.get("XML:com.adobe.xmp", "")))
+    text = _parameters(data) if image.format in _STILL else ""
     return Source(path, image, text if _OURS.search(text) else "", SOURCE_TYPE in mark)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,6 +39,7 @@ _DTYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
+_log = logging.getLogger("runtime")
 _alive: weakref.WeakSet[Session] = weakref.WeakSet()
 _abandoned: list[Any] = []  # sessions of a parent process: to free one would wait for threads that are not there
 
@@ -73,7 +76,10 @@ class Session:
             if self._closed:
                 raise ClosedError("the pipeline is closed: load the bundle again")
             if self._session is None:
+                start = time.perf_counter()
                 self._session = self._opened()
+                took = (time.perf_counter() - start) * 1000
+                _log.info("%s opened on %s in %.0f ms", self.path, self.provider, took)
 
     def close(self) -> None:
         """Lets go of the graph and its memory; a call that is at work ends as usual, later ones are refused."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from export.source import MAX_TOKENS
+from runtime.bench import cpu_name
+from runtime.bench_run import spread
 from train.errors import UserError, run_command
 from train.progress import progress
 
@@ -138,22 +138,6 @@ def report(found: list[Engine], threads: int) -> dict[str, Any]:
             row["ratio"] = spread([a / b for a, b in zip(first.seconds, engine.seconds, strict=True)])
         rows.append(row)
     return {"cpu": cpu_name(), "threads": threads, "turns": len(first.seconds), "engines": rows}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """min, median, max."""
-    return {"min": round(min(values), 3), "median": round(statistics.median(values), 3), "max": round(max(values), 3)}
-
-
-def cpu_name() -> str:
-    """The processor, with the instructions that decide how fast 8 and 16 bits are."""
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info.splitlines())}
-    wanted = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-    return " ".join([facts.get("model name", "CPU"), *(f for f in wanted if f in facts.get("flags", "").split())])
 
 
 def show(facts: dict[str, Any]) -> str:

@@ -86,6 +86,13 @@ def open_diffusers(engine: Engine, half: bool = False) -> Draw:
     torch.set_num_threads(engine.threads)
     kind = torch.bfloat16 if half else torch.float32
     pipe = StableDiffusionPipeline.from_pretrained(engine.folder, torch_dtype=kind, safety_checker=None)
+    return one_step(pipe)
+
+
+def one_step(pipe: Any) -> Draw:
+    """A pipeline of diffusers' interface as a function."""
+    import torch
+
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu")
     return lambda prompt, seed: pipe(
@@ -101,17 +108,12 @@ def open_diffusers_bf16(engine: Engine) -> Draw:
 def open_optimum(engine: Engine) -> Draw:
     """optimum on ONNX Runtime: the checkpoint's export in single precision."""
     import onnxruntime
-    import torch
     from optimum.onnxruntime import ORTStableDiffusionPipeline
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = engine.threads
     pipe = ORTStableDiffusionPipeline.from_pretrained(engine.folder, session_options=options)
-    pipe.set_progress_bar_config(disable=True)
-    generator = torch.Generator("cpu")
-    return lambda prompt, seed: pipe(
-        prompt, num_inference_steps=1, guidance_scale=0.0, generator=generator.manual_seed(seed)
-    ).images[0]
+    return one_step(pipe)
 
 
 def open_optimum_int8(engine: Engine) -> Draw:

@@ -22,6 +22,8 @@ BOUNDARY_TEXTS = (
     "CamelCase", "a--b", "(a) [b] {c}", "a\\b", '"quoted"', "$5 €5 £5",
     "supercalifragilisticexpialidocious", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "zxqjvk" * 20,
     "a" * 300, "!" * 200, "9" * 90,
+    # marks that came after Unicode 9, by which the reference composes: no accent moves over them
+    "a\u1ac1\u0301", "e\u08d3\u0301", "o\U00011070\u0301", "a\u1df6\u0323\u0301", "e\u0898\u0323\u0301",
 )  # fmt: skip
 TOKEN_COUNTS = (73, 74, 75, 76, 77, 78)  # around the 75 that fit between the marks
 PIECES = (

@@ -39,8 +39,7 @@ class Engine:
 
     def open(self) -> Draw:
         """A function that makes a picture in one step."""
-        made: Draw = globals()[f"open_{self.name.replace('-', '_')}"](self)
-        return made
+        return OPENERS[self.name](self)
 
 
 def versions(name: str) -> str:
@@ -106,7 +105,7 @@ def open_diffusers_bf16(engine: Engine) -> Draw:
 
 
 def open_optimum(engine: Engine) -> Draw:
-    """optimum on ONNX Runtime: the checkpoint's export in single precision."""
+    """optimum on ONNX Runtime: the checkpoint's export in single precision, or the very bundle that we run."""
     import onnxruntime
     from optimum.onnxruntime import ORTStableDiffusionPipeline
 
@@ -114,11 +113,6 @@ def open_optimum(engine: Engine) -> Draw:
     options.intra_op_num_threads = engine.threads
     pipe = ORTStableDiffusionPipeline.from_pretrained(engine.folder, session_options=options)
     return one_step(pipe)
-
-
-def open_optimum_int8(engine: Engine) -> Draw:
-    """optimum on the very bundle that we run."""
-    return open_optimum(engine)
 
 
 def open_openvino(engine: Engine) -> Draw:
@@ -134,3 +128,13 @@ def open_openvino(engine: Engine) -> Draw:
         return Image.fromarray(made.data[0])
 
     return draw
+
+
+OPENERS: dict[str, Callable[[Engine], Draw]] = {
+    "addkit": open_addkit,
+    "diffusers": open_diffusers,
+    "diffusers-bf16": open_diffusers_bf16,
+    "optimum": open_optimum,
+    "optimum-int8": open_optimum,
+    "openvino": open_openvino,
+}

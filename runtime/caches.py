@@ -94,21 +94,34 @@ def _made(entry: Path, options: Any, create: Callable[[Path | None, Any], Any]) 
         except BundleError:  # a full disk looks like a bad model
             options.optimized_model_filepath = ""
             return create(None, options)
-        with suppress(OSError):  # another process was quicker
-            partial.rename(entry)
+        settle(partial, entry)
         return session
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _partial(entry: Path) -> Path | None:
-    """A new folder beside `entry`, readable by its owner alone; None where none can be made."""
+    """A new folder beside `entry`, None where none can be made; what is old there goes."""
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(entry.parent)
-        return Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=entry.parent))
+        made = folder_beside(entry)
     except OSError:
         return None
+    with suppress(OSError):
+        _sweep(entry.parent)
+    return made
+
+
+def folder_beside(target: Path) -> Path:
+    """A new folder beside `target`, readable by its owner alone, to be filled and settled; OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=target.parent))
+
+
+def settle(partial: Path, target: Path) -> None:
+    """Gives a finished folder its name, unless another process was quicker: then it goes."""
+    with suppress(OSError):
+        partial.rename(target)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:

@@ -7,7 +7,6 @@ compute a shape; that only running it shows, and then ONNX Runtime's arena refus
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 LEAST_BYTES = 1_500_000_000  # of values, whatever the model's size
@@ -19,14 +18,13 @@ _lock = threading.Lock()
 _registered = 0
 
 
-def limit_memory(onnxruntime: Any, options: Any, path: Path) -> None:
+def limit_memory(onnxruntime: Any, options: Any, stored: int) -> None:
     """Puts the limits for the CPU provider into a session's options.
 
-    `path`: of model.onnx; the files beside it are its weights. The sessions of a process share one arena, which
+    `stored`: bytes of model.onnx and the files beside it, its weights. The sessions of a process share one arena, which
     gives out as much as the largest model that was opened so far may use: a picture needs the memory of its
     largest stage, not of all. Beyond it a run raises; what was given out before stays with the arena.
     """
-    stored = sum(file.stat().st_size for file in path.parent.glob("*") if file.is_file())
     _register(onnxruntime, LEAST_BYTES + BYTES_A_STORED_BYTE * stored)
     folded = max(2**20, FOLDED_BYTES_A_STORED_BYTE * stored)
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(folded))

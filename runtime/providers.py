@@ -25,7 +25,7 @@ PROVIDERS = {
 # For "auto". The others have to be asked for: Core ML compiles for minutes at its first start, and OpenVINO took three
 # times as long as ONNX Runtime's own kernels with the 8-bit default bundle (onnxruntime-openvino 1.24.1).
 BEST_FIRST = ("cuda", "cpu")
-SMALL = 256_000_000  # bytes of a graph's files, up to which its optimized form is kept, and no arena is set aside
+SMALL = 256_000_000  # bytes of a graph's files, up to which its optimized form is kept
 _looked_at: dict[str, str] = {}
 _warned: set[str] = set()
 _warn_lock = threading.Lock()
@@ -54,23 +54,22 @@ def create(path: Path, provider: str, threads: int, fingerprint: str = "") -> An
     threads: an operator's, 0 lets ONNX Runtime choose. fingerprint: of the graph's files, under which its optimized
     form is kept for the next start on the CPU; "" keeps none.
     """
-    options = session_options(path, provider, threads)
-    size = sum(file.stat().st_size for file in path.parent.glob("*.onnx*"))
-    if provider != "cpu" or not fingerprint or size > SMALL:
+    stored = sum(file.stat().st_size for file in path.parent.glob("*") if file.is_file())
+    options = session_options(provider, threads, stored)
+    if provider != "cpu" or not fingerprint or stored > SMALL:
         return _session(path, provider, options)
     return optimized_copy(fingerprint, _version(), options, lambda file, chosen: _session(file or path, "cpu", chosen))
 
 
-def session_options(path: Path, provider: str, threads: int) -> Any:
-    """What every session is made with."""
+def session_options(provider: str, threads: int, stored: int) -> Any:
+    """What every session is made with; `stored`: bytes of the graph's files."""
     options = onnx_runtime().SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised or warned about here, once
     options.intra_op_num_threads = threads
     if provider == "cpu":
         # Between the networks of one picture the threads of the one before must not keep the cores busy.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.enable_cpu_mem_arena = path.stat().st_size > SMALL
-        limit_memory(onnx_runtime(), options, path)
+        limit_memory(onnx_runtime(), options, stored)
     return options
 
 

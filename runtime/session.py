@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from runtime.bound import BoundSession
 from runtime.cancel import CancelToken
 from runtime.errors import BundleError, ClosedError
+from runtime.forks import watch
 from runtime.onnx_ports import check_output, declared_output
 from runtime.providers import PROVIDERS, advice, brief, create, onnx_runtime, warn_once
 
@@ -40,7 +39,6 @@ _DTYPES = {
     "tensor(int64)": np.int64,
 }
 _log = logging.getLogger("runtime")
-_alive: weakref.WeakSet[Session] = weakref.WeakSet()
 _abandoned: list[Any] = []  # sessions of a parent process: to free one would wait for threads that are not there
 
 
@@ -63,7 +61,7 @@ class Session:
         self._dtypes: dict[str, Any] = {}
         self._ranks: dict[str, int] = {}
         self._output = ""
-        _alive.add(self)
+        watch(self)
 
     @property
     def is_open(self) -> bool:
@@ -157,18 +155,9 @@ class Session:
         array = np.asarray(value, self._dtypes[name])
         return array.reshape(1) if array.ndim == 0 and self._ranks[name] == 1 else array
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In a child process: the parent's session has threads that were not forked, and locks in any state."""
         self._lock = threading.Lock()
         if self._session is not None:
             _abandoned.append((self._session, self._bound))
         self._session = self._bound = None
-
-
-def _after_fork() -> None:
-    for session in list(_alive):
-        session._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

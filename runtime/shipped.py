@@ -7,13 +7,12 @@ import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from runtime.caches import cache_folder
+from runtime.caches import cache_folder, folder_beside, settle
 from runtime.errors import BundleError
 from runtime.manifest import MANIFEST
 
@@ -46,7 +45,10 @@ def _unpacked(name: str) -> Path:
     try:
         partial = _room(target)
         _copy(entry, partial)
-        return partial if target is None else _settled(partial, target)
+        if target is None:
+            return partial
+        settle(partial, target)
+        return target
     except OSError as error:
         why = f"bundle {name} cannot be unpacked: {error}; set ADDKIT_CACHE to a folder with room"
         raise BundleError(why) from error
@@ -55,8 +57,7 @@ def _unpacked(name: str) -> Path:
 def _room(target: Path | None) -> Path:
     """A new folder, beside the target where there is one."""
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=target.parent))
+        return folder_beside(target)
     folder = Path(tempfile.mkdtemp(prefix="addkit-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -72,11 +73,3 @@ def _copy(source: Traversable, target: Path) -> None:
                 shutil.copyfileobj(given, taken, 1 << 20)
                 taken.flush()
                 os.fsync(taken.fileno())
-
-
-def _settled(partial: Path, target: Path) -> Path:
-    """Renames the copy to its place, unless another process was quicker."""
-    with suppress(OSError):
-        partial.rename(target)
-    shutil.rmtree(partial, ignore_errors=True)
-    return target

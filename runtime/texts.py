@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
-import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -15,6 +13,7 @@ import numpy.typing as npt
 from runtime.cancel import CancelToken
 from runtime.coreml import CoremlSession
 from runtime.errors import TruncationWarning
+from runtime.forks import watch
 from runtime.session import Session
 from runtime.tokenizer import Tokenizer
 
@@ -22,7 +21,6 @@ F32 = npt.NDArray[np.float32]
 _KEPT = 64  # prompts
 _KEPT_BYTES = 32_000_000  # of their states: a large text encoder's take 300 KB each
 _NAMED_WORDS, _NAMED_LETTERS = 20, 40  # of what a TruncationWarning says was dropped
-_alive: weakref.WeakSet[Texts] = weakref.WeakSet()
 
 
 class Texts:
@@ -33,7 +31,7 @@ class Texts:
         self._kept: OrderedDict[bytes, F32] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
-        _alive.add(self)
+        watch(self)
 
     def states(self, text: str, cancel: CancelToken | None = None) -> F32:
         """f32[1, tokens, width]; TruncationWarning when the text is too long. Do not write to it."""
@@ -63,7 +61,8 @@ class Texts:
             while len(self._kept) > _KEPT or (self._bytes > _KEPT_BYTES and len(self._kept) > 1):
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
+        """In a child process."""
         self._lock = threading.Lock()
 
 
@@ -76,12 +75,3 @@ def _dropped(words: Sequence[str], max_tokens: int) -> str:
 
 def _shortened(word: str) -> str:
     return word if len(word) <= _NAMED_LETTERS else word[:_NAMED_LETTERS] + "..."
-
-
-def _after_fork() -> None:
-    for texts in list(_alive):
-        texts._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -117,7 +117,11 @@ def flip(random: Random, path: Path, late: bool = False) -> None:
 
 def swapped(random: Random, folder: Path) -> None:
     """Two files in each other's place."""
-    one, other = random.sample(listed(folder), 2)
+    exchange(*random.sample(listed(folder), 2))
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Puts each file's bytes into the other."""
     held = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(held)
@@ -210,10 +214,7 @@ def garbage(random: Random, folder: Path) -> None:
 
 def models_swapped(random: Random, folder: Path) -> None:
     """Two components in each other's place."""
-    one, other = random.sample(models(folder), 2)
-    held = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(held)
+    exchange(*random.sample(models(folder), 2))
 
 
 def settings_spoilt(random: Random, folder: Path) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from export.signals import signals_held
+from runtime.files import put_in_place
 from train.errors import UserError
 
 PARTIAL, RETIRED = ".tmp", ".old"  # how the names end of a folder in the making, and of the one that it replaces
@@ -40,7 +41,7 @@ def whole_folder(target: Path, marker: str, overwrite: bool = False) -> Iterator
                 partial.chmod(0o755)
                 sync(partial)
             check_free(target, marker, overwrite)  # another process may have taken it meanwhile
-            put_in_place(partial, target)
+            put_in_place(partial, target, partial.with_name(partial.name + RETIRED))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             os.close(lock)
@@ -123,20 +124,6 @@ def sync(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-
-
-def put_in_place(partial: Path, target: Path) -> None:
-    """Rename `partial` to `target`; what stood there before goes only once the new one stands."""
-    retired = partial.with_name(partial.name + RETIRED)
-    if target.exists():
-        target.rename(retired)
-    try:
-        partial.rename(target)
-    except OSError:
-        if retired.exists():
-            retired.rename(target)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def size_mb(folder: Path) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def write_whole(path: str | Path, data: bytes) -> None:
         raise OutputError(f"cannot write {path}: {_reason(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, target: Path, retired: Path) -> None:
+    """Renames the folder `partial` to `target`; what stood there waits as `retired`, and goes once the new one stands.
+
+    Raises OSError, with the old folder back in its place.
+    """
+    if target.exists():
+        target.rename(retired)
+    try:
+        partial.rename(target)
+    except OSError:
+        if retired.exists():
+            retired.rename(target)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def check_writable(path: str | Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import OutputError
-from runtime.files import write_whole
+from runtime.files import put_in_place, write_whole
 
 REPORT, VIDEO, ANIMATION = "interpolation.json", "video.mp4", "animation"
 _OURS = re.compile(r"frame-\d{4}\.png|video\.mp4|animation\.(webp|png)|interpolation\.json")
@@ -58,7 +58,7 @@ def whole_folder(out: str | Path, overwrite: bool) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         check_folder(out, overwrite)  # the work took its time
-        _put(partial, path)
+        put_in_place(partial, path, _partial(path))
     except OutputError as error:  # the folder by the name that the user gave it
         raise OutputError(str(error).replace(str(partial), str(out))) from error
     except OSError as error:
@@ -70,20 +70,6 @@ def whole_folder(out: str | Path, overwrite: bool) -> Iterator[Path]:
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """How the pictures came to be, without anything that differs from run to run."""
     write_whole(folder / REPORT, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-
-
-def _put(partial: Path, path: Path) -> None:
-    """Renames it to its name, whoever had that before."""
-    old = _partial(path)
-    if path.exists():
-        path.rename(old)
-    try:
-        partial.rename(path)
-    except OSError:
-        if old.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sweep(path: Path) -> None:

@@ -8,13 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-STYLES = {"fluent-3d": "3d style", "fluent-flat": "flat style", "noto": "cartoon style"}
+from train.words import spoken, with_article
 
-GROUP_WORDS = {
-    "smileys-emotion": "emoji", "people-body": "person", "animals-nature": "nature", "food-drink": "food",
-    "travel-places": "place", "activities": "activity", "objects": "object", "symbols": "symbol",
-    "flags": "flag", "component": "component",
-}
+STYLES = {"fluent-3d": "3d style", "fluent-flat": "flat style", "noto": "cartoon style"}
 
 # How often a picture is drawn, relative to others. The model is small and its training short: most of it goes to
 # animals, food, faces and common things in the two Fluent styles, which share their drawings. Flags, signs and
@@ -100,23 +96,18 @@ def load_emoji(emojibase: Path, emojilib: Path) -> dict[str, Emoji]:
 
 
 def phrasings(emoji: Emoji, style: str) -> list[str]:
-    """Caption phrasings of one picture, the plainest first; every one but the last names the style.
+    """Caption phrasings of one picture, the plainest first; every one but the last names the style and the subject.
 
     style: a value of STYLES, for example "3d style".
     """
     label = emoji.names[0]
     captions = [f"{name}, {style}" for name in emoji.names]
-    captions += [f"{article(label)} {label}, {style}", f"{style} {label} sticker"]
+    captions += [f"{with_article(name)}, {style}" for name in dict.fromkeys([label, spoken(label)])]
+    captions += [f"{style} {label} sticker", f"a sticker of {with_article(spoken(label))}, {style}"]
     if emoji.keywords:
         captions.append(f"{label}, {' '.join(emoji.keywords[:3])}, {style}")
-        captions.append(f"{' '.join(emoji.keywords[:4])}, {style}")
-    captions.append(f"{GROUP_WORDS[emoji.group]}: {label}, {style}")
     captions.append(label)
     return list(dict.fromkeys(captions))
-
-
-def article(noun: str) -> str:
-    return "an" if noun[:1] in "aeiou" else "a"
 
 
 def _names(label: str, shortcodes: str | list[str] | None, extra: list[str]) -> tuple[str, ...]:

@@ -271,13 +271,14 @@ def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:
 
 
 def load_corpus(
-    data: Path, split: str, vae: Autoencoder, text_encoder: CLIPTextModel,
+    data: Path, split: str | Sequence[str], vae: Autoencoder, text_encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer | CLIPTokenizerFast, cache: Path | None = None,
 ) -> Corpus:
-    """A split's pictures at their own size, and captions, encoded; with `cache`, kept there for the next time."""
-    _, first = next(read_records(data, split))
+    """Pictures of a split, or of several, at their own size, and captions, encoded; with `cache`, kept there."""
+    splits = [split] if isinstance(split, str) else split
+    _, first = next(read_records(data, splits[0]))
     encoders = Encoders(vae, text_encoder, tokenizer, first.shape[0], vae.device)
-    return assemble([str(path) for path in shard_paths(data, split)], ShardEncoder(encoders, cache))
+    return assemble([str(path) for name in splits for path in shard_paths(data, name)], ShardEncoder(encoders, cache))
 
 
 def assemble(shards: Sequence[str], encoder: ShardEncoder, first: int = 0) -> Corpus:

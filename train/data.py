@@ -11,7 +11,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from train.packages import PACKAGES
 from train.pictures import BadPicture, decode, encode_png
 from train.progress import progress
 from train.shards import SHARD_SIZE, Record, write_shard
+
+if TYPE_CHECKING:
+    from train.sticker_sources import Source
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -48,17 +51,23 @@ class FolderPicture:
             raise BadPicture(f"cannot be read: {error.strerror}") from error
 
 
-def write_dataset(sources: Sequence[Drawable], out: Path, size: int, facts: dict[str, object]) -> dict[str, object]:
+def write_dataset(
+    sources: Sequence[Drawable], out: Path, size: int, facts: dict[str, object], composed: Sequence[Drawable] = ()
+) -> dict[str, object]:
     """Draw the sources and write `train-*.tar`, `held_out-*.tar`, `skipped.jsonl` and `dataset.json`.
+
+    composed: pictures made of training concepts alone, which go to `composed-*.tar`.
 
     A shard that is already there is kept, so that an interrupted run goes on where it stopped; a folder made
     of other sources is refused. Returns what dataset.json holds.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, sources, size)
+    _claim(out, [*sources, *composed], size)
     splits: dict[str, list[Drawable]] = {"train": [], "held_out": []}
     for source in sources:
         splits["held_out" if is_held_out(source.record.concept) else "train"].append(source)
+    if composed:
+        splits["composed"] = list(composed)
     counts = {split: _write_split(members, out, split, size) for split, members in splits.items()}
     skipped = _collect_skipped(out)
     summary: dict[str, object] = {"pictures": counts, "skipped": skipped, "image_size": size, **facts}
@@ -173,7 +182,7 @@ def _collect_skipped(out: Path) -> int:
 
 def _claim(out: Path, sources: Sequence[Drawable], size: int) -> None:
     """Refuse to mix the shards of one set of sources with another's."""
-    listing = "\n".join(source.record.key for source in sources) + f"\n{size}"
+    listing = "\n".join(f"{source.record.key} {source.record.captions}" for source in sources) + f"\n{size}"
     digest = hashlib.sha256(listing.encode()).hexdigest()
     mark = out / ".sources"
     if mark.is_file() and mark.read_text() != digest:
@@ -191,20 +200,21 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> dict[str, object]:
+    from train.compose import compositions
     from train.sticker_sources import PACKAGE_OF_STYLE, sticker_sources
 
-    sources: list[Drawable] = list(sticker_sources())
-    if args.limit:
-        sources = _spread(sources, args.limit)
+    art = sticker_sources()
+    composed = compositions(art, args.compositions)
+    sources = _spread(art, args.limit) if args.limit else art
     licences = {name: PACKAGES[name].licence for name in PACKAGE_OF_STYLE.values()}
-    return write_dataset(sources, args.out, args.size, {"set": "sticker", "licences": licences})
+    return write_dataset(sources, args.out, args.size, {"set": "sticker", "licences": licences}, composed)
 
 
 def _import(args: argparse.Namespace) -> dict[str, object]:
     return write_dataset(folder_sources(args.folder), args.out, args.size, {"set": args.folder.name})
 
 
-def _spread(members: Sequence[Drawable], limit: int) -> list[Drawable]:
+def _spread(members: Sequence[Source], limit: int) -> list[Source]:
     """`limit` sources spread evenly over the sorted list."""
     step = max(1.0, len(members) / limit)
     return [members[int(index * step)] for index in range(min(limit, len(members)))]
@@ -221,6 +231,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="the sticker set, from pinned npm packages")
     prepare.add_argument("--limit", type=int, default=0, help="only so many pictures, spread over the set")
+    prepare.add_argument(
+        "--compositions", type=int, default=5000, metavar="N",
+        help="pictures composed of the art, for the words to compose (default 5000): colours, counts, two things",
+    )
     imported = commands.add_parser("import", help="a folder of your own captioned pictures")
     imported.add_argument("folder", type=Path, metavar="FOLDER")
     for command in (prepare, imported):

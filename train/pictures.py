@@ -19,6 +19,14 @@ class BadPicture(ValueError):
 def decode(data: bytes, size: int) -> np.ndarray:
     """Raster file bytes (PNG, JPEG, WebP, ...) -> u8[size, size, 3] on white, aspect kept, centred.
 
+    Raises BadPicture.
+    """
+    return fit_square(decode_rgba(data), size)
+
+
+def decode_rgba(data: bytes) -> Image.Image:
+    """Raster file bytes -> RGBA picture of its own size.
+
     The size in the file's header is checked before a pixel is decoded. Raises BadPicture.
     """
     try:
@@ -30,7 +38,7 @@ def decode(data: bytes, size: int) -> np.ndarray:
                     raise BadPicture(f"too large: {width}x{height} pixels, at most {MAX_PIXELS} are decoded")
                 if min(width, height) < 8:
                     raise BadPicture(f"too small: {width}x{height} pixels")
-                return fit_square(image, size)
+                return image.convert("RGBA")
     except BadPicture:
         raise
     except Image.DecompressionBombError as error:
@@ -54,13 +62,18 @@ def fit_square(image: Image.Image, size: int) -> np.ndarray:
 
 def rasterize_svg(svg: str, size: int) -> np.ndarray:
     """SVG text -> u8[size, size, 3] on white. Raises BadPicture."""
+    return fit_square(draw_svg(svg, size, "white"), size)
+
+
+def draw_svg(svg: str, size: int, background: str | None = None) -> Image.Image:
+    """SVG text -> RGBA of size x size, transparent where there is no background. Raises BadPicture."""
     import resvg_py
 
     try:
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="white"))
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background=background))
     except Exception as error:  # the renderer raises plain ValueError and RuntimeError alike
         raise BadPicture(f"not a drawable SVG: {error}") from error
-    return decode(png, size)
+    return decode_rgba(png)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

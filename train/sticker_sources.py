@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from train.captions import GROUP_WEIGHTS, STYLE_WEIGHTS, STYLES, Emoji, load_emoji, normalize_code, phrasings
 from train.packages import fetch
-from train.pictures import decode, rasterize_svg
+from train.pictures import decode, decode_rgba, draw_svg, rasterize_svg
 from train.shards import Record
 
 PACKAGE_OF_STYLE = {
@@ -37,6 +38,17 @@ class Source:
             return rasterize_svg(self.svg, size)
         assert self.path is not None
         return decode(self.path.read_bytes(), size)
+
+    def cutout(self, size: int) -> Image.Image:
+        """RGBA without its transparent border, its longer side at most `size`. Raises train.pictures.BadPicture."""
+        if self.svg is not None:
+            picture = draw_svg(self.svg, size)
+        else:
+            assert self.path is not None
+            picture = decode_rgba(self.path.read_bytes())
+        picture = picture.crop(picture.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
+        picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+        return picture
 
 
 def sticker_sources() -> list[Source]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from train.checkpoint import resolve_checkpoint, save_pipeline
+from train.compose import KINDS
 from train.corpus import Corpus, load_corpus
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.ema import Ema
@@ -21,7 +23,7 @@ from train.errors import run_command
 from train.files import TrainingState, replace_folder
 from train.grids import save_grid
 from train.schedules import learning_rate
-from train.student import prune
+from train.student import blocks_of, prune
 
 SAMPLE_PROMPTS = (
     "fox face, 3d style", "pizza, 3d style", "red heart, flat style", "car, flat style",
@@ -50,6 +52,31 @@ def build_unet(
         resnet_time_scale_shift="scale_shift", time_embedding_dim=time_width,
         addition_embed_type="text", addition_embed_type_num_heads=4,
     )
+
+
+def start_unet(checkpoint: str, no_attention: bool) -> UNet2DConditionModel:
+    """The U-Net of a pipeline folder or name in float32; with `no_attention` only its middle block attends.
+
+    The text that scales and shifts the residual blocks carries nearly all, and a step takes 0.6 of the time.
+    """
+    folder = resolve_checkpoint(checkpoint) / "unet"
+    unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+    layers = blocks_of(unet)
+    return prune(unet, layers, attention=(False,) * len(layers)) if no_attention else unet
+
+
+def share_compositions(corpus: Corpus, share: float) -> None:
+    """Set the weights of composed pictures so that they are `share` of what is drawn. Changes the corpus."""
+    composed = [record.group in KINDS for record in corpus.records]
+    if not any(composed):
+        return
+    weights = np.array([record.weight for record in corpus.records])
+    theirs = weights[composed].sum()
+    factor = share / (1 - share) * (weights.sum() - theirs) / theirs
+    corpus.records = [
+        replace(record, weight=record.weight * factor) if ours else record
+        for record, ours in zip(corpus.records, composed, strict=True)
+    ]
 
 
 def draw_timesteps(batch: int, rng: np.random.Generator, last: float, power: float) -> Tensor:
@@ -136,6 +163,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder")
     parser.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
     parser.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
+    parser.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block alone")
     parser.add_argument("--max-steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--lr", type=float, default=5e-4)
@@ -145,6 +173,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--last", type=float, default=0.4, help="share of pictures noised to t = 999")
     parser.add_argument("--power", type=float, default=0.6)
     parser.add_argument("--shared", type=float, default=0.3, help="share of steps through the student-to-be")
+    parser.add_argument("--compositions", type=float, default=0.0, help="share of pictures from DATA's composed split")
     parser.add_argument("--student-layers", type=int, nargs="+", default=[1, 1, 1, 1])
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--sample-steps", type=int, default=20)
@@ -156,10 +185,12 @@ def main(argv: list[str]) -> None:
     vae = AutoencoderTiny.from_pretrained(args.vae).eval()
     text_encoder = CLIPTextModel.from_pretrained(args.text / "text_encoder").eval()
     tokenizer = CLIPTokenizerFast.from_pretrained(args.text / "tokenizer")
-    corpus = load_corpus(args.data, "train", vae, text_encoder, tokenizer, cache=args.out / "cache")
+    splits = ("train", "composed") if args.compositions else ("train",)
+    corpus = load_corpus(args.data, splits, vae, text_encoder, tokenizer, cache=args.out / "cache")
+    share_compositions(corpus, args.compositions)
     args.prompt_states = prompt_states(text_encoder, tokenizer)
     if args.start:
-        unet = UNet2DConditionModel.from_pretrained(resolve_checkpoint(args.start) / "unet", torch_dtype=torch.float32)
+        unet = start_unet(args.start, args.no_attention)
     else:
         unet = build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
     print(f"teacher: {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters", flush=True)

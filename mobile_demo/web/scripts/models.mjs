@@ -1,0 +1,121 @@
+/**
+ * The bundle and ONNX Runtime's WebAssembly -> public/models: small gzipped pieces that any static server can hold.
+ *
+ *     node scripts/models.mjs [BUNDLE]        BUNDLE: a folder of `python -m export.onnx`; the project's default one
+ *
+ * Every file of the bundle is compared with its manifest's hash first. A piece is named by the hash of its bytes, so
+ * that a new bundle shares what did not change; index.json lists which pieces make which file.
+ */
+
+import { createHash } from 'node:crypto';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { argv, env, exit, stderr } from 'node:process';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+
+const WEB = resolve(dirname(fileURLToPath(import.meta.url)), '..');
+const DEFAULT = resolve(WEB, '../../runtime/bundles/sticker-128');
+const ORT = join(WEB, 'node_modules/onnxruntime-web/dist');
+/** Flavours of ONNX Runtime: a device fetches one. */
+const ENGINES = { wasm: 'ort-wasm-simd-threaded', webgpu: 'ort-wasm-simd-threaded.asyncify' };
+const PIECE = 2 ** 20; // bytes before gzip: what is lost when a download breaks off
+const COMPONENTS = ['text_encoder', 'unet', 'vae_decoder'];
+
+const sha256 = (/** @type {Uint8Array} */ bytes) => createHash('sha256').update(bytes).digest('hex');
+
+/** Whether the app needs a file of the bundle: the image encoder is not for it. */
+function isNeeded(/** @type {string} */ path) {
+  const [folder, name] = path.split('/');
+  if (folder === 'tokenizer') return name === 'vocab.json' || name === 'merges.txt';
+  return COMPONENTS.includes(folder ?? '') && /\.onnx(_data)?$/.test(name ?? '');
+}
+
+/** A file cut into pieces, each written to `out` and listed with the hash of what travels. */
+function cut(/** @type {string} */ path, /** @type {Uint8Array} */ bytes, /** @type {string} */ out) {
+  const pieces = [];
+  for (let at = 0; at < bytes.length; at += PIECE) {
+    const packed = gzipSync(bytes.subarray(at, at + PIECE), { level: 9 });
+    const hash = sha256(packed);
+    writeFileSync(join(out, 'pieces', `${hash}.bin`), packed);
+    pieces.push({ sha256: hash, bytes: packed.length });
+  }
+  return { path, bytes: bytes.length, sha256: sha256(bytes), pieces };
+}
+
+/** The bundle's files, checked; ends the program with one line when one is damaged. */
+function bundleFiles(/** @type {string} */ bundle) {
+  const text = readFileSync(join(bundle, 'manifest.json'));
+  const manifest = JSON.parse(text.toString());
+  const files = Object.entries(manifest.files).filter(([path]) => isNeeded(path));
+  const read = files.map(([path, facts]) => {
+    const bytes = readFileSync(join(bundle, path));
+    if (sha256(bytes) !== facts.sha256)
+      fail(`${join(bundle, path)} is not what manifest.json says: restore it`);
+    return { path, bytes };
+  });
+  return { name: manifest.name, files: [{ path: 'manifest.json', bytes: text }, ...read] };
+}
+
+/** @returns {never} */
+function fail(/** @type {string} */ message) {
+  stderr.write(`models: ${message}\n`);
+  exit(2);
+}
+
+function main() {
+  const bundle = resolve(argv[2] ?? env.ADDKIT_BUNDLE ?? DEFAULT);
+  const out = join(WEB, 'public/models');
+  if (!existsSync(join(bundle, 'manifest.json'))) fail(`${bundle} is no bundle: manifest.json is missing`);
+  const packageLock = readFileSync(join(WEB, 'package-lock.json'));
+  const made = sha256(
+    Buffer.concat([
+      readFileSync(join(bundle, 'manifest.json')),
+      packageLock,
+      readFileSync(fileURLToPath(import.meta.url)),
+    ]),
+  );
+  if (existsSync(join(out, 'made')) && readFileSync(join(out, 'made')).toString() === made) return;
+  const { name, files } = bundleFiles(bundle);
+  const unfinished = `${out}.unfinished`;
+  rmSync(unfinished, { recursive: true, force: true });
+  mkdirSync(join(unfinished, 'pieces'), { recursive: true });
+  const index = {
+    format_version: 1,
+    name,
+    files: files.map(({ path, bytes }) => cut(path, bytes, unfinished)),
+    engines: Object.fromEntries(
+      Object.entries(ENGINES).map(([flavour, stem]) => [
+        flavour,
+        cut(`${stem}.wasm`, readFileSync(join(ORT, `${stem}.wasm`)), unfinished),
+      ]),
+    ),
+  };
+  writeFileSync(join(unfinished, 'index.json'), JSON.stringify(index));
+  writeFileSync(join(unfinished, 'made'), made);
+  rmSync(out, { recursive: true, force: true });
+  renameSync(unfinished, out);
+  mkdirSync(join(WEB, 'public/ort'), { recursive: true });
+  for (const stem of Object.values(ENGINES))
+    copyFileSync(join(ORT, `${stem}.mjs`), join(WEB, 'public/ort', `${stem}.mjs`));
+  report(index);
+}
+
+function report(
+  /** @type {{name: string, files: {pieces: {bytes: number}[]}[], engines: Record<string, {pieces: {bytes: number}[]}>}} */ index,
+) {
+  const size = (/** @type {{pieces: {bytes: number}[]}[]} */ entries) =>
+    (entries.flatMap(({ pieces }) => pieces).reduce((sum, { bytes }) => sum + bytes, 0) / 1e6).toFixed(1);
+  const engines = Object.entries(index.engines).map(([flavour, entry]) => `${flavour} ${size([entry])} MB`);
+  stderr.write(`models: ${index.name} ${size(index.files)} MB, ONNX Runtime ${engines.join(' or ')}\n`);
+}
+
+main();

@@ -1,0 +1,233 @@
+/** manifest.json: its fields, read as strictly as the Python runtime reads them (runtime/manifest.py). */
+
+import { BundleError } from './errors';
+import type { Level, PredictionType } from './schedule';
+
+const FORMAT_VERSION = 1;
+const PRECISIONS = ['fp32', 'fp16', 'int8', 'int8-weights', 'int4-weights'];
+const NEEDED = ['text_encoder', 'unet', 'vae_decoder'].map((part) => `${part}/model.onnx`);
+const TOKENIZER = ['tokenizer/vocab.json', 'tokenizer/merges.txt'];
+const MOST = {
+  side: 4096,
+  pixels: 2048 ** 2,
+  latents: 2 ** 24,
+  tokens: 4096,
+  timestep: 999,
+  files: 1000,
+  bytes: 16e9,
+};
+const MOST_NAME = 200;
+
+/** One call of the U-Net: the timestep (0..999, 999 is pure noise) and its level. */
+export interface Step extends Level {
+  timestep: number;
+}
+
+/** What a file of the bundle must be. */
+export interface FileFacts {
+  /** 64 hexadecimal digits. */
+  sha256: string;
+  bytes: number;
+}
+
+/** The facts of a bundle that the app uses. */
+export interface Manifest {
+  name: string;
+  precision: string;
+  /** Height, width in pixels. */
+  imageSize: [number, number];
+  /** Channels, height, width. */
+  latentShape: [number, number, number];
+  predictionType: PredictionType;
+  /** Latents are divided by it before the decoder. */
+  scalingFactor: number;
+  /** That the text encoder reads, start and end marks included. */
+  maxTokens: number;
+  /** Number of steps -> the steps, noisiest first. */
+  steps: Map<number, Step[]>;
+  /** Every file but manifest.json, by its path with "/". */
+  files: Map<string, FileFacts>;
+}
+
+const FIELDS: Record<string, (value: unknown) => unknown> = {
+  format_version: (value) => value,
+  name: readName,
+  precision: (value) => oneOf(value, PRECISIONS),
+  image_size: (value) => sizes(value, 2, MOST.pixels),
+  latent_shape: (value) => sizes(value, 3, MOST.latents),
+  prediction_type: (value) => oneOf(value, ['v_prediction', 'epsilon']),
+  scaling_factor: (value) => real(value, 1e-6, 1e6),
+  max_tokens: (value) => whole(value, 3, MOST.tokens),
+  steps: readSteps,
+  files: readFiles,
+  licences: readLicences,
+  training: object,
+  parity: object,
+};
+
+/** Checks and converts parsed JSON. @throws BundleError on an unknown or missing field or a bad value. */
+export function parseManifest(data: unknown): Manifest {
+  const fields = named('', () => object(data));
+  if (fields.format_version !== FORMAT_VERSION) {
+    const found = shown(fields.format_version);
+    throw new BundleError(
+      `manifest.json: format_version ${found} is unknown, this app reads ${FORMAT_VERSION}`,
+    );
+  }
+  checkKeys(fields, Object.keys(FIELDS));
+  const read = Object.fromEntries(
+    Object.entries(FIELDS).map(([name, reader]) => [name, named(name, () => reader(fields[name]))]),
+  );
+  return {
+    name: read.name as string,
+    precision: read.precision as string,
+    imageSize: read.image_size as [number, number],
+    latentShape: read.latent_shape as [number, number, number],
+    predictionType: read.prediction_type as PredictionType,
+    scalingFactor: read.scaling_factor as number,
+    maxTokens: read.max_tokens as number,
+    steps: read.steps as Map<number, Step[]>,
+    files: read.files as Map<string, FileFacts>,
+  };
+}
+
+/** What `read` gives; what it throws, as a BundleError that names the field. */
+function named<T>(field: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    const where = field ? `manifest.json: ${field}` : 'manifest.json';
+    throw error instanceof BundleError ? error : new BundleError(`${where}: ${(error as Error).message}`);
+  }
+}
+
+function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? 'nothing';
+  return text.length > 80 ? `${text.slice(0, 80)}...` : text;
+}
+
+/** Neither more nor fewer: a key that nobody reads is a mistake that would stay hidden. */
+function checkKeys(found: Record<string, unknown>, known: string[]): void {
+  const unknown = Object.keys(found).filter((key) => !known.includes(key));
+  const missing = known.filter((key) => !Object.hasOwn(found, key));
+  if (unknown.length) throw new BundleError(`manifest.json: unknown field ${shown(unknown.join(', '))}`);
+  if (missing.length) throw new BundleError(`manifest.json: missing field ${missing.join(', ')}`);
+}
+
+function object(value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new Error('an object is needed');
+  return value as Record<string, unknown>;
+}
+
+function list(value: unknown): unknown[] {
+  if (!Array.isArray(value)) throw new Error('a list is needed');
+  return value;
+}
+
+function readName(value: unknown): string {
+  if (typeof value !== 'string' || !value || value.length > MOST_NAME || !isPrintable(value)) {
+    throw new Error(
+      `text of 1 to ${MOST_NAME} characters that can be printed is needed, not ${shown(value)}`,
+    );
+  }
+  return value;
+}
+
+function isPrintable(text: string): boolean {
+  return !/[\p{C}\p{Z}]/u.test(text.replaceAll(' ', ''));
+}
+
+function oneOf(value: unknown, allowed: string[]): string {
+  if (typeof value !== 'string' || !allowed.includes(value)) {
+    throw new Error(`one of ${allowed.join(', ')} is needed, not ${shown(value)}`);
+  }
+  return value;
+}
+
+function whole(value: unknown, least: number, most: number): number {
+  if (!Number.isInteger(value) || (value as number) < least || (value as number) > most) {
+    throw new Error(`a whole number from ${least} to ${most} is needed, not ${shown(value)}`);
+  }
+  return value as number;
+}
+
+function real(value: unknown, least: number, most: number): number {
+  if (typeof value !== 'number' || !(value >= least && value <= most)) {
+    throw new Error(`a number from ${least} to ${most} is needed, not ${shown(value)}`);
+  }
+  return value;
+}
+
+/** `count` sizes whose product is at most `most`. */
+function sizes(value: unknown, count: number, most: number): number[] {
+  const found = list(value).map((size) => whole(size, 1, MOST.side));
+  if (found.length !== count) throw new Error(`${count} whole numbers are needed, not ${shown(value)}`);
+  const product = found.reduce((a, b) => a * b);
+  if (product > most) throw new Error(`they multiply to ${product}, ${most} at most is allowed`);
+  return found;
+}
+
+/** {"1": [{timestep, alpha, sigma}], ...}: as many entries as the key says, noisiest first. */
+function readSteps(value: unknown): Map<number, Step[]> {
+  const entries = Object.entries(object(value));
+  if (!entries.length) throw new Error('at least one number of steps is needed');
+  return new Map(entries.map(([key, steps]) => [count(key), readStepsOf(count(key), list(steps))]));
+}
+
+function count(key: string): number {
+  if (!/^[1-9][0-9]{0,3}$/.test(key)) throw new Error(`${shown(key)} is no number of steps`);
+  return Number(key);
+}
+
+function readStepsOf(n: number, entries: unknown[]): Step[] {
+  const steps = entries.map(readStep);
+  const falling = steps.every((step, i) => i === 0 || step.timestep < (steps[i - 1] as Step).timestep);
+  if (steps.length !== n || !falling) throw new Error(`${n} falling timesteps are needed under ${n}`);
+  return steps;
+}
+
+function readStep(value: unknown): Step {
+  const entry = object(value);
+  checkKeys(entry, ['timestep', 'alpha', 'sigma']);
+  const [alpha, sigma] = [real(entry.alpha, 0, 1), real(entry.sigma, 0, 1)];
+  const timestep = whole(entry.timestep, 0, MOST.timestep);
+  if (Math.abs(alpha ** 2 + sigma ** 2 - 1) > 1e-3) {
+    throw new Error(`alpha**2 + sigma**2 is not 1 at timestep ${timestep}`);
+  }
+  return { timestep, alpha, sigma };
+}
+
+/** {"unet/model.onnx": {sha256, bytes}, ...}; a path that leaves the folder is refused. */
+function readFiles(value: unknown): Map<string, FileFacts> {
+  const entries = Object.entries(object(value));
+  if (entries.length > MOST.files)
+    throw new Error(`${entries.length} files are too many, ${MOST.files} at most`);
+  const files = new Map(entries.map(([path, facts]) => [inside(path), readFacts(facts)]));
+  const missing = [...NEEDED, ...TOKENIZER].filter((path) => !files.has(path));
+  if (missing.length) throw new Error(`${missing.join(', ')} must be listed`);
+  return files;
+}
+
+/** The path itself, when every system reads it as the same file below the folder, and not as a hidden one. */
+function inside(path: string): string {
+  const usual = isPrintable(path) && path.length <= MOST_NAME && !/[\\:*?"<>|]/.test(path);
+  const plain = path.split('/').every((part) => part !== '' && !/^[. ]|[. ]$/.test(part));
+  if (!usual || !plain || path === 'manifest.json')
+    throw new Error(`${shown(path)} is not a path inside the bundle`);
+  return path;
+}
+
+function readFacts(value: unknown): FileFacts {
+  const facts = object(value);
+  checkKeys(facts, ['sha256', 'bytes']);
+  if (typeof facts.sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(facts.sha256)) {
+    throw new Error('sha256 must be 64 hexadecimal digits');
+  }
+  return { sha256: facts.sha256, bytes: whole(facts.bytes, 0, MOST.bytes) };
+}
+
+function readLicences(value: unknown): unknown[] {
+  for (const entry of list(value)) checkKeys(object(entry), ['what', 'licence', 'source']);
+  return value as unknown[];
+}

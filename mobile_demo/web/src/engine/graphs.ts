@@ -1,0 +1,101 @@
+/** The only file that names ONNX Runtime: a bundle's networks, opened on a backend. */
+
+import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-web';
+import { BundleError } from '../core/errors';
+import type { Graph, Tensor } from '../core/pipeline';
+import type { Backend } from './types';
+
+type Ort = typeof import('onnxruntime-web/wasm');
+
+/** Main outputs by what a network is. Source: the names of optimum's ORTStableDiffusionPipeline. */
+const OUTPUTS = { text_encoder: 'last_hidden_state', unet: 'out_sample', vae_decoder: 'sample' };
+export type Component = keyof typeof OUTPUTS;
+export const COMPONENTS = Object.keys(OUTPUTS) as Component[];
+
+// A GPU has no 8-bit products: the graph's roundings to 8 bits are dropped and its weights unpacked when it is opened.
+const IN_FLOAT = { session: { disable_quant_qdq: '1', enable_quant_qdq_cleanup: '1' } };
+
+/** ONNX Runtime, ready to open networks. */
+export interface Runtime {
+  ort: Ort;
+  backend: Backend;
+}
+
+/** Starts ONNX Runtime from its WebAssembly. `glue`: the URL of the script that comes with it. */
+export async function startRuntime(
+  backend: Backend,
+  wasm: Uint8Array,
+  glue: string,
+  threads: number,
+): Promise<Runtime> {
+  const ort =
+    backend === 'webgpu' ? await import('onnxruntime-web/webgpu') : await import('onnxruntime-web/wasm');
+  ort.env.wasm.wasmBinary = wasm;
+  ort.env.wasm.wasmPaths = { mjs: glue };
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = 'error';
+  return { ort, backend };
+}
+
+/** The script that comes with a backend's WebAssembly, below the app's folder. */
+export function gluePath(wasmPath: string): string {
+  return `ort/${wasmPath.replace(/\.wasm$/, '.mjs')}`;
+}
+
+/** Opens one network. `external`: model.onnx_data, where the bundle has one. */
+export async function openGraph(
+  { ort, backend }: Runtime,
+  component: Component,
+  model: Uint8Array,
+  external?: Uint8Array,
+): Promise<Graph> {
+  const session = await ort.InferenceSession.create(model, {
+    executionProviders: [backend],
+    graphOptimizationLevel: 'all',
+    ...(backend === 'webgpu' && { extra: IN_FLOAT }),
+    ...(external && { externalData: [{ path: 'model.onnx_data', data: external }] }),
+  });
+  const output = OUTPUTS[component];
+  if (!session.outputNames.includes(output)) {
+    throw new BundleError(`${component} gives ${session.outputNames.join(', ')}; ${output} is needed`);
+  }
+  return (inputs) => run(ort, session, component, inputs, output);
+}
+
+async function run(
+  ort: Ort,
+  session: InferenceSession,
+  component: Component,
+  inputs: Record<string, Tensor>,
+  output: string,
+): Promise<Float32Array> {
+  const feeds = session.inputMetadata.map((meta) => {
+    const given = inputs[meta.name];
+    if (!given || !meta.isTensor) throw new BundleError(`${component} takes ${meta.name}, which is unknown`);
+    return [meta.name, fitted(ort, given, meta.type, meta.shape.length)] as const;
+  });
+  const results = await session.run(Object.fromEntries(feeds), [output]);
+  const result = results[output] as OrtTensor;
+  if (result.type !== 'float32')
+    throw new BundleError(`${component} gives ${result.type}; float32 is needed`);
+  const values = (await result.getData()) as Float32Array;
+  result.dispose();
+  return values;
+}
+
+/** A tensor in the type that the graph takes; a scalar as rank 1 where the graph wants that (timestep). */
+function fitted(ort: Ort, { data, shape }: Tensor, type: string, rank: number): OrtTensor {
+  const dims = shape.length === 0 && rank === 1 ? [1] : shape;
+  switch (type) {
+    case 'float32':
+      return new ort.Tensor(type, Float32Array.from(data, Number), dims);
+    case 'int64':
+      return new ort.Tensor(type, BigInt64Array.from(Array.from(data, BigInt)), dims);
+    case 'int32':
+      return new ort.Tensor(type, Int32Array.from(data, Number), dims);
+    default:
+      throw new BundleError(
+        `a network takes ${type}, which this app does not feed: export it with --precision int8`,
+      );
+  }
+}

@@ -1,0 +1,109 @@
+/** From models/index.json to a pipeline that makes pictures. */
+
+import { BundleError } from '../core/errors';
+import { type Manifest, parseManifest } from '../core/manifest';
+import { type Graphs, Pipeline } from '../core/pipeline';
+import { Tokenizer } from '../core/tokenizer';
+import { checkedIndex, type FileEntry, type ModelIndex, travelling } from '../store/index-file';
+import { PieceStore } from '../store/pieces';
+import { Failure } from '../store/problem';
+import { COMPONENTS, type Component, gluePath, openGraph, type Runtime, startRuntime } from './graphs';
+import type { Backend, EngineState, Notice } from './types';
+
+/** Told while it loads. */
+export interface Listener {
+  onState(state: EngineState): void;
+  onNotice(notice: Notice): void;
+}
+
+/** A pipeline on `backend`. `base`: the app's folder. @throws Failure, BundleError */
+export async function load(
+  base: URL,
+  backend: Backend,
+  threads: number,
+  listener: Listener,
+): Promise<Pipeline> {
+  const folder = new URL('models/', base);
+  const index = await readIndex(folder);
+  const engine = index.engines[backend];
+  const files = await download(folder, [...index.files, engine], listener);
+  listener.onState({ phase: 'opening', done: 0, total: COMPONENTS.length });
+  const manifest = parseManifest(JSON.parse(text(files, 'manifest.json')));
+  checkAgainst(manifest, index);
+  const glue = new URL(gluePath(engine.path), base).href;
+  const runtime = await startRuntime(backend, taken(files, engine.path), glue, threads);
+  const graphs = await openAll(runtime, files, listener);
+  const tokenizer = Tokenizer.parse(text(files, 'tokenizer/vocab.json'), text(files, 'tokenizer/merges.txt'));
+  return new Pipeline(manifest, tokenizer, graphs);
+}
+
+async function readIndex(folder: URL): Promise<ModelIndex> {
+  try {
+    const response = await fetch(new URL('index.json', folder));
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    return checkedIndex(await response.json());
+  } catch (error) {
+    if (error instanceof BundleError) throw error;
+    throw new Failure(
+      'offline',
+      `The list of models could not be read (${(error as Error).message}). Connect and try again.`,
+    );
+  }
+}
+
+type Files = Map<string, Uint8Array<ArrayBuffer>>;
+
+/** All files, two at a time, with progress over what travels. */
+async function download(folder: URL, entries: FileEntry[], listener: Listener): Promise<Files> {
+  const total = travelling(entries);
+  let loaded = 0;
+  const store = await PieceStore.open(folder, {
+    onBytes: (bytes) => {
+      loaded += bytes;
+      listener.onState({ phase: 'downloading', loaded, total });
+    },
+    onNotice: listener.onNotice,
+  });
+  listener.onState({ phase: 'downloading', loaded, total });
+  const files: Files = new Map();
+  for (const entry of entries) files.set(entry.path, await store.read(entry));
+  await store.tidy(entries);
+  return files;
+}
+
+/** The index was made from this manifest: names, sizes and hashes are the same. */
+function checkAgainst(manifest: Manifest, index: ModelIndex): void {
+  for (const { path, sha256, bytes } of index.files) {
+    const facts = manifest.files.get(path);
+    if (path !== 'manifest.json' && (facts?.sha256 !== sha256 || facts.bytes !== bytes)) {
+      throw new BundleError(`${path} is not what ${manifest.name}'s manifest says: build the app again`);
+    }
+  }
+}
+
+async function openAll(runtime: Runtime, files: Files, listener: Listener): Promise<Graphs> {
+  const graphs: Partial<Graphs> = {};
+  for (const [i, component] of COMPONENTS.entries()) {
+    graphs[component] = await open(runtime, files, component);
+    listener.onState({ phase: 'opening', done: i + 1, total: COMPONENTS.length });
+  }
+  return graphs as Graphs;
+}
+
+function open(runtime: Runtime, files: Files, component: Component) {
+  const data = `${component}/model.onnx_data`;
+  const external = files.has(data) ? taken(files, data) : undefined;
+  return openGraph(runtime, component, taken(files, `${component}/model.onnx`), external);
+}
+
+/** A file's bytes, no longer held by the map, so that its memory can be freed. */
+function taken(files: Files, path: string): Uint8Array<ArrayBuffer> {
+  const bytes = files.get(path);
+  if (!bytes) throw new BundleError(`the bundle lacks ${path}: build the app again`);
+  files.delete(path);
+  return bytes;
+}
+
+function text(files: Files, path: string): string {
+  return new TextDecoder().decode(taken(files, path));
+}

@@ -1,0 +1,81 @@
+/** The Web Worker: loads the models and makes pictures, one at a time, so that the page never waits for it. */
+
+import type { Pipeline } from '../core/pipeline';
+import { problemOf } from '../store/problem';
+import { load } from './load';
+import type { FromWorker, ToWorker } from './messages';
+import { type Backend, Cancelled, type GenerateRequest, type Notice } from './types';
+
+const cancelled = new Set<number>();
+let pipeline: Promise<Pipeline> | undefined;
+let backend: Backend = 'wasm';
+
+function post(message: FromWorker, transfer: Transferable[] = []): void {
+  self.postMessage(message, { transfer });
+}
+
+self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
+  if (data.type === 'start') start(data);
+  if (data.type === 'generate') void generate(data.id, data.request);
+  if (data.type === 'cancel') cancelled.add(data.id);
+};
+
+function start({ backend: wanted, threads, base }: ToWorker & { type: 'start' }): void {
+  backend = wanted;
+  pipeline = load(new URL(base), backend, threads, {
+    onState: (state) => post({ type: 'state', state }),
+    onNotice: (notice: Notice) => post({ type: 'notice', notice }),
+  });
+  pipeline.then(
+    ({ manifest }) => {
+      const [height, width] = manifest.imageSize;
+      post({
+        type: 'state',
+        state: { phase: 'ready', backend, threads, bundle: manifest.name, width, height },
+      });
+    },
+    (error: unknown) => report(error),
+  );
+}
+
+/** A failed start: on the CPU it is final, on WebGPU another worker tries the CPU, unless the files are missing. */
+function report(error: unknown): void {
+  const problem = problemOf(error);
+  if (backend === 'webgpu' && (problem.kind === 'internal' || problem.kind === 'memory')) {
+    post({ type: 'lost', why: (error as Error).message });
+  } else {
+    post({ type: 'state', state: { phase: 'failed', problem } });
+  }
+}
+
+async function generate(id: number, request: GenerateRequest): Promise<void> {
+  try {
+    if (!pipeline) throw new Error('the engine has not been started');
+    const made = await (await pipeline).generate(request, () => checkpoint(id));
+    post({ type: 'picture', id, picture: { ...made, backend } }, [made.rgba.buffer]);
+  } catch (error) {
+    refuse(id, error as Error);
+  } finally {
+    cancelled.delete(id);
+  }
+}
+
+function refuse(id: number, error: Error): void {
+  const stopped = error instanceof Cancelled;
+  if (backend === 'webgpu' && !stopped && !(error instanceof RangeError))
+    post({ type: 'lost', why: error.message });
+  else post({ type: 'refused', id, cancelled: stopped, message: error.message });
+}
+
+/** Lets messages in, then stops a picture that nobody waits for. */
+async function checkpoint(id: number): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+  if (cancelled.has(id)) throw new Cancelled('cancelled');
+}

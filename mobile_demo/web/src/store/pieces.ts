@@ -1,0 +1,181 @@
+/**
+ * The models' files, from Cache Storage where they are kept, else from the network, piece by piece.
+ *
+ * Every piece is compared with its hash whenever it is read. A damaged one is fetched again, once; what has arrived
+ * is kept at once, so that a download that breaks off goes on where it stopped.
+ */
+
+import { digest } from '../core/digest';
+import type { Notice } from '../engine/types';
+import type { FileEntry, Piece } from './index-file';
+import { Failure } from './problem';
+
+const CACHE = 'addkit-models';
+const AT_ONCE = 4; // requests
+
+/** What a download tells while it runs. */
+export interface Listener {
+  /** Bytes that are here now, of those that travel. */
+  onBytes(bytes: number): void;
+  onNotice(notice: Notice): void;
+}
+
+/** Reads files. One store serves one download. */
+export class PieceStore {
+  private refused = false; // Cache Storage takes no more
+
+  private constructor(
+    private readonly base: URL,
+    private readonly cache: Cache | undefined,
+    private readonly listener: Listener,
+  ) {}
+
+  /** `base`: the folder of models/index.json. */
+  static async open(base: URL, listener: Listener): Promise<PieceStore> {
+    return new PieceStore(base, await openCache(), listener);
+  }
+
+  /** A file's bytes, of which every piece and the whole have been compared with their hashes. @throws Failure */
+  async read(file: FileEntry): Promise<Uint8Array<ArrayBuffer>> {
+    const whole = new Uint8Array(file.bytes);
+    const starts = file.pieces.map((_, i) => i);
+    let at = 0;
+    const unpacked = await mapped(starts, AT_ONCE, async (i) =>
+      unpack(await this.piece(file.pieces[i] as Piece)),
+    );
+    for (const bytes of unpacked) {
+      whole.set(bytes, at);
+      at += bytes.length;
+    }
+    if (at !== file.bytes || (await digest(whole)) !== file.sha256) throw corrupted(file.path);
+    return whole;
+  }
+
+  /** Removes what no listed file needs: the pieces of an earlier bundle. */
+  async tidy(files: readonly FileEntry[]): Promise<void> {
+    const needed = new Set(files.flatMap(({ pieces }) => pieces.map((piece) => this.url(piece))));
+    for (const { url } of (await this.cache?.keys()) ?? [])
+      if (!needed.has(url)) await this.cache?.delete(url);
+  }
+
+  private async piece(piece: Piece): Promise<Uint8Array<ArrayBuffer>> {
+    const url = this.url(piece);
+    const kept = await this.kept(url);
+    if (kept && (await digest(kept)) === piece.sha256) {
+      this.listener.onBytes(kept.length);
+      return kept;
+    }
+    if (kept) await this.cache?.delete(url);
+    const bytes = await this.fetched(piece, Boolean(kept));
+    await this.keep(url, bytes);
+    return bytes;
+  }
+
+  private async kept(url: string): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    const response = await this.cache?.match(url);
+    return response && new Uint8Array(await response.arrayBuffer());
+  }
+
+  /** From the network; a second time when the first came damaged, and also when a kept one was (`damaged`). */
+  private async fetched(piece: Piece, damaged: boolean): Promise<Uint8Array<ArrayBuffer>> {
+    let repaired = damaged;
+    for (let attempt = 0; attempt < 2; attempt++) {
+      const bytes = await this.request(piece);
+      if ((await digest(bytes)) === piece.sha256) {
+        if (repaired)
+          this.listener.onNotice({
+            kind: 'repaired',
+            message: 'A damaged file was found and fetched again.',
+          });
+        return bytes;
+      }
+      this.listener.onBytes(-bytes.length);
+      repaired = true;
+    }
+    throw corrupted(`piece ${piece.sha256.slice(0, 12)}`);
+  }
+
+  /** The bytes of one request, told as they arrive. Not through the HTTP cache: they would be kept twice. */
+  private async request(piece: Piece): Promise<Uint8Array<ArrayBuffer>> {
+    let told = 0;
+    try {
+      const response = await fetch(this.url(piece), { cache: 'no-store' });
+      if (!response.ok || !response.body) throw new Error(`the server answered ${response.status}`);
+      const parts: Uint8Array<ArrayBuffer>[] = [];
+      for await (const part of streamed(response.body)) {
+        parts.push(part as Uint8Array<ArrayBuffer>);
+        told += part.length;
+        this.listener.onBytes(part.length);
+      }
+      return new Uint8Array(await new Blob(parts).arrayBuffer());
+    } catch (error) {
+      this.listener.onBytes(-told);
+      throw new Failure(
+        'offline',
+        `The models could not be fetched (${(error as Error).message}). Connect to the network and try again: the download goes on where it stopped.`,
+      );
+    }
+  }
+
+  private async keep(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    if (!this.cache || this.refused) return;
+    try {
+      await this.cache.put(url, new Response(bytes));
+    } catch (error) {
+      this.refused = true;
+      const why =
+        (error as Error).name === 'QuotaExceededError'
+          ? 'There is no room to keep the models'
+          : 'The browser does not keep the models';
+      this.listener.onNotice({
+        kind: 'not-kept',
+        message: `${why}: they work until this page is closed. Free some storage to use the app offline.`,
+      });
+    }
+  }
+
+  private url(piece: Piece): string {
+    return new URL(`pieces/${piece.sha256}.bin`, this.base).href;
+  }
+}
+
+/** Cache Storage, which private windows and plain http may not offer. */
+async function openCache(): Promise<Cache | undefined> {
+  try {
+    return await globalThis.caches?.open(CACHE);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Safari before 26.4 cannot iterate over a stream. */
+async function* streamed(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const reader = body.getReader();
+  for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+}
+
+async function unpack(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** Results in the order of `items`, at most `limit` at work; the first error ends it. */
+async function mapped<T, R>(items: readonly T[], limit: number, work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  let next = 0;
+  const lane = async () => {
+    while (next < items.length) {
+      const i = next++;
+      results[i] = await work(items[i] as T);
+    }
+  };
+  await Promise.all(Array.from({ length: limit }, lane));
+  return results;
+}
+
+function corrupted(what: string): Failure {
+  return new Failure(
+    'corrupted',
+    `A file arrived damaged twice (${what}). Try again, over another network if there is one.`,
+  );
+}

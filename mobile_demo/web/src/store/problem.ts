@@ -1,0 +1,29 @@
+import type { Problem, ProblemKind } from '../engine/types';
+
+/** A reason why the engine cannot run, for a person to read. */
+export class Failure extends Error {
+  override name = 'Failure';
+
+  constructor(
+    readonly kind: ProblemKind,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+const MEMORY = /memory|allocat|out of bounds|bad_alloc/i;
+
+/** Any error as a Problem: what the engine did not foresee is told by its own words. */
+export function problemOf(error: unknown): Problem {
+  if (error instanceof Failure) return { kind: error.kind, message: error.message };
+  const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof RangeError || MEMORY.test(text)) {
+    return {
+      kind: 'memory',
+      message:
+        'This device has too little free memory for the models (about 300 MB). Close other tabs or apps and try again.',
+    };
+  }
+  return { kind: 'internal', message: `The models could not be started: ${text.split('\n')[0]}` };
+}

@@ -1,0 +1,25 @@
+/**
+ * The service worker: keeps the app itself (the models are kept by store/pieces.ts) and gives every answer the headers
+ * of cross-origin isolation, without which there are no threads, so that plain static hosting serves.
+ */
+
+import { addPlugins, cleanupOutdatedCaches, precacheAndRoute } from 'workbox-precaching';
+
+declare const self: ServiceWorkerGlobalScope & { __WB_MANIFEST: { url: string; revision: string | null }[] };
+
+const HEADERS = {
+  'Cross-Origin-Opener-Policy': 'same-origin',
+  'Cross-Origin-Embedder-Policy': 'require-corp',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+};
+
+/** The same answer with the headers of isolation. */
+function isolated(response: Response): Response {
+  const headers = new Headers(response.headers);
+  for (const [name, value] of Object.entries(HEADERS)) headers.set(name, value);
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}
+
+addPlugins([{ handlerWillRespond: async ({ response }) => isolated(response) }]);
+precacheAndRoute(self.__WB_MANIFEST);
+cleanupOutdatedCaches();

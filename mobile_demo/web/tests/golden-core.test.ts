@@ -1,0 +1,140 @@
+import { readdirSync } from 'node:fs';
+import { describe, expect, it, test } from 'vitest';
+import { BundleError } from '../src/core/errors';
+import { parseManifest } from '../src/core/manifest';
+import { randn } from '../src/core/noise';
+import { toRgba, toUint8 } from '../src/core/pixels';
+import {
+  CLEAN,
+  ddimStep,
+  type Level,
+  type PredictionType,
+  scaledLinearLevels,
+  trailingTimesteps,
+} from '../src/core/schedule';
+import { Tokenizer } from '../src/core/tokenizer';
+import { bytes, floats, golden, ROOT, ulps } from './golden';
+
+test('tokenizer: ids exactly', () => {
+  const data = golden('tokenizer.json', 'max_tokens', 'groups');
+  expect(data.tolerance).toBe('exact');
+  let ran = 0;
+  for (const group of data.groups) {
+    const [vocab, merges] = ['vocab.json', 'merges.txt'].map((name) =>
+      bytes(`${group.tokenizer}/${name}`).toString(),
+    );
+    const tokenizer = Tokenizer.parse(vocab as string, merges as string);
+    for (const { text, ids } of group.cases) {
+      const padding = Array(data.max_tokens - ids.length).fill(group.pad_id);
+      expect([...tokenizer.encode(text, data.max_tokens).ids].map(Number), text).toEqual([
+        ...ids,
+        ...padding,
+      ]);
+      ran += 1;
+    }
+  }
+  expect(ran).toBe(data.count);
+  expect(ran).toBeGreaterThan(900);
+});
+
+test('noise: within the stated ulps', () => {
+  const data = golden('noise.json', 'cases');
+  let ran = 0;
+  for (const { seed, shape, at, bits } of data.cases) {
+    const found = randn(BigInt(seed), shape);
+    expect(found.length).toBe(shape.reduce((a: number, b: number) => a * b, 1));
+    const expected = floats(bits);
+    const far = at.map((index: number, i: number) => ulps(found[index] as number, expected[i] as number));
+    expect(Math.max(...far), `seed ${seed}, ${shape}`).toBeLessThanOrEqual(data.tolerance.ulp);
+    ran += 1;
+  }
+  expect(ran).toBe(data.count);
+  expect(ran).toBeGreaterThan(200);
+});
+
+interface Case {
+  prediction_type: PredictionType;
+  steps: number;
+  timesteps: number[];
+  calls: (Record<'alphas' | 'sigmas' | 'x' | 'model_output' | 'expected', string[]> &
+    Record<'timestep' | 'next_timestep', number>)[];
+}
+
+describe('schedule', () => {
+  const data = golden('schedule.json', 'config', 'cases');
+  const { relative } = data.tolerance;
+  const levels = scaledLinearLevels(
+    data.config.beta_start,
+    data.config.beta_end,
+    data.config.num_train_timesteps,
+  );
+
+  it('is tested on every case', () => {
+    expect(data.config.beta_schedule).toBe('scaled_linear');
+    expect(data.cases.length).toBe(data.count);
+  });
+
+  it.each(data.cases as Case[])(
+    '$prediction_type in $steps steps',
+    ({ prediction_type, steps, timesteps, calls }) => {
+      expect(trailingTimesteps(steps).slice(0, timesteps.length)).toEqual(timesteps);
+      for (const call of calls) {
+        const now = levels[call.timestep] as Level;
+        const next = call.next_timestep < 0 ? CLEAN : (levels[call.next_timestep] as Level);
+        near([now.alpha, next.alpha], floats(call.alphas), relative);
+        near([now.sigma, next.sigma], floats(call.sigmas), relative);
+        near(
+          ddimStep(floats(call.x), floats(call.model_output), prediction_type, now, next),
+          floats(call.expected),
+          relative,
+        );
+      }
+    },
+  );
+});
+
+function near(found: ArrayLike<number>, expected: Float32Array, relative: number): void {
+  const slack = relative * Math.max(...expected.map(Math.abs));
+  expected.forEach((value, i) => {
+    expect(Math.abs((found[i] as number) - value)).toBeLessThanOrEqual(relative * Math.abs(value) + slack);
+  });
+}
+
+test('pixels: exactly', () => {
+  const data = golden('pixels.json', 'cases', 'pictures');
+  expect(data.tolerance).toBe('exact');
+  for (const { bits, expected } of data.cases)
+    expect(toUint8(floats([bits])[0] as number), bits).toBe(expected);
+  for (const { bits, height, width, rgb } of data.pictures) {
+    const rgba = [...toRgba(floats(bits), height, width)];
+    expect(rgba.filter((_, i) => i % 4 !== 3)).toEqual(rgb);
+    expect(rgba.filter((_, i) => i % 4 === 3).every((alpha) => alpha === 255)).toBe(true);
+  }
+  expect(data.cases.length + data.pictures.length).toBe(data.count);
+  expect(data.count).toBeGreaterThan(500);
+});
+
+describe('manifests', () => {
+  const data = golden('manifests/index.json', 'cases');
+
+  it('are all listed', () => {
+    const files = ['valid', 'invalid'].flatMap((folder) =>
+      readdirSync(new URL(`tests/golden/manifests/${folder}`, ROOT)).map((name) => `${folder}/${name}`),
+    );
+    expect(data.cases.map((row: { file: string }) => row.file).sort()).toEqual(files.sort());
+    expect(data.cases.length).toBe(data.count);
+  });
+
+  it.each(data.cases as { file: string; valid: boolean }[])('$file', ({ file, valid }) => {
+    const parsed = JSON.parse(bytes(`tests/golden/manifests/${file}`).toString());
+    if (valid) {
+      const manifest = parseManifest(parsed);
+      expect(manifest.name).toBe(parsed.name);
+      expect(manifest.files.size).toBe(Object.keys(parsed.files).length);
+      expect([...manifest.steps.keys()].map(String)).toEqual(Object.keys(parsed.steps));
+      return;
+    }
+    expect(() => parseManifest(parsed)).toThrow(BundleError);
+    expect(() => parseManifest(parsed)).toThrow(/^manifest\.json[^\n]*$/);
+  });
+});

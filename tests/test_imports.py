@@ -30,6 +30,7 @@ OPTIONAL = {
     "ray": {"batch_ray.py"},
     "av": {"video.py"},
     "coremltools": {"coreml.py"},
+    "segno": {"demo_address.py"},
     **dict.fromkeys(("torch", "diffusers", "optimum", "openvino_genai"), {"bench_engines.py"}),
 }
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")

@@ -4,7 +4,8 @@
     python -m export.golden --check    computes them again and compares; exit code 1 when one differs
 
 References: transformers' CLIPTokenizerFast, torch.randn, diffusers' DDIMScheduler, exact fractions, and
-optimum's ONNX pipelines on tests/golden/tiny_bundle. Every file states its count and its tolerance.
+optimum's ONNX pipelines on tests/golden/tiny_bundle. Every file states its count and its tolerance. The default
+bundle's pictures are our own runtime's, for the clients in other languages.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
+import runtime
 from export import golden_cases as cases
 from runtime.files import write_whole
+from runtime.slerp import lerp
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -143,6 +146,25 @@ def _picture(pipe: Any, case: Mapping[str, Any], height: int, width: int) -> str
     return base64.b64encode(np.floor(unit * 255 + 0.5).astype(np.uint8).tobytes()).decode()
 
 
+def default_bundle() -> dict[str, Any]:
+    """The runtime's pictures of the default bundle on the CPU: RGB bytes, rows from the top, base64."""
+    with runtime.load(provider="cpu") as pipe:
+        height, width = pipe.manifest.image_size
+        rows = [{**case, "rgb": _drawn(pipe, case)} for case in cases.DEFAULT_BUNDLE]
+        facts = {"bundle": pipe.manifest.name, "height": height, "width": width, "cases": rows}
+    return _headed("runtime, onnxruntime on a CPU", len(rows), {"psnr_db": 40}, **facts)
+
+
+def _drawn(pipe: runtime.Pipeline, case: Mapping[str, Any]) -> str:
+    options = {"seed": int(case["seed"]), "num_inference_steps": case["num_inference_steps"]}
+    if "to" in case:
+        ends = [pipe.encode_prompt(case[name]) for name in ("prompt", "to")]
+        (image,) = pipe(prompt_embeds=lerp(ends[0], ends[1], case["t"]), **options)
+    else:
+        (image,) = pipe(case["prompt"], **options)
+    return base64.b64encode(image.tobytes()).decode()
+
+
 def manifests() -> dict[str, dict[str, Any]]:
     """Every manifest file, and the index that says which are valid."""
     base = json.loads((ROOT / TINY / "manifest.json").read_text())
@@ -172,6 +194,7 @@ FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "schedule.json": schedule,
     "pixels.json": pixels,
     "tiny_bundle/end_to_end.json": end_to_end,
+    "default_bundle.json": default_bundle,
 }
 
 
@@ -180,23 +203,23 @@ def computed() -> dict[str, dict[str, Any]]:
     return {name: make() for name, make in FILES.items()} | manifests()
 
 
-def differences(expected: Any, found: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ by more than is allowed: nothing, 1 ulp in bits, 50 dB in pictures."""
+def differences(expected: Any, found: Any, where: str = "", psnr_db: float = 50) -> list[str]:
+    """Where two JSON values differ by more than is allowed: nothing, 1 ulp in bits, `psnr_db` in pictures."""
     if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
-        return [line for key in expected for line in differences(expected[key], found[key], f"{where}.{key}")]
+        return [line for key in expected for line in differences(expected[key], found[key], f"{where}.{key}", psnr_db)]
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         pairs = zip(expected, found, strict=True)
-        return [line for i, pair in enumerate(pairs) for line in differences(*pair, f"{where}[{i}]")]
-    if expected == found or _near(where.rpartition(".")[2], expected, found):
+        return [line for i, pair in enumerate(pairs) for line in differences(*pair, f"{where}[{i}]", psnr_db)]
+    if expected == found or _near(where.rpartition(".")[2], expected, found, psnr_db):
         return []
     return [f"{where}: {str(expected)[:60]} is now {str(found)[:60]}"]
 
 
-def _near(key: str, expected: Any, found: Any) -> bool:
-    """1 ulp for bits, 50 dB for pictures; everything else is exact."""
+def _near(key: str, expected: Any, found: Any, psnr_db: float) -> bool:
+    """1 ulp for bits, `psnr_db` for pictures; everything else is exact."""
     if key == "rgb" and isinstance(expected, str):
         a, b = (np.frombuffer(base64.b64decode(text), np.uint8).astype(float) for text in (expected, found))
-        return len(a) == len(b) and float(np.mean((a - b) ** 2)) < 255**2 / 10**5
+        return len(a) == len(b) and float(np.mean((a - b) ** 2)) < 255**2 / 10 ** (psnr_db / 10)
     if key.partition("[")[0] in ("bits", "expected", "alphas", "sigmas") and isinstance(expected, str):
         return abs(int(expected, 16) - int(found, 16)) <= 1
     return False
@@ -224,7 +247,9 @@ def check() -> list[str]:
             lines.append(f"{name} is missing: run python -m export.golden")
             continue
         fresh = json.loads(json.dumps(data))
-        lines += differences(json.loads((GOLDEN / name).read_text()), fresh, name)
+        tolerance = fresh["tolerance"] if isinstance(fresh.get("tolerance"), dict) else {}
+        expected = json.loads((GOLDEN / name).read_text())
+        lines += differences(expected, fresh, name, tolerance.get("psnr_db", 50))
     known = set(FILES) | set(manifests())
     stray = {path.relative_to(GOLDEN).as_posix() for path in (GOLDEN / "manifests").rglob("*.json")} - known
     return lines + [f"{name} is not written by export.golden" for name in sorted(stray)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import math
 from pathlib import Path
@@ -142,6 +143,17 @@ def test_end_to_end() -> None:
         assert 10 * math.log10(255**2 / max(error, 1e-9)) >= data["tolerance"]["psnr_db"], case["prompt"]
         ran += 1
     assert ran == data["count"] >= 9
+
+
+def test_default_bundle() -> None:
+    data = read("default_bundle.json", "bundle", "height", "width", "cases")
+    worse = copy.deepcopy(data)
+    rgb = np.frombuffer(base64.b64decode(data["cases"][0]["rgb"]), np.uint8)
+    for off, found in ((2, 0), (4, 1)):  # 42 and 36 dB; the file says 40
+        worse["cases"][0]["rgb"] = base64.b64encode(rgb ^ np.uint8(off)).decode()
+        assert len(golden.differences(data, worse, psnr_db=data["tolerance"]["psnr_db"])) == found
+    assert data["bundle"] == "sticker-128"
+    assert len(data["cases"]) == data["count"] == len(golden_cases.DEFAULT_BUNDLE)
 
 
 def test_golden_files_are_what_the_references_compute() -> None:

@@ -1,11 +1,12 @@
-# make setup | demo | test | test-slow | lint | golden
+# make setup | demo | test (test-python, test-web) | test-slow | lint | golden | web
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two processes, a file of tests in one of them: each test runs on one thread.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: setup demo test test-slow lint golden
+.PHONY: setup demo test test-python test-web test-slow lint lint-web golden web
+WEB := mobile_demo/web
 
 setup: $(VENV)/.installed
 
@@ -17,15 +18,33 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	$(BIN)/python -m scripts.demo
 
-test: setup
+test: test-python test-web
+
+test-python: setup
 	$(BIN)/python -m pytest $(WORKERS)
+
+# In a real browser: Chromium, or what CHROMIUM names.
+test-web: $(WEB)/node_modules/.installed
+	cd $(WEB) && npm test && npm run e2e
+
+# The built app, in mobile_demo/web/dist: serve it with python -m runtime.demo.
+web: $(WEB)/node_modules/.installed
+	cd $(WEB) && npm run build
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json
+	@command -v npm >/dev/null || { echo "the web app needs Node.js 20.19 or later (make test-python does without)" >&2; exit 2; }
+	cd $(WEB) && npm ci --no-audit --no-fund
+	touch $@
 
 test-slow: setup
 	$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow"
 
-lint: setup
+lint: setup lint-web
 	$(BIN)/ruff check .
 	$(BIN)/mypy runtime export train
+
+lint-web: $(WEB)/node_modules/.installed
+	cd $(WEB) && npm run lint
 
 golden: setup
 	$(BIN)/python -m export.golden

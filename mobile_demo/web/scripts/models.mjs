@@ -1,7 +1,9 @@
 /**
  * The bundle and ONNX Runtime's WebAssembly -> public/models: small gzipped pieces that any static server can hold.
  *
- *     node scripts/models.mjs [BUNDLE]        BUNDLE: a folder of `python -m export.onnx`; the project's default one
+ *     node scripts/models.mjs [BUNDLE [OUT]]
+ *
+ * BUNDLE: a folder of `python -m export.onnx`; without one the project's default bundle. OUT: in place of public/models.
  *
  * Every file of the bundle is compared with its manifest's hash first. A piece is named by the hash of its bytes, so
  * that a new bundle shares what did not change; index.json lists which pieces make which file.
@@ -73,17 +75,11 @@ function fail(/** @type {string} */ message) {
 
 function main() {
   const bundle = resolve(argv[2] ?? env.ADDKIT_BUNDLE ?? DEFAULT);
-  const out = join(WEB, 'public/models');
+  const out = resolve(argv[3] ?? join(WEB, 'public/models'));
   if (!existsSync(join(bundle, 'manifest.json'))) fail(`${bundle} is no bundle: manifest.json is missing`);
-  const packageLock = readFileSync(join(WEB, 'package-lock.json'));
-  const made = sha256(
-    Buffer.concat([
-      readFileSync(join(bundle, 'manifest.json')),
-      packageLock,
-      readFileSync(fileURLToPath(import.meta.url)),
-    ]),
-  );
-  if (existsSync(join(out, 'made')) && readFileSync(join(out, 'made')).toString() === made) return;
+  copyGlue();
+  const source = sourceOf(bundle);
+  if (existsSync(join(out, 'index.json')) && readJson(join(out, 'index.json')).source === source) return;
   const { name, files } = bundleFiles(bundle);
   const unfinished = `${out}.unfinished`;
   rmSync(unfinished, { recursive: true, force: true });
@@ -91,6 +87,7 @@ function main() {
   const index = {
     format_version: 1,
     name,
+    source,
     files: files.map(({ path, bytes }) => cut(path, bytes, unfinished)),
     engines: Object.fromEntries(
       Object.entries(ENGINES).map(([flavour, stem]) => [
@@ -100,13 +97,31 @@ function main() {
     ),
   };
   writeFileSync(join(unfinished, 'index.json'), JSON.stringify(index));
-  writeFileSync(join(unfinished, 'made'), made);
   rmSync(out, { recursive: true, force: true });
   renameSync(unfinished, out);
-  mkdirSync(join(WEB, 'public/ort'), { recursive: true });
-  for (const stem of Object.values(ENGINES))
-    copyFileSync(join(ORT, `${stem}.mjs`), join(WEB, 'public/ort', `${stem}.mjs`));
   report(index);
+}
+
+/** The script that comes with each flavour's WebAssembly, beside the app. */
+function copyGlue() {
+  mkdirSync(join(WEB, 'public/ort'), { recursive: true });
+  for (const stem of Object.values(ENGINES)) {
+    copyFileSync(join(ORT, `${stem}.mjs`), join(WEB, 'public/ort', `${stem}.mjs`));
+  }
+}
+
+/** A hash of all that the pieces are made from: with the same one there is nothing to do. */
+function sourceOf(/** @type {string} */ bundle) {
+  const parts = [
+    join(bundle, 'manifest.json'),
+    join(WEB, 'package-lock.json'),
+    fileURLToPath(import.meta.url),
+  ];
+  return sha256(Buffer.concat(parts.map((path) => readFileSync(path))));
+}
+
+function readJson(/** @type {string} */ path) {
+  return JSON.parse(readFileSync(path).toString());
 }
 
 function report(

@@ -19,6 +19,8 @@ export interface ModelIndex {
   format_version: 1;
   /** The bundle's. */
   name: string;
+  /** A hash of what the pieces were made from, for scripts/models.mjs. */
+  source: string;
   /** manifest.json, the tokenizer's two files, the three networks. */
   files: FileEntry[];
   /** ONNX Runtime's WebAssembly for each backend. */

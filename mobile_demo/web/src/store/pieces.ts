@@ -159,17 +159,24 @@ async function unpack(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Results in the order of `items`, at most `limit` at work; the first error ends it. */
+/** Results in the order of `items`, at most `limit` at work. After an error none is begun; those at work end first. */
 async function mapped<T, R>(items: readonly T[], limit: number, work: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   let next = 0;
+  let failed = false;
   const lane = async () => {
-    while (next < items.length) {
+    while (next < items.length && !failed) {
       const i = next++;
-      results[i] = await work(items[i] as T);
+      try {
+        results[i] = await work(items[i] as T);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
     }
   };
-  await Promise.all(Array.from({ length: limit }, lane));
+  const lanes = await Promise.allSettled(Array.from({ length: limit }, lane));
+  for (const outcome of lanes) if (outcome.status === 'rejected') throw outcome.reason;
   return results;
 }
 

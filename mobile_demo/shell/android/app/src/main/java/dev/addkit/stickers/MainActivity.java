@@ -1,0 +1,5 @@
+package dev.addkit.stickers;
+
+import com.getcapacitor.BridgeActivity;
+
+public class MainActivity extends BridgeActivity {}

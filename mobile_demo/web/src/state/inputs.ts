@@ -1,0 +1,68 @@
+import { computed, signal } from '@preact/signals';
+import type { GenerateRequest } from '../engine/types';
+import type { HistoryEntry } from '../store/history';
+import { parseSeed } from './seed';
+import type { Settings, Theme } from './settings';
+import { fullPrompt, type StyleName } from './words';
+
+/** What a person has set, and the request that follows from it. */
+export class Inputs {
+  readonly text = signal('');
+  readonly style = signal<StyleName>('3d');
+  /** As typed: it may be no seed. */
+  readonly seed = signal('');
+  readonly locked = signal(false);
+  readonly steps = signal(1);
+  readonly morphing = signal(false);
+  readonly to = signal('');
+  /** Where the morph stands: a whole number of percent. */
+  readonly t = signal(50);
+  readonly theme = signal<Theme>('auto');
+
+  readonly prompt = computed(() => fullPrompt(this.text.value, this.style.value));
+  readonly seedIsValid = computed(() => parseSeed(this.seed.value) !== undefined);
+  /** The second prompt; '' where there is no morph. */
+  readonly morphTo = computed(() => (this.morphing.value ? fullPrompt(this.to.value, this.style.value) : ''));
+  /** undefined where there is nothing to make: no prompt, or no seed. */
+  readonly request = computed((): GenerateRequest | undefined => {
+    const seed = parseSeed(this.seed.value);
+    if (!this.prompt.value || seed === undefined) return undefined;
+    const request = { prompt: this.prompt.value, seed, steps: this.steps.value };
+    const to = this.morphTo.value;
+    return to ? { ...request, morph: { to, t: this.t.value / 100 } } : request;
+  });
+
+  constructor(settings: Settings) {
+    this.text.value = settings.text;
+    this.style.value = settings.style;
+    this.seed.value = settings.seed;
+    this.locked.value = settings.locked;
+    this.steps.value = settings.steps;
+    this.to.value = settings.to;
+    this.theme.value = settings.theme;
+  }
+
+  get settings(): Settings {
+    return {
+      text: this.text.value,
+      style: this.style.value,
+      seed: this.seed.value,
+      locked: this.locked.value,
+      steps: this.steps.value,
+      to: this.to.value,
+      theme: this.theme.value,
+    };
+  }
+
+  /** Sets everything that made an earlier picture. */
+  restore({ text, style, to, request }: HistoryEntry): void {
+    this.text.value = text;
+    this.style.value = style;
+    this.seed.value = request.seed;
+    this.steps.value = request.steps;
+    this.morphing.value = request.morph !== undefined;
+    if (!request.morph) return;
+    this.to.value = to;
+    this.t.value = Math.round(request.morph.t * 100);
+  }
+}

@@ -1,0 +1,77 @@
+import { parseSeed } from './seed';
+import { isStyleName, type StyleName } from './words';
+
+export type Theme = 'auto' | 'light' | 'dark';
+export const THEMES: readonly Theme[] = ['auto', 'light', 'dark'];
+export const MOST_STEPS = 4;
+
+/** What a reload restores. */
+export interface Settings {
+  text: string;
+  style: StyleName;
+  seed: string;
+  locked: boolean;
+  steps: number;
+  /** The second prompt of a morph. */
+  to: string;
+  theme: Theme;
+}
+
+const KEY = 'addkit.settings';
+const DEFAULTS: Settings = {
+  text: '',
+  style: '3d',
+  seed: '7',
+  locked: false,
+  steps: 1,
+  to: '',
+  theme: 'auto',
+};
+
+/** Where settings are kept: localStorage, or nothing where the browser refuses it. */
+export type Shelf = Pick<Storage, 'getItem' | 'setItem'> | undefined;
+
+/** The page's localStorage; reading the property throws where storage is blocked. */
+export function localShelf(): Shelf {
+  try {
+    return globalThis.localStorage;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What was kept, with the default in place of whatever is missing or makes no sense. */
+export function loadSettings(shelf: Shelf): Settings {
+  const kept = parsed(shelf);
+  const text = (value: unknown) => (typeof value === 'string' ? value.slice(0, 2000) : '');
+  return {
+    text: text(kept.text),
+    style: isStyleName(kept.style) ? kept.style : DEFAULTS.style,
+    seed: (typeof kept.seed === 'string' && parseSeed(kept.seed)) || DEFAULTS.seed,
+    locked: kept.locked === true,
+    steps: isSteps(kept.steps) ? kept.steps : DEFAULTS.steps,
+    to: text(kept.to),
+    theme: THEMES.find((theme) => theme === kept.theme) ?? DEFAULTS.theme,
+  };
+}
+
+export function saveSettings(shelf: Shelf, settings: Settings): void {
+  try {
+    shelf?.setItem(KEY, JSON.stringify(settings));
+  } catch {
+    // No room or not allowed: the app works the same, a reload begins afresh.
+  }
+}
+
+function isSteps(value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= MOST_STEPS;
+}
+
+function parsed(shelf: Shelf): Partial<Record<keyof Settings, unknown>> {
+  try {
+    const value: unknown = JSON.parse(shelf?.getItem(KEY) ?? '{}');
+    return typeof value === 'object' && value !== null ? value : {};
+  } catch {
+    return {};
+  }
+}

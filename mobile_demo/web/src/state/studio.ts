@@ -1,0 +1,232 @@
+import { batch, effect, signal } from '@preact/signals';
+import type { Backend, Engine, EngineState, Picture } from '../engine/types';
+import type { HistoryEntry, HistoryStore } from '../store/history';
+import { History } from './history';
+import { Inputs } from './inputs';
+import { Maker, requestKey } from './maker';
+import { randomSeed } from './seed';
+import { loadSettings, type Shelf, saveSettings } from './settings';
+import { Strip, type Tile } from './strip';
+import { SWEEP, sweepAt } from './sweep';
+import { Toasts } from './toasts';
+import type { StyleName } from './words';
+
+/** Milliseconds after which a picture has stayed: it goes to the history and is announced. */
+export const STAYED = 1000;
+/** Milliseconds between two pictures of a sweep, for the page to draw. */
+const FRAME = 16;
+
+/** The state of an engine that is ready. */
+export type Ready = Extract<EngineState, { phase: 'ready' }>;
+
+export interface StudioParts {
+  engine: Engine;
+  shelf: Shelf;
+  openHistory(): Promise<HistoryStore>;
+  /** The picture as the bytes of a PNG file. */
+  encode(picture: Picture, bundle: string): Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** Everything the page shows and does, without the page. */
+export class Studio {
+  readonly engine: Engine;
+  readonly inputs: Inputs;
+  readonly maker: Maker;
+  readonly strip: Strip;
+  readonly history: History;
+  readonly toasts = new Toasts();
+  readonly state = signal<EngineState>({ phase: 'downloading', loaded: 0, total: 0 });
+  /** The last time it was ready: what made the picture shown. */
+  readonly ready = signal<Ready | undefined>(undefined);
+  readonly backend = signal<Backend | 'auto'>('auto');
+  readonly picture = signal<Picture | undefined>(undefined);
+  readonly playing = signal(false);
+  /** The last picture that stayed, in words for a screen reader. */
+  readonly announcement = signal('');
+  readonly #parts: StudioParts;
+  #stay: ReturnType<typeof setTimeout> | undefined;
+  #sweep: ReturnType<typeof setTimeout> | undefined;
+  #sweepStart = 0;
+
+  constructor(parts: StudioParts) {
+    const { engine, shelf } = parts;
+    const generate: Engine['generate'] = (request, signal) => engine.generate(request, signal);
+    this.#parts = parts;
+    this.engine = engine;
+    this.inputs = new Inputs(loadSettings(shelf));
+    this.strip = new Strip(generate);
+    this.maker = new Maker(generate, {
+      picture: (picture) => this.#show(picture),
+      problem: (message) => {
+        this.pause();
+        this.toasts.warn(message);
+      },
+    });
+    this.history = new History(parts.openHistory, () =>
+      this.toasts.warn('The history cannot be kept on this device. It lasts until this page is closed.'),
+    );
+    effect(() => saveSettings(shelf, this.inputs.settings));
+    engine.onState((state) => this.#follow(state));
+    engine.onNotice((notice) => this.toasts.warn(notice.message));
+    this.makeNow();
+  }
+
+  type(field: 'text' | 'to' | 'seed', value: string): void {
+    this.inputs[field].value = value;
+    this.#want('type');
+  }
+
+  /** A ready prompt in place of what was typed. */
+  use(text: string): void {
+    this.inputs.text.value = text;
+    this.#want('make');
+  }
+
+  choose(change: { style?: StyleName; steps?: number; morphing?: boolean }): void {
+    batch(() => {
+      if (change.style !== undefined) this.inputs.style.value = change.style;
+      if (change.steps !== undefined) this.inputs.steps.value = change.steps;
+      if (change.morphing !== undefined) this.inputs.morphing.value = change.morphing;
+    });
+    this.#want('make');
+  }
+
+  /** What is set, without waiting for a pause. */
+  makeNow(): void {
+    this.#want('make');
+  }
+
+  /** The same prompt under another seed, unless the seed is locked. */
+  makeAnother(): void {
+    if (this.inputs.locked.value) return;
+    this.inputs.seed.value = randomSeed();
+    this.#want('make');
+  }
+
+  cancel(): void {
+    this.pause();
+    this.maker.cancel();
+    this.strip.stop();
+  }
+
+  /** Starts the engine again on another backend. */
+  runOn(backend: Backend | 'auto'): void {
+    this.backend.value = backend;
+    this.engine.restart(backend);
+  }
+
+  /** The bytes of the picture's PNG file. */
+  encode(picture: Picture): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#parts.encode(picture, this.ready.value?.bundle ?? '');
+  }
+
+  /** t: percent. */
+  drag(t: number): void {
+    this.pause();
+    this.inputs.t.value = t;
+    this.#want('drag');
+  }
+
+  showVariation(tile: Tile): void {
+    this.inputs.seed.value = tile.request.seed;
+    const wish = this.inputs.request.value;
+    if (tile.picture && wish && requestKey(wish) === requestKey(tile.request)) {
+      this.pause();
+      this.maker.cancel();
+      this.#show(tile.picture);
+    } else {
+      this.#want('make');
+    }
+  }
+
+  restore(entry: HistoryEntry): void {
+    batch(() => this.inputs.restore(entry));
+    this.#want('make');
+  }
+
+  /** The morph goes back and forth by itself. */
+  play(): void {
+    if (!this.inputs.morphTo.value) return;
+    this.playing.value = true;
+    this.#sweepStart = performance.now() - (this.inputs.t.value / 100) * SWEEP;
+    this.#sweepOn();
+  }
+
+  pause(): void {
+    clearTimeout(this.#sweep);
+    if (!this.playing.value) return;
+    this.playing.value = false;
+    const picture = this.picture.value;
+    if (picture) this.#settle(picture);
+  }
+
+  #sweepOn(): void {
+    const t = sweepAt(performance.now() - this.#sweepStart);
+    const moved = t !== this.inputs.t.value;
+    this.inputs.t.value = t;
+    if (moved) this.#want('drag');
+    if (this.maker.idle) this.#sweepLater();
+  }
+
+  #sweepLater(): void {
+    clearTimeout(this.#sweep);
+    this.#sweep = setTimeout(() => this.#sweepOn(), FRAME);
+  }
+
+  #want(how: 'type' | 'make' | 'drag'): void {
+    if (how !== 'drag') this.pause();
+    clearTimeout(this.#stay);
+    this.strip.stop();
+    const wish = this.inputs.request.value;
+    const picture = this.picture.value;
+    if (!this.inputs.prompt.value) {
+      this.maker.cancel();
+      this.strip.clear();
+      this.picture.value = undefined;
+    } else if (!wish) {
+      this.maker.cancel();
+    } else if (picture && requestKey(picture.request) === requestKey(wish)) {
+      this.maker.cancel();
+      this.#settle(picture);
+    } else {
+      this.maker[how](wish);
+    }
+  }
+
+  #show(picture: Picture): void {
+    this.picture.value = picture;
+    clearTimeout(this.#stay);
+    if (this.playing.value) this.#sweepLater();
+    else this.#settle(picture);
+  }
+
+  /** The picture may stay: variations follow after a pause, the history after a longer one. */
+  #settle(picture: Picture): void {
+    if (this.playing.value) return;
+    this.strip.follow(picture);
+    clearTimeout(this.#stay);
+    this.#stay = setTimeout(() => void this.#keep(picture), STAYED);
+  }
+
+  async #keep(picture: Picture): Promise<void> {
+    const { text, style, to } = this.inputs;
+    const entry = {
+      text: text.value.trim(),
+      style: style.value,
+      to: to.value.trim(),
+      request: picture.request,
+    };
+    this.announcement.value = `Picture of ${picture.request.prompt}, seed ${picture.request.seed}`;
+    const png = await this.encode(picture);
+    this.history.add({ ...entry, key: requestKey(picture.request), at: Date.now(), png });
+  }
+
+  #follow(state: EngineState): void {
+    this.state.value = state;
+    if (state.phase === 'ready') this.ready.value = state;
+    this.maker.setReady(state.phase === 'ready');
+    const picture = this.picture.value;
+    if (state.phase === 'ready' && picture && this.maker.idle) this.#settle(picture);
+    if (state.phase !== 'ready') this.strip.stop();
+  }
+}

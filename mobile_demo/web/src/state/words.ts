@@ -1,0 +1,51 @@
+/** From what a person types to the prompt that the model was trained on, and to a file's name. */
+
+export type StyleName = '3d' | 'flat' | 'cartoon' | 'none';
+
+export interface Style {
+  name: StyleName;
+  label: string;
+  /** The words of the training captions (train/captions.py); none for 'none'. */
+  words: string;
+}
+
+export const STYLES: readonly Style[] = [
+  { name: '3d', label: '3D', words: '3d style' },
+  { name: 'flat', label: 'Flat', words: 'flat style' },
+  { name: 'cartoon', label: 'Cartoon', words: 'cartoon style' },
+  { name: 'none', label: 'None', words: '' },
+];
+
+export const EXAMPLES = [
+  'a red fox',
+  'a slice of pizza',
+  'a blue car',
+  'a smiling sun',
+  'a green apple',
+  'a rocket',
+] as const;
+
+export function isStyleName(value: unknown): value is StyleName {
+  return STYLES.some((style) => style.name === value);
+}
+
+/** 'a red fox' in '3d' is 'a red fox, 3d style'. Nothing typed gives ''; a style typed by hand is kept alone. */
+export function fullPrompt(text: string, style: StyleName): string {
+  const subject = text.trim().replace(/[\s,]+$/, '');
+  const words = STYLES.find((each) => each.name === style)?.words ?? '';
+  if (!subject || !words || /\b(3d|flat|cartoon) style\b/i.test(subject)) return subject;
+  return `${subject}, ${words}`;
+}
+
+/** 'A red fox!', '7' -> 'a-red-fox-7.png'; at most 60 characters of the text. */
+export function fileName(text: string, seed: string, suffix = ''): string {
+  const words = text
+    .normalize('NFKC')
+    .toLowerCase()
+    .match(/[\p{L}\p{N}]+/gu);
+  const stem = Array.from((words ?? ['sticker']).join('-'))
+    .slice(0, 60)
+    .join('')
+    .replace(/-+$/, '');
+  return `${stem}-${seed}${suffix}.png`;
+}

@@ -1,0 +1,57 @@
+import { type DBSchema, type IDBPDatabase, openDB } from 'idb';
+import type { GenerateRequest } from '../engine/types';
+import type { StyleName } from '../state/words';
+
+export const MOST_ENTRIES = 200;
+
+export interface HistoryEntry {
+  /** The request's key: one entry a request. */
+  key: string;
+  /** Milliseconds since 1970 at which the picture was last shown. */
+  at: number;
+  /** What was typed, without the style's words. */
+  text: string;
+  style: StyleName;
+  /** The second prompt of a morph as typed; '' for none. */
+  to: string;
+  request: GenerateRequest;
+  png: Uint8Array<ArrayBuffer>;
+}
+
+/** Where the history is kept. Calls reject where the browser takes storage away. */
+export interface HistoryStore {
+  /** Newest first. */
+  list(): Promise<HistoryEntry[]>;
+  put(entries: readonly HistoryEntry[]): Promise<void>;
+  remove(keys: readonly string[]): Promise<void>;
+}
+
+interface Schema extends DBSchema {
+  pictures: { key: string; value: HistoryEntry; indexes: { at: number } };
+}
+
+/** The history in IndexedDB. Rejects where it is refused (private mode, blocked storage). */
+export async function openHistory(name = 'addkit-history'): Promise<HistoryStore> {
+  const database = await openDB<Schema>(name, 1, {
+    upgrade(db) {
+      db.createObjectStore('pictures', { keyPath: 'key' }).createIndex('at', 'at');
+    },
+  });
+  return {
+    list: async () => (await database.getAllFromIndex('pictures', 'at')).reverse(),
+    put: (entries) => put(database, entries),
+    remove: async (keys) => {
+      const change = database.transaction('pictures', 'readwrite');
+      await Promise.all([...keys.map((key) => change.store.delete(key)), change.done]);
+    },
+  };
+}
+
+/** Writes the entries and lets go of the oldest beyond MOST_ENTRIES, in one transaction. */
+async function put(database: IDBPDatabase<Schema>, entries: readonly HistoryEntry[]): Promise<void> {
+  const change = database.transaction('pictures', 'readwrite');
+  const writes = entries.map((entry) => change.store.put(entry));
+  const keys = await change.store.index('at').getAllKeys();
+  const oldest = keys.slice(0, Math.max(0, keys.length - MOST_ENTRIES));
+  await Promise.all([...writes, ...oldest.map((key) => change.store.delete(key)), change.done]);
+}

@@ -1,0 +1,103 @@
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import type { Backend } from '../engine/types';
+import { THEMES, type Theme } from '../state/settings';
+import { useStudio } from './context';
+import { megabytes, runsOn, statusText } from './format';
+import { Segmented } from './Segmented';
+import { Sheet } from './Sheet';
+
+const STEPS = [1, 2, 3, 4].map((value) => ({
+  value,
+  label: String(value),
+  spoken: value === 1 ? '1 step' : `${value} steps`,
+}));
+const ENGINES: { value: Backend | 'auto'; label: string }[] = [
+  { value: 'auto', label: 'Auto' },
+  { value: 'webgpu', label: 'WebGPU' },
+  { value: 'wasm', label: 'WASM' },
+];
+const THEME_LABELS: Record<Theme, string> = { auto: 'Auto', light: 'Light', dark: 'Dark' };
+const THEME_OPTIONS = THEMES.map((value) => ({ value, label: THEME_LABELS[value] }));
+
+export function MoreSheet({ onClose }: { onClose(): void }) {
+  const studio = useStudio();
+  const { steps, theme } = studio.inputs;
+  return (
+    <Sheet title="More" name="more" onClose={onClose}>
+      <Segmented
+        title="Steps"
+        titled
+        name="steps"
+        options={STEPS}
+        value={steps.value}
+        onChoose={(value) => studio.choose({ steps: value })}
+      />
+      <p class="note">One step is what the model was made for. More steps take longer and change details.</p>
+      <Segmented
+        title="Runs on"
+        titled
+        name="engine"
+        options={ENGINES}
+        value={studio.backend.value}
+        onChoose={(backend) => studio.runOn(backend)}
+      />
+      <p class="note">Auto takes WebGPU where the device has it.</p>
+      <Segmented
+        title="Colours"
+        titled
+        name="theme"
+        options={THEME_OPTIONS}
+        value={theme.value}
+        onChoose={(value) => {
+          theme.value = value;
+        }}
+      />
+      <Facts />
+      <About />
+    </Sheet>
+  );
+}
+
+function Facts() {
+  const { state, ready } = useStudio();
+  const storage = useSignal('');
+  useEffect(() => {
+    void navigator.storage?.estimate().then(({ usage = 0 }) => {
+      storage.value = megabytes(usage);
+    });
+  }, [storage]);
+  return (
+    <dl class="facts">
+      <dt>Now</dt>
+      <dd data-testid="runs-on">
+        {state.value.phase === 'ready' ? runsOn(state.value) : statusText(state.value)}
+      </dd>
+      <dt>Model</dt>
+      <dd>{ready.value?.bundle ?? 'not open yet'}</dd>
+      <dt>Storage used</dt>
+      <dd>{storage.value || 'unknown'}</dd>
+    </dl>
+  );
+}
+
+function About() {
+  return (
+    <section class="about">
+      <h3>About</h3>
+      <p>
+        ADDKit turns words into stickers on this device. What you type and what it makes stay here: nothing is
+        sent anywhere.
+      </p>
+      <details>
+        <summary>Licences</summary>
+        <ul>
+          <li>ADDKit and its model: Apache-2.0</li>
+          <li>Trained on Fluent Emoji by Microsoft (MIT) and Noto Emoji by Google (Apache-2.0)</li>
+          <li>Captions from emojibase-data and emojilib (MIT)</li>
+          <li>ONNX Runtime Web (MIT), Preact and Preact Signals (MIT), idb (ISC)</li>
+        </ul>
+      </details>
+    </section>
+  );
+}

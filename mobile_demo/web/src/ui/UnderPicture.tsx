@@ -1,0 +1,116 @@
+import { useSignal } from '@preact/signals';
+import { useEffect, useRef } from 'preact/hooks';
+import { requestKey } from '../state/maker';
+import type { Tile } from '../state/strip';
+import { useStudio } from './context';
+import { madeOn, milliseconds, stages } from './format';
+import { IconButton } from './IconButton';
+import { canCopy, canShare, copySticker, savePicture, saveSticker, sharePicture } from './output';
+
+/** What can be known of the picture and done with it, and its variations. */
+export function UnderPicture() {
+  const studio = useStudio();
+  const picture = studio.picture.value;
+  return (
+    <div class="under">
+      <div class="under-row">
+        <Time />
+        <div class="actions" hidden={!picture}>
+          <IconButton
+            icon="save"
+            caption="Save"
+            label="Save the picture as PNG"
+            testId="save"
+            onClick={() => void savePicture(studio)}
+          />
+          {canShare() && (
+            <IconButton
+              icon="share"
+              caption="Share"
+              label="Share the picture"
+              testId="share"
+              onClick={() => void sharePicture(studio)}
+            />
+          )}
+          <IconButton
+            icon="sticker"
+            caption="Sticker"
+            label={
+              canCopy()
+                ? 'Copy as a sticker without its background'
+                : 'Save as a sticker without its background'
+            }
+            testId="copy-sticker"
+            onClick={() => void (canCopy() ? copySticker(studio) : saveSticker(studio))}
+          />
+        </div>
+      </div>
+      <Variations />
+    </div>
+  );
+}
+
+function Time() {
+  const { picture, ready } = useStudio();
+  const open = useSignal(false);
+  const made = picture.value;
+  if (!made) return <span />;
+  return (
+    <button
+      type="button"
+      class="time"
+      data-testid="time"
+      aria-expanded={open.value}
+      title="Time of each stage, in milliseconds"
+      onClick={() => {
+        open.value = !open.value;
+      }}
+    >
+      <strong>{milliseconds(made.ms.total)}</strong>
+      <span class="hidden">, </span>
+      <span>{open.value ? stages(made) : madeOn(made, ready.value)}</span>
+    </button>
+  );
+}
+
+function Variations() {
+  const { strip, picture } = useStudio();
+  const tiles = strip.tiles.value;
+  const shown = picture.value && requestKey(picture.value.request);
+  const fresh = tiles.some((tile) => requestKey(tile.request) === shown);
+  return (
+    <ul class={`strip ${fresh ? '' : 'stale'}`} aria-label="Variations: the next seeds">
+      {tiles.map((tile, i) => (
+        <li key={tile.request.seed}>
+          <Variation tile={tile} index={i} current={requestKey(tile.request) === shown} />
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Variation({ tile, index, current }: { tile: Tile; index: number; current: boolean }) {
+  const studio = useStudio();
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const { picture, request } = tile;
+  useEffect(() => {
+    if (!picture) return;
+    canvas.current
+      ?.getContext('2d')
+      ?.putImageData(new ImageData(picture.rgba, picture.width, picture.height), 0, 0);
+  }, [picture]);
+  return (
+    <button
+      type="button"
+      class="variation"
+      data-testid={`variation-${index}`}
+      data-seed={request.seed}
+      aria-label={`Seed ${request.seed}`}
+      aria-pressed={current}
+      disabled={!picture}
+      onClick={() => studio.showVariation(tile)}
+    >
+      {picture && <canvas ref={canvas} width={picture.width} height={picture.height} />}
+    </button>
+  );
+}

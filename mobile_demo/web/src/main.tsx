@@ -26,8 +26,9 @@ async function engineOfPage(): Promise<Engine> {
   return startEngine();
 }
 
+window.addkit = await engineOfPage();
 const studio = new Studio({
-  engine: await engineOfPage(),
+  engine: window.addkit,
   shelf: localShelf(),
   openHistory,
   encode: pictureBytes,
@@ -37,6 +38,7 @@ followKeyboard();
 
 const root = document.getElementById('app');
 if (!root) throw new Error('index.html has no #app');
+root.textContent = '';
 render(
   <StudioProvider value={studio}>
     <App />

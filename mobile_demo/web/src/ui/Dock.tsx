@@ -78,7 +78,7 @@ function Seed() {
   return (
     <div class="seed">
       <label>
-        <span>Seed</span>
+        <span class="seed-name">Seed</span>
         <input
           value={seed.value}
           readOnly={locked.value}

@@ -1,0 +1,294 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { TYPING_PAUSE } from '../src/state/maker';
+import type { Shelf } from '../src/state/settings';
+import { STRIP_PAUSE } from '../src/state/strip';
+import { STAYED, Studio } from '../src/state/studio';
+import { SWEEP, sweepAt } from '../src/state/sweep';
+import { FakeEngine, type FakeOptions, ready } from './fake-engine';
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+const TAKES = 40;
+
+function memoryShelf(): NonNullable<Shelf> {
+  const kept = new Map<string, string>();
+  return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => void kept.set(key, value) };
+}
+
+function setUp(options: FakeOptions = {}, shelf: Shelf = memoryShelf()) {
+  const engine = new FakeEngine({ takes: TAKES, ...options });
+  const studio = new Studio({
+    engine,
+    shelf,
+    openHistory: async () => ({ list: async () => [], put: async () => {}, remove: async () => {} }),
+    encode: async (picture, bundle) => new TextEncoder().encode(`${bundle} ${picture.request.prompt}`),
+  });
+  const shown = () => studio.picture.value?.request;
+  return { engine, studio, shelf, shown };
+}
+
+const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms);
+
+test('typing makes a picture in the style, of the seed', async () => {
+  const { studio, shown } = setUp();
+  studio.type('text', 'a red fox');
+  await pass(TYPING_PAUSE + TAKES);
+  expect(shown()).toEqual({ prompt: 'a red fox, 3d style', seed: '7', steps: 1 });
+});
+
+test('without a prompt nothing is made, and the picture goes', async () => {
+  const { engine, studio, shown } = setUp();
+  await pass(5000);
+  expect(engine.begun).toEqual([]);
+  studio.use('a red fox');
+  await pass(TAKES);
+  studio.type('text', '  ');
+  expect(shown()).toBeUndefined();
+  expect(studio.strip.tiles.value).toEqual([]);
+});
+
+test('a space at the end makes no new picture, and the old one still counts as stayed', async () => {
+  const { engine, studio } = setUp();
+  studio.use('a red fox');
+  await pass(TAKES);
+  studio.type('text', 'a red fox ');
+  await pass(TYPING_PAUSE + TAKES);
+  expect(engine.begun).toHaveLength(1);
+  await pass(STAYED);
+  expect(studio.history.entries.value).toHaveLength(1);
+});
+
+test('a seed that is none makes nothing and leaves the picture', async () => {
+  const { engine, studio, shown } = setUp();
+  studio.use('a red fox');
+  await pass(TAKES);
+  studio.type('seed', '1.5');
+  await pass(200);
+  expect(studio.inputs.seedIsValid.value).toBe(false);
+  expect(engine.begun).toHaveLength(1);
+  expect(shown()?.seed).toBe('7');
+});
+
+test('another picture has another seed, unless the seed is locked', async () => {
+  const { studio, shown } = setUp();
+  studio.use('a red fox');
+  studio.makeAnother();
+  await pass(TAKES);
+  const seed = shown()?.seed;
+  expect(seed).not.toBe('7');
+  studio.inputs.locked.value = true;
+  studio.makeAnother();
+  await pass(TAKES);
+  expect(shown()?.seed).toBe(seed);
+});
+
+test('a picture that was wanted while the model travelled appears by itself', async () => {
+  const { engine, studio, shown } = setUp({ state: { phase: 'downloading', loaded: 1, total: 2 } });
+  studio.type('text', 'a red fox');
+  await pass(5000);
+  expect(shown()).toBeUndefined();
+  engine.become(ready());
+  await pass(TAKES);
+  expect(shown()?.prompt).toBe('a red fox, 3d style');
+});
+
+describe('variations', () => {
+  const all = STRIP_PAUSE + 6 * TAKES;
+
+  test('are the next six seeds, made once typing has paused', async () => {
+    const { engine, studio } = setUp();
+    studio.use('a red fox');
+    await pass(TAKES + STRIP_PAUSE - 1);
+    expect(engine.begun).toHaveLength(1);
+    await pass(1 + 6 * TAKES);
+    expect(engine.begun.map(({ seed }) => seed)).toEqual(['7', '8', '9', '10', '11', '12', '13']);
+    expect(studio.strip.tiles.value.every(({ picture }) => picture)).toBe(true);
+  });
+
+  test('are aborted at once by typing', async () => {
+    const { engine, studio, shown } = setUp();
+    studio.use('a red fox');
+    await pass(TAKES + STRIP_PAUSE + TAKES + 1);
+    expect(engine.begun).toHaveLength(3);
+    studio.type('text', 'a blue car');
+    await pass(TYPING_PAUSE);
+    expect(engine.begun.at(-1)?.prompt).toBe('a blue car, 3d style');
+    await pass(TAKES);
+    expect(engine.begun).toHaveLength(4);
+    expect(shown()?.prompt).toBe('a blue car, 3d style');
+  });
+
+  test('a tap shows one without making it again, and the strip stays', async () => {
+    const { engine, studio, shown } = setUp();
+    studio.use('a red fox');
+    await pass(TAKES + all);
+    const tiles = studio.strip.tiles.value;
+    if (tiles[3]) studio.showVariation(tiles[3]);
+    expect(shown()?.seed).toBe('10');
+    expect(studio.inputs.seed.value).toBe('10');
+    await pass(all);
+    expect(engine.begun).toHaveLength(7);
+    expect(studio.strip.tiles.value).toEqual(tiles);
+  });
+});
+
+describe('the morph', () => {
+  async function morphing() {
+    const made = setUp();
+    made.studio.use('a red fox');
+    made.studio.type('to', 'a pizza');
+    made.studio.choose({ morphing: true });
+    await pass(TAKES);
+    return made;
+  }
+
+  test('mixes the two prompts, both in the style', async () => {
+    const { studio, shown } = await morphing();
+    expect(shown()?.morph).toEqual({ to: 'a pizza, 3d style', t: 0.5 });
+    studio.drag(25);
+    await pass(TAKES);
+    expect(shown()?.morph?.t).toBe(0.25);
+  });
+
+  test('a drag makes the picture under way and the last one', async () => {
+    const { engine, studio, shown } = await morphing();
+    const before = engine.begun.length;
+    for (let t = 60; t <= 80; t++) studio.drag(t);
+    await pass(3 * TAKES);
+    expect(engine.begun.slice(before).map(({ morph }) => morph?.t)).toEqual([0.6, 0.8]);
+    expect(shown()?.morph?.t).toBe(0.8);
+  });
+
+  test('plays back and forth, keeps nothing of it, and stops by typing', async () => {
+    const { engine, studio } = await morphing();
+    studio.play();
+    await pass(2 * SWEEP);
+    const seen = engine.begun.map(({ morph }) => morph?.t ?? 0);
+    expect(Math.max(...seen)).toBeGreaterThan(0.95);
+    expect(Math.min(...seen.slice(5))).toBeLessThan(0.05);
+    expect(studio.history.entries.value).toEqual([]);
+    studio.type('text', 'a blue car');
+    expect(studio.playing.value).toBe(false);
+    const made = engine.begun.length;
+    await pass(TYPING_PAUSE + TAKES + 100);
+    expect(engine.begun).toHaveLength(made + 1);
+  });
+
+  test('does not play without a second prompt', async () => {
+    const { studio } = setUp();
+    studio.choose({ morphing: true });
+    studio.play();
+    expect(studio.playing.value).toBe(false);
+  });
+
+  test('turns at both ends', () => {
+    expect([0, SWEEP / 2, SWEEP, 1.5 * SWEEP, 2 * SWEEP].map(sweepAt)).toEqual([0, 50, 100, 50, 0]);
+  });
+});
+
+describe('the history', () => {
+  test('keeps what stayed a second, not what passed by', async () => {
+    const { studio } = setUp();
+    for (const text of ['a', 'a red', 'a red fox']) {
+      studio.type('text', text);
+      await pass(STAYED - 100);
+    }
+    await pass(STAYED);
+    expect(studio.history.entries.value.map(({ text }) => text)).toEqual(['a red fox']);
+    expect(studio.announcement.value).toBe('Picture of a red fox, 3d style, seed 7');
+    expect(new TextDecoder().decode(studio.history.entries.value[0]?.png)).toBe(
+      'sticker-128 a red fox, 3d style',
+    );
+  });
+
+  test('restores prompt, style, seed, steps and morph', async () => {
+    const { studio, shown } = setUp();
+    studio.use('a red fox');
+    studio.type('to', 'a pizza');
+    studio.type('seed', '12');
+    studio.choose({ style: 'flat', steps: 3, morphing: true });
+    studio.drag(20);
+    await pass(2 * TAKES + STAYED);
+    const before = shown();
+    studio.choose({ style: 'none', steps: 1, morphing: false });
+    studio.type('to', '');
+    studio.use('a blue car');
+    await pass(TAKES + STAYED);
+    const entry = studio.history.entries.value[1];
+    if (entry) studio.restore(entry);
+    await pass(TAKES);
+    expect(shown()).toEqual(before);
+    expect(studio.inputs.settings).toMatchObject({
+      text: 'a red fox',
+      to: 'a pizza',
+      style: 'flat',
+      seed: '12',
+    });
+  });
+});
+
+test('a reload restores what was set', async () => {
+  const { studio, shelf } = setUp();
+  studio.use('a red fox');
+  studio.choose({ style: 'cartoon', steps: 2 });
+  studio.inputs.theme.value = 'dark';
+  studio.inputs.locked.value = true;
+  const again = setUp({}, shelf);
+  await pass(TAKES);
+  expect(again.studio.inputs.settings).toEqual(studio.inputs.settings);
+  expect(again.shown()).toEqual({ prompt: 'a red fox, cartoon style', seed: '7', steps: 2 });
+});
+
+test.each([undefined, { getItem: () => '{"steps":9,"style":3,"seed":"x"', setItem: () => {} }])(
+  'damaged or refused settings are the default ones',
+  (shelf) => {
+    const { studio } = setUp({}, shelf);
+    expect(studio.inputs.settings).toMatchObject({
+      text: '',
+      style: '3d',
+      seed: '7',
+      steps: 1,
+      theme: 'auto',
+    });
+  },
+);
+
+test('settings that make no sense are replaced one by one', () => {
+  const kept = JSON.stringify({
+    text: 'a fox',
+    steps: 9,
+    style: 'oil',
+    seed: '1.5',
+    theme: 'dark',
+    locked: 'yes',
+  });
+  const { studio } = setUp({}, { getItem: () => kept, setItem: () => {} });
+  expect(studio.inputs.settings).toEqual({
+    text: 'a fox',
+    steps: 1,
+    style: '3d',
+    seed: '7',
+    theme: 'dark',
+    locked: false,
+    to: '',
+  });
+});
+
+test('notices are shown until they are dismissed, the same one once', async () => {
+  const { engine, studio } = setUp();
+  engine.notify({ kind: 'fallback', message: 'The GPU went away.' });
+  engine.notify({ kind: 'fallback', message: 'The GPU went away.' });
+  await pass(60_000);
+  expect(studio.toasts.list.value.map(({ text }) => text)).toEqual(['The GPU went away.']);
+  studio.toasts.dismiss(studio.toasts.list.value[0]?.id ?? 0);
+  expect(studio.toasts.list.value).toEqual([]);
+});
+
+test('short messages go by themselves', async () => {
+  const { studio } = setUp();
+  studio.toasts.say('Sticker copied.');
+  expect(studio.toasts.list.value).toHaveLength(1);
+  await pass(10_000);
+  expect(studio.toasts.list.value).toEqual([]);
+});

@@ -1,0 +1,332 @@
+/** The page over an engine of discs, served as while developing: its states, its keys, and axe on each state. */
+
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type { Browser, Page } from 'playwright-core';
+import { createServer, type ViteDevServer } from 'vite';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { FakeEngine } from '../tests/fake-engine';
+import { launch, phone, picture, shot, WEB } from './browser';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js')).toString();
+
+declare global {
+  var fake: FakeEngine;
+  var axe: {
+    run(): Promise<{ violations: { id: string; impact: string; nodes: { target: string[] }[] }[] }>;
+  };
+}
+
+let server: ViteDevServer;
+let browser: Browser;
+let page: Page;
+let errors: string[] = [];
+
+beforeAll(async () => {
+  server = await createServer({
+    root: WEB,
+    configFile: false,
+    logLevel: 'error',
+    cacheDir: 'node_modules/.vite-page',
+  });
+  await server.listen();
+  browser = await launch();
+});
+afterEach(async () => {
+  await page.context().close();
+  expect(errors).toEqual([]);
+});
+afterAll(async () => {
+  await browser.close();
+  await server.close();
+});
+
+async function open(query = '', options = {}): Promise<void> {
+  ({ page, errors } = await phone(browser, options));
+  page.setDefaultTimeout(10_000);
+  await page.goto(`${server.resolvedUrls?.local[0]}?fake${query}`);
+  await page.getByTestId('status').waitFor();
+}
+
+const at = (id: string) => page.getByTestId(id);
+const begun = () => page.evaluate(() => fake.begun.map(({ prompt }) => prompt));
+
+async function draw(text: string): Promise<void> {
+  await at('prompt').fill(text);
+  await picture(page, `${text}, 3d style`);
+}
+
+describe('axe finds nothing', () => {
+  const states: [name: string, query: string, go: () => Promise<unknown>][] = [
+    ['empty', '', async () => {}],
+    ['starting', '&phase=starting', async () => {}],
+    ['downloading', '&phase=downloading', () => at('prompt').fill('a red fox')],
+    ['opening', '&phase=opening', async () => {}],
+    ['failed', '&phase=failed', async () => {}],
+    [
+      'slow',
+      '&takes=60000',
+      () =>
+        at('prompt')
+          .fill('a red fox')
+          .then(() => at('cancel').waitFor()),
+    ],
+    ['picture', '', () => draw('a red fox').then(() => at('variation-6').locator('canvas').waitFor())],
+    ['seed', '', () => draw('a red fox').then(() => at('seed').fill('1.5'))],
+    ['morph', '', () => draw('a red fox').then(() => at('morph-toggle').click())],
+    [
+      'toast',
+      '',
+      () => page.evaluate(() => fake.notify({ kind: 'fallback', message: 'The GPU went away.' })),
+    ],
+    [
+      'history',
+      '',
+      () =>
+        draw('a red fox')
+          .then(() => page.waitForTimeout(1500))
+          .then(() => at('history-open').click()),
+    ],
+    ['more', '', () => at('more').click()],
+  ];
+  const looks = [
+    ['light', 360, 740],
+    ['dark', 360, 740],
+    ['light', 1280, 800],
+  ] as const;
+  for (const [colorScheme, width, height] of looks) {
+    it.each(states)(`${colorScheme}, ${width}x${height}: %s`, async (name, query, go) => {
+      const reducedMotion = 'reduce';
+      await open(query, { colorScheme, reducedMotion, viewport: { width, height }, isMobile: width < 900 });
+      await go();
+      await shot(page, `page-${name}-${width}-${colorScheme}`);
+      await page.evaluate(AXE);
+      const { violations } = await page.evaluate(() => axe.run());
+      expect(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target)}`)).toEqual([]);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+    });
+  }
+});
+
+describe('a picture', () => {
+  it('that takes long can be cancelled by button and by Esc', async () => {
+    await open('&takes=3000');
+    await at('prompt').fill('a red fox');
+    await at('cancel').click();
+    await at('cancel').waitFor({ state: 'detached' });
+    await at('prompt').press('Enter');
+    await at('cancel').waitFor();
+    await page.keyboard.press('Escape');
+    await at('cancel').waitFor({ state: 'detached' });
+    await page.waitForTimeout(3500);
+    expect(await at('picture').count()).toBe(0);
+  });
+
+  it('waits for the model while a person types, and appears by itself', async () => {
+    await open('&phase=downloading');
+    expect(await at('progress').getAttribute('aria-valuenow')).toBe('40');
+    await at('prompt').fill('a red fox');
+    await page.evaluate(() => fake.restart());
+    await picture(page, 'a red fox, 3d style');
+    expect(await at('progress').count()).toBe(0);
+  });
+
+  it('is made after trying again', async () => {
+    await open('&phase=failed');
+    await at('prompt').fill('a red fox');
+    await at('retry').click();
+    await picture(page, 'a red fox, 3d style');
+  });
+
+  it('of an example takes one tap', async () => {
+    await open();
+    await page.getByRole('button', { name: 'a slice of pizza' }).click();
+    await picture(page, 'a slice of pizza, 3d style');
+    expect(await at('prompt').inputValue()).toBe('a slice of pizza');
+  });
+
+  it('shows its stages', async () => {
+    await open();
+    await draw('a red fox');
+    expect(await at('time').textContent()).toBe('40 ms, WASM, 2 threads');
+    await at('time').click();
+    expect(await at('time').textContent()).toBe('40 ms, text 4 · U-Net 24 · decoder 12');
+  });
+});
+
+describe('the keyboard', () => {
+  it('walks through the styles by arrows', async () => {
+    await open();
+    await draw('a red fox');
+    await at('style-3d').locator('input').focus();
+    await page.keyboard.press('ArrowRight');
+    await picture(page, 'a red fox, flat style');
+    await page.keyboard.press('ArrowRight');
+    await picture(page, 'a red fox, cartoon style');
+  });
+
+  it('moves the morph by arrows', async () => {
+    await open();
+    await draw('a red fox');
+    await at('morph-toggle').click();
+    await at('morph-prompt').fill('a pizza');
+    await at('morph-slider').focus();
+    await page.keyboard.press('ArrowRight');
+    await page.waitForSelector('[data-testid=picture][data-t="0.51"]');
+    await page.keyboard.press('End');
+    await page.waitForSelector('[data-testid=picture][data-t="1"]');
+  });
+
+  it('reaches everything in the order in which it is seen', async () => {
+    await open('', { viewport: { width: 1280, height: 800 }, isMobile: false, hasTouch: false });
+    await draw('a red fox');
+    await at('more').focus();
+    const order: (string | undefined)[] = [];
+    for (let i = 0; i < 16; i++) {
+      await page.keyboard.press('Tab');
+      const place = (el: Element | null) =>
+        (el?.closest('[data-testid]') as HTMLElement | null)?.dataset.testid;
+      order.push(await page.evaluate(`(${place})(document.activeElement)`));
+    }
+    const seen = order.filter((id) => !id?.startsWith('variation'));
+    const after = seen.slice(seen.indexOf('copy-sticker'));
+    expect(after.slice(0, 8)).toEqual([
+      'copy-sticker',
+      'prompt',
+      'prompt-clear',
+      'seed-dice',
+      'style-3d',
+      'seed',
+      'seed-lock',
+      'morph-toggle',
+    ]);
+  });
+
+  it('closes a sheet by Esc and comes back to where it was', async () => {
+    await open();
+    await at('more').focus();
+    await page.keyboard.press('Enter');
+    await at('more-sheet').waitFor();
+    await page.keyboard.press('Escape');
+    await at('more-sheet').waitFor({ state: 'detached' });
+    expect(await at('more').evaluate((button) => button === document.activeElement)).toBe(true);
+  });
+});
+
+describe('the seed', () => {
+  it('stays while its lock is closed', async () => {
+    await open();
+    await draw('a red fox');
+    await at('seed-lock').click();
+    expect(await at('seed-lock').getAttribute('aria-pressed')).toBe('true');
+    expect(await at('seed-dice').isDisabled()).toBe(true);
+    await at('seed-lock').click();
+    await at('seed-dice').click();
+    await page.waitForFunction(
+      () => document.querySelector<HTMLElement>('[data-testid=picture]')?.dataset.seed !== '7',
+    );
+  });
+});
+
+describe('the morph', () => {
+  it('plays and stops', async () => {
+    await open();
+    await draw('a red fox');
+    await at('morph-toggle').click();
+    expect(await at('morph-play').isDisabled()).toBe(true);
+    await at('morph-prompt').fill('a pizza');
+    await at('morph-play').click();
+    await page.waitForTimeout(600);
+    await at('morph-play').click();
+    const made = await begun();
+    expect(made.length).toBeGreaterThan(5);
+    const t = await at('picture').getAttribute('data-t');
+    expect(Number(t)).toBeGreaterThan(0.5);
+  });
+});
+
+describe('the history', () => {
+  it('brings back what was deleted, from within its sheet', async () => {
+    await open();
+    for (const text of ['a red fox', 'a blue car']) {
+      await draw(text);
+      await page.waitForTimeout(1300);
+    }
+    await at('history-open').click();
+    await at('history-item').nth(1).waitFor();
+    await at('history-delete').first().click();
+    expect(await at('history-item').count()).toBe(1);
+    await at('toast-action').click();
+    expect(await at('history-item').count()).toBe(2);
+    await at('history-clear').click();
+    expect(await at('history-item').count()).toBe(0);
+    await at('toast-action').click();
+    await at('history-item').nth(1).click();
+    await picture(page, 'a red fox, 3d style');
+  });
+
+  it('lasts for the visit where storage is refused, and says so', async () => {
+    ({ page, errors } = await phone(browser));
+    await page.addInitScript(() => {
+      const refuse = () => {
+        throw new DOMException('refused', 'SecurityError');
+      };
+      Object.defineProperty(globalThis, 'localStorage', { get: refuse });
+      IDBFactory.prototype.open = refuse;
+    });
+    await page.goto(`${server.resolvedUrls?.local[0]}?fake`);
+    await at('toast').waitFor();
+    await draw('a red fox');
+    await page.waitForTimeout(1300);
+    await at('history-open').click();
+    expect(await at('history-item').count()).toBe(1);
+    expect(await at('toast').count()).toBe(1);
+  });
+});
+
+describe('the sticker', () => {
+  it('can be saved where the clipboard refuses', async () => {
+    await open();
+    await page.evaluate(() => {
+      navigator.clipboard.write = () => Promise.reject(new DOMException('refused', 'NotAllowedError'));
+    });
+    await draw('a red fox');
+    await at('copy-sticker').click();
+    const [download] = await Promise.all([page.waitForEvent('download'), at('toast-action').click()]);
+    expect(download.suggestedFilename()).toBe('a-red-fox-7-sticker.png');
+  });
+});
+
+it('the colours chosen are those shown, after a reload too', async () => {
+  await open();
+  await at('more').click();
+  await at('theme-dark').click();
+  const ground = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+  expect(await ground()).toBe('rgb(14, 25, 22)');
+  await page.reload();
+  await at('status').waitFor();
+  expect(await ground()).toBe('rgb(14, 25, 22)');
+});
+
+it('the engine is chosen, and pictures come from it', async () => {
+  await open();
+  await draw('a red fox');
+  await at('more').click();
+  await at('engine-webgpu').click();
+  expect(await page.evaluate(() => fake.restarts)).toEqual(['webgpu']);
+  await at('more-close').click();
+  await page.waitForSelector('[data-testid=status][data-phase=ready]');
+  await draw('a blue car');
+  expect(await at('picture').getAttribute('data-backend')).toBe('webgpu');
+});
+
+it('with the keyboard open the prompt and the picture are both seen', async () => {
+  await open('', { viewport: { width: 360, height: 400 } });
+  await at('prompt').focus();
+  await draw('a red fox');
+  for (const id of ['prompt', 'picture']) {
+    const box = await at(id).boundingBox();
+    expect(box && box.y >= 0 && box.y + box.height <= 400, id).toBe(true);
+    expect(box?.height).toBeGreaterThanOrEqual(44);
+  }
+});

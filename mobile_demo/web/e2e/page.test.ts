@@ -284,6 +284,31 @@ describe('the history', () => {
   });
 });
 
+describe('sharing', () => {
+  it('is not offered where the browser shares no files', async () => {
+    await open();
+    await draw('a red fox');
+    expect(await at('share').count()).toBe(0);
+  });
+
+  it('hands a PNG of 512 pixels to the share sheet', async () => {
+    ({ page, errors } = await phone(browser));
+    await page.addInitScript(() => {
+      navigator.canShare = () => true;
+      navigator.share = async (data) => void Object.assign(globalThis, { shared: data?.files?.[0] });
+    });
+    await page.goto(`${server.resolvedUrls?.local[0]}?fake`);
+    await draw('a red fox');
+    await at('share').click();
+    await page.waitForFunction('globalThis.shared');
+    const [name, width] = await page.evaluate(async () => {
+      const { shared } = globalThis as unknown as { shared: File };
+      return [shared.name, (await createImageBitmap(shared)).width] as const;
+    });
+    expect([name, width]).toEqual(['a-red-fox-7.png', 512]);
+  });
+});
+
 describe('the sticker', () => {
   it('can be saved where the clipboard refuses', async () => {
     await open();

@@ -2,7 +2,7 @@ import { render } from 'preact';
 import { startEngine } from './engine/client';
 import type { Engine } from './engine/types';
 import { installed } from './install';
-import { localShelf } from './state/settings';
+import { loadSettings, localShelf } from './state/settings';
 import { Studio } from './state/studio';
 import { openHistory } from './store/history';
 import './styles/tokens.css';
@@ -23,7 +23,7 @@ async function engineOfPage(): Promise<Engine> {
     return fakeOfPage(location.search);
   }
   await installed();
-  return startEngine();
+  return startEngine(loadSettings(localShelf()).backend);
 }
 
 window.addkit = await engineOfPage();

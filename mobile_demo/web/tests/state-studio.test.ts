@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { TYPING_PAUSE } from '../src/state/maker';
-import type { Shelf } from '../src/state/settings';
+import { loadSettings, type Shelf } from '../src/state/settings';
 import { STRIP_PAUSE } from '../src/state/strip';
 import { STAYED, Studio } from '../src/state/studio';
 import { SWEEP, sweepAt } from '../src/state/sweep';
@@ -262,6 +262,7 @@ test('settings that make no sense are replaced one by one', () => {
     seed: '1.5',
     theme: 'dark',
     locked: 'yes',
+    backend: 'npu',
   });
   const { studio } = setUp({}, { getItem: () => kept, setItem: () => {} });
   expect(studio.inputs.settings).toEqual({
@@ -272,6 +273,7 @@ test('settings that make no sense are replaced one by one', () => {
     theme: 'dark',
     locked: false,
     to: '',
+    backend: 'auto',
   });
 });
 
@@ -283,6 +285,14 @@ test('notices are shown until they are dismissed, the same one once', async () =
   expect(studio.toasts.list.value.map(({ text }) => text)).toEqual(['The GPU went away.']);
   studio.toasts.dismiss(studio.toasts.list.value[0]?.id ?? 0);
   expect(studio.toasts.list.value).toEqual([]);
+});
+
+test('the engine starts again on the backend that was chosen, after a reload too', () => {
+  const { engine, studio, shelf } = setUp();
+  studio.runOn('wasm');
+  studio.restart();
+  expect(engine.restarts).toEqual(['wasm', 'wasm']);
+  expect(loadSettings(shelf).backend).toBe('wasm');
 });
 
 test('short messages go by themselves', async () => {

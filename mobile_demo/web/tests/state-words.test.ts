@@ -7,6 +7,7 @@ test.each([
   ['  a red fox , ', 'flat', 'a red fox, flat style'],
   ['a red fox', 'cartoon', 'a red fox, cartoon style'],
   ['a red fox', 'none', 'a red fox'],
+  ['a red\n fox', 'none', 'a red fox'],
   ['a red fox, Flat style', '3d', 'a red fox, Flat style'],
   ['   ', '3d', ''],
   [',', '3d', ''],

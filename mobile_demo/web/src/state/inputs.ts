@@ -1,5 +1,5 @@
 import { computed, signal } from '@preact/signals';
-import type { GenerateRequest } from '../engine/types';
+import type { Backend, GenerateRequest } from '../engine/types';
 import type { HistoryEntry } from '../store/history';
 import { parseSeed } from './seed';
 import type { Settings, Theme } from './settings';
@@ -18,6 +18,7 @@ export class Inputs {
   /** Where the morph stands: a whole number of percent. */
   readonly t = signal(50);
   readonly theme = signal<Theme>('auto');
+  readonly backend = signal<Backend | 'auto'>('auto');
 
   readonly prompt = computed(() => fullPrompt(this.text.value, this.style.value));
   readonly seedIsValid = computed(() => parseSeed(this.seed.value) !== undefined);
@@ -40,6 +41,7 @@ export class Inputs {
     this.steps.value = settings.steps;
     this.to.value = settings.to;
     this.theme.value = settings.theme;
+    this.backend.value = settings.backend;
   }
 
   get settings(): Settings {
@@ -51,6 +53,7 @@ export class Inputs {
       steps: this.steps.value,
       to: this.to.value,
       theme: this.theme.value,
+      backend: this.backend.value,
     };
   }
 

@@ -1,8 +1,10 @@
+import type { Backend } from '../engine/types';
 import { parseSeed } from './seed';
 import { isStyleName, type StyleName } from './words';
 
 export type Theme = 'auto' | 'light' | 'dark';
 export const THEMES: readonly Theme[] = ['auto', 'light', 'dark'];
+export const BACKENDS: readonly (Backend | 'auto')[] = ['auto', 'webgpu', 'wasm'];
 export const MOST_STEPS = 4;
 
 /** What a reload restores. */
@@ -15,6 +17,7 @@ export interface Settings {
   /** The second prompt of a morph. */
   to: string;
   theme: Theme;
+  backend: Backend | 'auto';
 }
 
 const KEY = 'addkit.settings';
@@ -26,6 +29,7 @@ const DEFAULTS: Settings = {
   steps: 1,
   to: '',
   theme: 'auto',
+  backend: 'auto',
 };
 
 /** Where settings are kept: localStorage, or nothing where the browser refuses it. */
@@ -52,6 +56,7 @@ export function loadSettings(shelf: Shelf): Settings {
     steps: isSteps(kept.steps) ? kept.steps : DEFAULTS.steps,
     to: text(kept.to),
     theme: THEMES.find((theme) => theme === kept.theme) ?? DEFAULTS.theme,
+    backend: BACKENDS.find((backend) => backend === kept.backend) ?? DEFAULTS.backend,
   };
 }
 

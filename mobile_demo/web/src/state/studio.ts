@@ -38,7 +38,6 @@ export class Studio {
   readonly state = signal<EngineState>({ phase: 'downloading', loaded: 0, total: 0 });
   /** The last time it was ready: what made the picture shown. */
   readonly ready = signal<Ready | undefined>(undefined);
-  readonly backend = signal<Backend | 'auto'>('auto');
   readonly picture = signal<Picture | undefined>(undefined);
   readonly playing = signal(false);
   /** The last picture that stayed, in words for a screen reader. */
@@ -109,10 +108,14 @@ export class Studio {
     this.strip.stop();
   }
 
-  /** Starts the engine again on another backend. */
+  /** Starts the engine again, on the backend that was chosen last. */
+  restart(): void {
+    this.engine.restart(this.inputs.backend.value);
+  }
+
   runOn(backend: Backend | 'auto'): void {
-    this.backend.value = backend;
-    this.engine.restart(backend);
+    this.inputs.backend.value = backend;
+    this.restart();
   }
 
   /** The bytes of the picture's PNG file. */

@@ -31,7 +31,10 @@ export function isStyleName(value: unknown): value is StyleName {
 
 /** 'a red fox' in '3d' is 'a red fox, 3d style'. Nothing typed gives ''; a style typed by hand is kept alone. */
 export function fullPrompt(text: string, style: StyleName): string {
-  const subject = text.trim().replace(/[\s,]+$/, '');
+  const subject = text
+    .trim()
+    .replace(/\s+/g, ' ')
+    .replace(/[\s,]+$/, '');
   const words = STYLES.find((each) => each.name === style)?.words ?? '';
   if (!subject || !words || /\b(3d|flat|cartoon) style\b/i.test(subject)) return subject;
   return `${subject}, ${words}`;

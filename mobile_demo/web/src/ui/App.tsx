@@ -18,6 +18,7 @@ export function App() {
     sheet.value = undefined;
   };
   useEscape(() => studio.cancel());
+  useHiding(() => studio.pause());
   return (
     <div class="shell">
       <main class="app">
@@ -56,6 +57,15 @@ function Header({ onMore }: { onMore(): void }) {
       <IconButton icon="more" label="More settings" testId="more" onClick={onMore} />
     </header>
   );
+}
+
+/** The page goes out of sight: another tab, another app, the screen off. */
+function useHiding(run: () => void): void {
+  useEffect(() => {
+    const onChange = () => document.hidden && run();
+    document.addEventListener('visibilitychange', onChange);
+    return () => document.removeEventListener('visibilitychange', onChange);
+  }, [run]);
 }
 
 /** Esc on the page itself; within a sheet it closes the sheet. */

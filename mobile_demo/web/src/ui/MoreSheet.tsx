@@ -1,7 +1,6 @@
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import type { Backend } from '../engine/types';
-import { THEMES, type Theme } from '../state/settings';
+import { BACKENDS, THEMES, type Theme } from '../state/settings';
 import { useStudio } from './context';
 import { megabytes, runsOn, statusText } from './format';
 import { Segmented } from './Segmented';
@@ -12,17 +11,14 @@ const STEPS = [1, 2, 3, 4].map((value) => ({
   label: String(value),
   spoken: value === 1 ? '1 step' : `${value} steps`,
 }));
-const ENGINES: { value: Backend | 'auto'; label: string }[] = [
-  { value: 'auto', label: 'Auto' },
-  { value: 'webgpu', label: 'WebGPU' },
-  { value: 'wasm', label: 'WASM' },
-];
+const ENGINE_LABELS = { auto: 'Auto', webgpu: 'WebGPU', wasm: 'WASM' };
+const ENGINES = BACKENDS.map((value) => ({ value, label: ENGINE_LABELS[value] }));
 const THEME_LABELS: Record<Theme, string> = { auto: 'Auto', light: 'Light', dark: 'Dark' };
 const THEME_OPTIONS = THEMES.map((value) => ({ value, label: THEME_LABELS[value] }));
 
 export function MoreSheet({ onClose }: { onClose(): void }) {
   const studio = useStudio();
-  const { steps, theme } = studio.inputs;
+  const { steps, theme, backend } = studio.inputs;
   return (
     <Sheet title="More" name="more" onClose={onClose}>
       <Segmented
@@ -39,8 +35,8 @@ export function MoreSheet({ onClose }: { onClose(): void }) {
         titled
         name="engine"
         options={ENGINES}
-        value={studio.backend.value}
-        onChoose={(backend) => studio.runOn(backend)}
+        value={backend.value}
+        onChoose={(value) => studio.runOn(value)}
       />
       <p class="note">Auto takes WebGPU where the device has it.</p>
       <Segmented

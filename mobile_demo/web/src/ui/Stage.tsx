@@ -106,12 +106,7 @@ function Failure({ problem }: { problem: Problem }) {
     <div class="failure" role="alert" data-kind={problem.kind}>
       <h2>{PROBLEM_TITLES[problem.kind]}</h2>
       <p>{problem.message}</p>
-      <button
-        type="button"
-        class="button primary"
-        data-testid="retry"
-        onClick={() => studio.engine.restart()}
-      >
+      <button type="button" class="button primary" data-testid="retry" onClick={() => studio.restart()}>
         Try again
       </button>
     </div>

@@ -152,7 +152,8 @@ def default_bundle() -> dict[str, Any]:
         height, width = pipe.manifest.image_size
         rows = [{**case, "rgb": _drawn(pipe, case)} for case in cases.DEFAULT_BUNDLE]
         facts = {"bundle": pipe.manifest.name, "height": height, "width": width, "cases": rows}
-    return _headed("runtime, onnxruntime on a CPU", len(rows), {"psnr_db": 40}, **facts)
+    # processors without 8-bit products of their own round otherwise: they check that it is this picture, no more
+    return _headed("runtime, onnxruntime on a CPU", len(rows), {"psnr_db": 40, "check_psnr_db": 30}, **facts)
 
 
 def _drawn(pipe: runtime.Pipeline, case: Mapping[str, Any]) -> str:
@@ -249,7 +250,7 @@ def check() -> list[str]:
         fresh = json.loads(json.dumps(data))
         tolerance = fresh["tolerance"] if isinstance(fresh.get("tolerance"), dict) else {}
         expected = json.loads((GOLDEN / name).read_text())
-        lines += differences(expected, fresh, name, tolerance.get("psnr_db", 50))
+        lines += differences(expected, fresh, name, tolerance.get("check_psnr_db", 50))
     known = set(FILES) | set(manifests())
     stray = {path.relative_to(GOLDEN).as_posix() for path in (GOLDEN / "manifests").rglob("*.json")} - known
     return lines + [f"{name} is not written by export.golden" for name in sorted(stray)]

@@ -42,6 +42,7 @@ const damaged = (bytes: Uint8Array) => bytes.map((byte, i) => (i === 30 ? byte ^
 
 beforeEach(() => {
   [kept, asked, loaded, notices, network] = [new Map(), [], 0, [], plain];
+  vi.stubGlobal('location', new URL('http://localhost:8000/'));
   vi.stubGlobal('caches', { open: async () => ({ ...cache }) });
   vi.stubGlobal('fetch', async (key: string) => {
     asked.push(key);
@@ -119,6 +120,15 @@ describe('PieceStore', () => {
     network = (key) => damaged(plain(key));
     await expect((await store()).read(file)).rejects.toMatchObject({ kind: 'corrupted' });
   });
+
+  it.each(['capacitor://localhost/', 'https://localhost/'])(
+    'keeps nothing in the shell, %s',
+    async (address) => {
+      vi.stubGlobal('location', { protocol: address.split('//')[0], origin: address.slice(0, -1) });
+      await (await store()).read(file);
+      expect([kept.size, notices]).toEqual([0, []]);
+    },
+  );
 
   it('refuses pieces that are whole but make another file', async () => {
     const other = { ...file, sha256: sha256(new Uint8Array(1)) };

@@ -15,7 +15,14 @@ export interface Level {
 /** The level after the last step: the picture without noise. */
 export const CLEAN: Level = { alpha: 1, sigma: 0 };
 
-/** x at level `next` from x at level `now`, without fresh noise (DDIM, eta = 0). `output`: the model's. */
+const f32 = Math.fround;
+
+/**
+ * x at level `next` from x at level `now`, without fresh noise (DDIM, eta = 0). `output`: the model's.
+ *
+ * Every operation is rounded to single precision, as numpy rounds it: a network in 8 bits turns the last bit of its
+ * input into a difference that can be seen.
+ */
 export function ddimStep(
   x: Float32Array,
   output: Float32Array,
@@ -23,14 +30,22 @@ export function ddimStep(
   now: Level,
   next: Level = CLEAN,
 ): Float32Array {
-  const { alpha, sigma } = now;
+  const [alpha, sigma, nextAlpha, nextSigma] = [now.alpha, now.sigma, next.alpha, next.sigma].map(
+    f32,
+  ) as Four;
   return x.map((value, i) => {
     const out = output[i] as number;
-    const x0 = kind === 'v_prediction' ? alpha * value - sigma * out : (value - sigma * out) / alpha;
-    const eps = kind === 'v_prediction' ? sigma * value + alpha * out : out;
-    return next.alpha * x0 + next.sigma * eps;
+    const x0 =
+      kind === 'v_prediction'
+        ? f32(f32(alpha * value) - f32(sigma * out))
+        : f32(f32(value - f32(sigma * out)) / alpha);
+    if (next === CLEAN) return x0;
+    const eps = kind === 'v_prediction' ? f32(f32(sigma * value) + f32(alpha * out)) : out;
+    return f32(nextAlpha * x0) + f32(nextSigma * eps);
   });
 }
+
+type Four = [number, number, number, number];
 
 /** The n timesteps of diffusers' `timestep_spacing: trailing`, noisiest first, such as 999, 666, 332. */
 export function trailingTimesteps(n: number, trainTimesteps = 1000): number[] {

@@ -13,7 +13,9 @@ export type Component = keyof typeof OUTPUTS;
 export const COMPONENTS = Object.keys(OUTPUTS) as Component[];
 
 // A GPU has no 8-bit products: the graph's roundings to 8 bits are dropped and its weights unpacked when it is opened.
-const IN_FLOAT = { session: { disable_quant_qdq: '1', enable_quant_qdq_cleanup: '1' } };
+const IN_FLOAT = { disable_quant_qdq: '1', enable_quant_qdq_cleanup: '1' };
+// Threads take work in smaller and smaller parts: the one that the page's work delays is not waited for as long.
+const SHARED_OUT = { dynamic_block_base: '4' };
 
 /** ONNX Runtime, ready to open networks. */
 export interface Runtime {
@@ -37,6 +39,13 @@ export async function startRuntime(
   return { ort, backend };
 }
 
+/** Resolves, with the reason, when the GPU goes away; never on the CPU. To be asked once a network is open. */
+export async function deviceLost({ ort, backend }: Runtime): Promise<string> {
+  if (backend !== 'webgpu') return new Promise(() => {});
+  const { message } = await (await ort.env.webgpu.device).lost;
+  return message || 'the device was lost';
+}
+
 /** The script that comes with a backend's WebAssembly, below the app's folder. */
 export function gluePath(wasmPath: string): string {
   return `ort/${wasmPath.replace(/\.wasm$/, '.mjs')}`;
@@ -52,7 +61,7 @@ export async function openGraph(
   const session = await ort.InferenceSession.create(model, {
     executionProviders: [backend],
     graphOptimizationLevel: 'all',
-    ...(backend === 'webgpu' && { extra: IN_FLOAT }),
+    extra: { session: { ...SHARED_OUT, ...(backend === 'webgpu' && IN_FLOAT) } },
     ...(external && { externalData: [{ path: 'model.onnx_data', data: external }] }),
   });
   const output = OUTPUTS[component];

@@ -7,13 +7,23 @@ import { Tokenizer } from '../core/tokenizer';
 import { checkedIndex, type FileEntry, type ModelIndex, travelling } from '../store/index-file';
 import { PieceStore } from '../store/pieces';
 import { Failure } from '../store/problem';
-import { COMPONENTS, type Component, gluePath, openGraph, type Runtime, startRuntime } from './graphs';
+import {
+  COMPONENTS,
+  type Component,
+  deviceLost,
+  gluePath,
+  openGraph,
+  type Runtime,
+  startRuntime,
+} from './graphs';
 import type { Backend, EngineState, Notice } from './types';
 
 /** Told while it loads. */
 export interface Listener {
   onState(state: EngineState): void;
   onNotice(notice: Notice): void;
+  /** The GPU went away after the models were opened. */
+  onLost(why: string): void;
 }
 
 /** A pipeline on `backend`. `base`: the app's folder. @throws Failure, BundleError */
@@ -33,6 +43,7 @@ export async function load(
   const glue = new URL(gluePath(engine.path), base).href;
   const runtime = await startRuntime(backend, taken(files, engine.path), glue, threads);
   const graphs = await openAll(runtime, files, listener);
+  void deviceLost(runtime).then(listener.onLost);
   const tokenizer = Tokenizer.parse(text(files, 'tokenizer/vocab.json'), text(files, 'tokenizer/merges.txt'));
   return new Pipeline(manifest, tokenizer, graphs);
 }

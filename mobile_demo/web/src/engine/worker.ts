@@ -25,6 +25,7 @@ function start({ backend: wanted, threads, base }: ToWorker & { type: 'start' })
   pipeline = load(new URL(base), backend, threads, {
     onState: (state) => post({ type: 'state', state }),
     onNotice: (notice: Notice) => post({ type: 'notice', notice }),
+    onLost: (why) => post({ type: 'lost', why }),
   });
   pipeline.then(
     ({ manifest }) => {

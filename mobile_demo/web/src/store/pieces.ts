@@ -139,8 +139,13 @@ export class PieceStore {
   }
 }
 
-/** Cache Storage, which private windows and plain http may not offer. */
+/**
+ * Cache Storage, which private windows and plain http may not offer. In the shell (mobile_demo/shell) the models are a
+ * part of the app's package: they are here already.
+ */
 async function openCache(): Promise<Cache | undefined> {
+  const inShell = location.protocol === 'capacitor:' || location.origin === 'https://localhost';
+  if (inShell) return undefined;
   try {
     return await globalThis.caches?.open(CACHE);
   } catch {

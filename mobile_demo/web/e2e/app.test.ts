@@ -1,0 +1,187 @@
+/** The default bundle in Chromium on an emulated phone, from plain static hosting. */
+
+import { readFileSync } from 'node:fs';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { psnr } from '../tests/golden';
+import { DIST, launch, phone, picture, pixels, shot, WEB } from './browser';
+import { type Server, serve } from './server';
+
+let server: Server;
+let browser: Browser;
+let context: BrowserContext;
+let page: Page;
+let errors: string[];
+
+beforeAll(async () => {
+  [server, browser] = [await serve(DIST), await launch()];
+  ({ context, page, errors } = await phone(browser, { permissions: ['clipboard-read', 'clipboard-write'] }));
+});
+afterAll(async () => {
+  await browser.close();
+  await server.close();
+});
+
+const field = () => page.getByTestId('prompt');
+
+describe('first visit', () => {
+  it('loads once, isolates itself through the service worker, and makes a picture of what is typed', async () => {
+    await page.goto(server.url);
+    await page.waitForFunction('crossOriginIsolated');
+    await field().fill('a red fox');
+    await picture(page, 'a red fox, 3d style');
+    await shot(page, 'first-picture');
+    const fetched = server.requests.filter((path) => path.startsWith('/models/pieces/'));
+    expect(new Set(fetched).size).toBe(fetched.length);
+    expect(await page.getByTestId('time').textContent()).toMatch(/\d+\s*ms/);
+  });
+
+  it('sends nothing over the network from then on', async () => {
+    const before = server.requests.length;
+    const elsewhere: string[] = [];
+    context.on('request', (request) => elsewhere.push(request.url()));
+    await field().fill('a slice of pizza');
+    await picture(page, 'a slice of pizza, 3d style');
+    await page.getByTestId('seed-dice').click();
+    await page.waitForFunction(
+      (old) => document.querySelector<HTMLElement>('[data-testid=picture]')?.dataset.seed !== old,
+      await seed(),
+    );
+    expect(server.requests.slice(before)).toEqual([]);
+    expect(elsewhere.filter((url) => !url.startsWith('blob:') && !url.startsWith('data:'))).toEqual([]);
+  });
+});
+
+async function seed(): Promise<string | undefined> {
+  return page.$eval('[data-testid=picture]', (canvas) => (canvas as HTMLElement).dataset.seed);
+}
+
+describe('pictures', () => {
+  it('are the same for the same seed, and others for another', async () => {
+    const seen = [];
+    for (const one of ['7', '8', '7']) {
+      await page.getByTestId('seed').fill(one);
+      await page.getByTestId('seed').press('Enter');
+      await picture(page, 'a slice of pizza, 3d style', one);
+      seen.push(await pixels(page));
+    }
+    expect(seen[2]).toEqual(seen[0]);
+    expect(seen[1]).not.toEqual(seen[0]);
+  });
+
+  it('follow the last text typed, whatever came before it', async () => {
+    await field().fill('');
+    await field().pressSequentially('a blue car', { delay: 30 });
+    await picture(page, 'a blue car, 3d style');
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await picture(page, 'a blue car, 3d style');
+  });
+
+  it('change with the style', async () => {
+    await page.getByTestId('style-flat').click();
+    await picture(page, 'a blue car, flat style');
+  });
+
+  it('come in variations, and a tap takes one over', async () => {
+    const variation = page.getByTestId('variation-2');
+    await variation.waitFor({ state: 'visible' });
+    await variation.locator('canvas, img').first().waitFor({ state: 'visible', timeout: 30_000 });
+    const before = await seed();
+    await variation.click();
+    await page.waitForFunction(
+      (old) => document.querySelector<HTMLElement>('[data-testid=picture]')?.dataset.seed !== old,
+      before,
+    );
+    await shot(page, 'variations');
+  });
+
+  it('morph between two prompts', async () => {
+    await page.getByTestId('morph-toggle').click();
+    await page.getByTestId('morph-prompt').fill('a red apple');
+    await page.getByTestId('morph-slider').fill('50');
+    await page.waitForSelector('[data-testid=picture][data-t="0.5"]');
+    await shot(page, 'morph');
+    await page.getByTestId('morph-toggle').click();
+  });
+});
+
+describe('taking a picture along', () => {
+  it('saves a PNG that says how it was made', async () => {
+    const [download] = await Promise.all([page.waitForEvent('download'), page.getByTestId('save').click()]);
+    expect(download.suggestedFilename()).toMatch(/^a-blue-car.*\.png$/);
+    const file = readFileSync(await download.path());
+    expect(file.subarray(1, 4).toString()).toBe('PNG');
+    expect(file.toString('latin1')).toMatch(/parameters\0{5}a blue car, flat style\nSteps: 1, /);
+  });
+
+  it('copies a sticker of 512 pixels with a transparent background', async () => {
+    await page.getByTestId('copy-sticker').click();
+    await page.waitForSelector('[data-testid=toast]');
+    const found = await page.evaluate(async () => {
+      const [item] = await navigator.clipboard.read();
+      const bitmap = await createImageBitmap((await item?.getType('image/png')) as Blob);
+      const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext(
+        '2d',
+      ) as OffscreenCanvasRenderingContext2D;
+      context.drawImage(bitmap, 0, 0);
+      const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+      let clear = 0;
+      for (let i = 3; i < data.length; i += 4) if (data[i] === 0) clear += 1;
+      return { width: bitmap.width, corner: data[3], clear: clear / (data.length / 4) };
+    });
+    expect(found.width).toBe(512);
+    expect(found.corner).toBe(0);
+    expect(found.clear).toBeGreaterThan(0.1);
+  });
+
+  it('keeps a history, and brings a picture of it back', async () => {
+    await field().fill('a smiling sun');
+    await picture(page, 'a smiling sun, flat style');
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    await page.getByTestId('history-open').click();
+    await shot(page, 'history');
+    await page.getByTestId('history-item').nth(1).click();
+    await page.waitForFunction(
+      () =>
+        document.querySelector<HTMLElement>('[data-testid=picture]')?.dataset.prompt !==
+        'a smiling sun, flat style',
+    );
+  });
+});
+
+describe('later visits', () => {
+  it('work offline, and remember prompt and seed', async () => {
+    await page.getByTestId('style-flat').click();
+    await field().fill('an octopus');
+    await picture(page, 'an octopus, flat style');
+    const before = await pixels(page);
+    await context.setOffline(true);
+    await page.reload();
+    await picture(page, 'an octopus, flat style');
+    expect(await pixels(page)).toEqual(before);
+    expect(await page.evaluate('crossOriginIsolated')).toBe(true);
+    await context.setOffline(false);
+  });
+});
+
+describe('one truth', () => {
+  const golden = JSON.parse(readFileSync(`${WEB}/../../tests/golden/default_bundle.json`).toString());
+
+  it('draws what the Python runtime draws', async () => {
+    let ran = 0;
+    for (const { prompt, to, t, seed, num_inference_steps: steps, psnr_db, rgb } of golden.cases) {
+      const request = { prompt, seed, steps, ...(to && { morph: { to, t } }) };
+      const rgba = await page.evaluate(async (one) => [...(await window.addkit.generate(one)).rgba], request);
+      const found = rgba.filter((_, i) => i % 4 !== 3);
+      expect(psnr(found, Buffer.from(rgb, 'base64')), prompt).toBeGreaterThanOrEqual(
+        psnr_db ?? golden.tolerance.psnr_db,
+      );
+      ran += 1;
+    }
+    expect(ran).toBe(golden.count);
+  });
+});
+
+it('no error went uncaught', () => {
+  expect(errors).toEqual([]);
+});

@@ -40,10 +40,26 @@ test('a request that comes again moves to the front', async () => {
   const { open } = fresh();
   const history = open();
   for (const [i, key] of ['fox', 'car', 'fox'].entries()) history.add(entry(key, i));
+  expect(keys(history)).toEqual(['fox', 'car']);
   await history.settled;
   const again = open();
   await again.settled;
   expect(keys(again)).toEqual(['fox', 'car']);
+});
+
+test('what is added before the store has opened counts as newer than what it holds', async () => {
+  const { open } = fresh();
+  const history = open();
+  history.add(entry('fox', 1));
+  history.add(entry('car', 2));
+  await history.settled;
+  const again = open();
+  again.add(entry('fox', 3));
+  await again.settled;
+  expect(again.entries.value.map(({ key, at }) => [key, at])).toEqual([
+    ['fox', 3],
+    ['car', 2],
+  ]);
 });
 
 test('keeps the newest 200', async () => {

@@ -106,6 +106,15 @@ describe('variations', () => {
     expect(studio.strip.tiles.value.every(({ picture }) => picture)).toBe(true);
   });
 
+  test('are those of the last picture only', async () => {
+    const { engine, studio } = setUp();
+    studio.use('a red fox');
+    await pass(TAKES + STRIP_PAUSE - 10);
+    studio.choose({ style: 'flat' });
+    await pass(TAKES + all);
+    expect(engine.begun.slice(1).map(({ prompt }) => prompt)).toEqual(Array(7).fill('a red fox, flat style'));
+  });
+
   test('are aborted at once by typing', async () => {
     const { engine, studio, shown } = setUp();
     studio.use('a red fox');
@@ -200,6 +209,16 @@ describe('the history', () => {
     expect(new TextDecoder().decode(studio.history.entries.value[0]?.png)).toBe(
       'sticker-128 a red fox, 3d style',
     );
+  });
+
+  test('does not keep a picture whose words were changed before it stayed', async () => {
+    const { engine, studio } = setUp();
+    studio.use('a red fox');
+    await pass(TAKES + STAYED - 100);
+    engine.takes = 5000;
+    studio.type('text', 'a blue car');
+    await pass(STAYED);
+    expect(studio.history.entries.value).toEqual([]);
   });
 
   test('restores prompt, style, seed, steps and morph', async () => {

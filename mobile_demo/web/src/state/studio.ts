@@ -205,7 +205,6 @@ export class Studio {
 
   /** The picture may stay: variations follow after a pause, the history after a longer one. */
   #settle(picture: Picture): void {
-    if (this.playing.value) return;
     this.strip.follow(picture);
     clearTimeout(this.#stay);
     this.#stay = setTimeout(() => void this.#keep(picture), STAYED);

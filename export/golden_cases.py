@@ -78,7 +78,7 @@ END_TO_END: tuple[dict[str, Any], ...] = (
 DEFAULT_BUNDLE: tuple[dict[str, Any], ...] = (
     {"prompt": "a red fox, 3d style", "seed": "7", "num_inference_steps": 1},
     {"prompt": "a slice of pizza, flat style", "seed": "18446744073709551615", "num_inference_steps": 1},
-    {"prompt": "🚀 rocket's, noto style", "seed": "4294967303", "num_inference_steps": 2, "psnr_db": 34},
+    {"prompt": "🚀 rocket's, cartoon style", "seed": "4294967303", "num_inference_steps": 2, "psnr_db": 34},
     {"prompt": "a red car", "to": "a blue car", "t": 0.25, "seed": "0", "num_inference_steps": 1, "psnr_db": 36},
 )
 

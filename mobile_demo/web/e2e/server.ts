@@ -30,6 +30,8 @@ export interface Server {
   url: string;
   /** Paths that were asked for, in order. */
   requests: string[];
+  /** Bytes of the bodies that were answered, by path. */
+  sent: Map<string, number>;
   /** Chosen for every request; undefined answers it plainly. */
   fault: (path: string) => Fault | undefined;
   close(): Promise<void>;
@@ -37,7 +39,13 @@ export interface Server {
 
 /** Serves `root` on a free port of localhost. */
 export async function serve(root: string, options: Options = {}): Promise<Server> {
-  const server: Server = { url: '', requests: [], fault: () => undefined, close: async () => {} };
+  const server: Server = {
+    url: '',
+    requests: [],
+    sent: new Map(),
+    fault: () => undefined,
+    close: async () => {},
+  };
   const http = createServer((request, response) => void answer(request, response, root, options, server));
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
   server.url = `http://localhost:${(http.address() as AddressInfo).port}/`;
@@ -65,6 +73,7 @@ async function answer(
     response.writeHead(404).end();
     return;
   }
+  server.sent.set(path, (server.sent.get(path) ?? 0) + statSync(file).size);
   response.writeHead(200, {
     'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream',
     'Content-Length': statSync(file).size,

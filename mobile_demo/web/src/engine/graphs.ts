@@ -8,8 +8,9 @@ import type { Backend } from './types';
 type Ort = typeof import('onnxruntime-web/wasm');
 
 /** Main outputs by what a network is. Source: the names of optimum's ORTStableDiffusionPipeline. */
-const OUTPUTS = { text_encoder: 'last_hidden_state', unet: 'out_sample', vae_decoder: 'sample' };
+const OUTPUTS = { unet: 'out_sample', text_encoder: 'last_hidden_state', vae_decoder: 'sample' };
 export type Component = keyof typeof OUTPUTS;
+/** In the order in which they are opened: the largest first, so that the others fit into the memory it leaves. */
 export const COMPONENTS = Object.keys(OUTPUTS) as Component[];
 
 // A GPU has no 8-bit products: the graph's roundings to 8 bits are dropped and its weights unpacked when it is opened.
@@ -37,6 +38,11 @@ export async function startRuntime(
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = 'error';
   return { ort, backend };
+}
+
+/** Lets go of the WebAssembly's bytes, once it runs. */
+export function settle({ ort }: Runtime): void {
+  delete ort.env.wasm.wasmBinary;
 }
 
 /** Resolves, with the reason, when the GPU goes away; never on the CPU. To be asked once a network is open. */

@@ -14,6 +14,7 @@ import {
   gluePath,
   openGraph,
   type Runtime,
+  settle,
   startRuntime,
 } from './graphs';
 import type { Backend, EngineState, Notice } from './types';
@@ -43,6 +44,7 @@ export async function load(
   const glue = new URL(gluePath(engine.path), base).href;
   const runtime = await startRuntime(backend, taken(files, engine.path), glue, threads);
   const graphs = await openAll(runtime, files, listener);
+  settle(runtime);
   void deviceLost(runtime).then(listener.onLost);
   const tokenizer = Tokenizer.parse(text(files, 'tokenizer/vocab.json'), text(files, 'tokenizer/merges.txt'));
   return new Pipeline(manifest, tokenizer, graphs);

@@ -124,10 +124,15 @@ export class Pipeline {
         `bundle ${name} made ${chw.length} values; its manifest says ${imageSize} pixels`,
       );
     }
-    if (!chw.every(Number.isFinite))
-      throw new BundleError(`bundle ${name} computed values that are not numbers`);
+    if (!allFinite(chw)) throw new BundleError(`bundle ${name} computed values that are not numbers`);
     return chw;
   }
+}
+
+/** A plain loop: `every` with a function takes ten times as long. */
+function allFinite(values: Float32Array): boolean {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false;
+  return true;
 }
 
 /** @throws RangeError when the text is no whole number. */

@@ -103,7 +103,11 @@ function fitted(ort: Ort, { data, shape }: Tensor, type: string, rank: number): 
   const dims = shape.length === 0 && rank === 1 ? [1] : shape;
   switch (type) {
     case 'float32':
-      return new ort.Tensor(type, Float32Array.from(data, Number), dims);
+      return new ort.Tensor(
+        type,
+        data instanceof Float32Array ? data : Float32Array.from(data, Number),
+        dims,
+      );
     case 'int64':
       return new ort.Tensor(type, BigInt64Array.from(Array.from(data, BigInt)), dims);
     case 'int32':

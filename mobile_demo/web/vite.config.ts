@@ -44,8 +44,8 @@ export default defineConfig({
         start_url: './',
         display: 'standalone',
         orientation: 'any',
-        background_color: '#fbf7f4',
-        theme_color: '#fbf7f4',
+        background_color: '#e6eeea',
+        theme_color: '#e6eeea',
         categories: ['graphics', 'entertainment'],
         icons: [
           icon('icon-192.png', 192),

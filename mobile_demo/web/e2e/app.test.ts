@@ -27,7 +27,7 @@ const field = () => page.getByTestId('prompt');
 describe('first visit', () => {
   it('loads once, isolates itself through the service worker, and makes a picture of what is typed', async () => {
     await page.goto(server.url);
-    await page.waitForFunction('crossOriginIsolated');
+    await page.waitForFunction(() => crossOriginIsolated);
     await field().fill('a red fox');
     await picture(page, 'a red fox, 3d style');
     await shot(page, 'first-picture');
@@ -159,7 +159,7 @@ describe('later visits', () => {
     await page.reload();
     await picture(page, 'an octopus, flat style');
     expect(await pixels(page)).toEqual(before);
-    expect(await page.evaluate('crossOriginIsolated')).toBe(true);
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
     await context.setOffline(false);
   });
 });
@@ -182,6 +182,16 @@ describe('one truth', () => {
   });
 });
 
-it('no error went uncaught', () => {
+it('no error went uncaught, and the page may not reach any other address', async () => {
   expect(errors).toEqual([]);
+  const reached = await page.evaluate(() =>
+    fetch('https://example.org/').then(
+      () => true,
+      () => false,
+    ),
+  );
+  expect([reached, errors.length > 0 && errors[0]]).toEqual([
+    false,
+    expect.stringContaining("connect-src 'self'"),
+  ]);
 });

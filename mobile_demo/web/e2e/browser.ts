@@ -37,7 +37,7 @@ export function launch(args: string[] = []): Promise<Browser> {
   return chromium.launch({ executablePath, args: [...ARGS, ...args] });
 }
 
-/** A page of a fresh profile; uncaught errors in it are collected in `errors`. */
+/** A page of a fresh profile; in `errors`, what went uncaught in it and what its security policy refused. */
 export async function phone(
   browser: Browser,
   options = {},
@@ -46,6 +46,9 @@ export async function phone(
   const page = await context.newPage();
   const errors: string[] = [];
   page.on('pageerror', (error) => errors.push(error.message));
+  page.on('console', (message) => {
+    if (/Content Security Policy/.test(message.text())) errors.push(message.text());
+  });
   return { context, page, errors };
 }
 

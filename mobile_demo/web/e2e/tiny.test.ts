@@ -76,10 +76,12 @@ describe('on WebGPU', () => {
     await compare(page);
   });
 
-  it('falls back to the CPU and says so when the device is lost', async () => {
+  it('falls back to the CPU and says so when the device is lost, also without a network', async () => {
     ({ page } = await phone(browser));
     await page.goto(`${server.url}?software-gpu`);
     await ready(page);
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    await page.context().setOffline(true);
     await (await browser.newBrowserCDPSession()).send('Browser.crashGpuProcess');
     await page.evaluate(() => window.addkit.generate({ prompt: 'a pizza', seed: '0', steps: 1 }));
     await page.waitForFunction(() => (window.addkit.state as { backend?: string }).backend === 'wasm');

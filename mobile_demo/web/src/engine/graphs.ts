@@ -13,6 +13,9 @@ export type Component = keyof typeof OUTPUTS;
 /** In the order in which they are opened: the largest first, so that the others fit into the memory it leaves. */
 export const COMPONENTS = Object.keys(OUTPUTS) as Component[];
 
+// On WebGPU, ONNX Runtime 1.30's MultiHeadAttention leaves out the causal mask, and a prompt's words see those after them.
+// The text encoder takes a few milliseconds of the CPU, once a prompt.
+const ON_CPU: readonly Component[] = ['text_encoder'];
 // A GPU has no 8-bit products: the graph's roundings to 8 bits are dropped and its weights unpacked when it is opened.
 const IN_FLOAT = { disable_quant_qdq: '1', enable_quant_qdq_cleanup: '1' };
 // Threads take work in smaller and smaller parts: the one that the page's work delays is not waited for as long.
@@ -24,15 +27,19 @@ export interface Runtime {
   backend: Backend;
 }
 
-/** Starts ONNX Runtime from its WebAssembly. `glue`: the URL of the script that comes with it. */
+/**
+ * Starts ONNX Runtime from its WebAssembly. `flavour`: which of its builds that is; the one for WebGPU computes on the
+ * CPU too. `glue`: the URL of the script that comes with it.
+ */
 export async function startRuntime(
   backend: Backend,
+  flavour: Backend,
   wasm: Uint8Array,
   glue: string,
   threads: number,
 ): Promise<Runtime> {
   const ort =
-    backend === 'webgpu' ? await import('onnxruntime-web/webgpu') : await import('onnxruntime-web/wasm');
+    flavour === 'webgpu' ? await import('onnxruntime-web/webgpu') : await import('onnxruntime-web/wasm');
   ort.env.wasm.wasmBinary = wasm;
   ort.env.wasm.wasmPaths = { mjs: glue };
   ort.env.wasm.numThreads = threads;
@@ -64,10 +71,11 @@ export async function openGraph(
   model: Uint8Array,
   external?: Uint8Array,
 ): Promise<Graph> {
+  const provider = ON_CPU.includes(component) ? 'wasm' : backend;
   const session = await ort.InferenceSession.create(model, {
-    executionProviders: [backend],
+    executionProviders: [provider],
     graphOptimizationLevel: 'all',
-    extra: { session: { ...SHARED_OUT, ...(backend === 'webgpu' && IN_FLOAT) } },
+    extra: { session: { ...SHARED_OUT, ...(provider === 'webgpu' && IN_FLOAT) } },
     ...(external && { externalData: [{ path: 'model.onnx_data', data: external }] }),
   });
   const output = OUTPUTS[component];

@@ -36,13 +36,16 @@ export async function load(
 ): Promise<Pipeline> {
   const folder = new URL('models/', base);
   const index = await readIndex(folder);
-  const engine = index.engines[backend];
-  const files = await download(folder, [...index.files, engine], listener);
+  const progress = new Progress(listener);
+  const store = await PieceStore.open(folder, progress);
+  const flavour = await flavourFor(backend, index, store);
+  const engine = index.engines[flavour];
+  const files = await download(store, [...index.files, engine], progress);
   listener.onState({ phase: 'opening', done: 0, total: COMPONENTS.length });
   const manifest = parseManifest(JSON.parse(text(files, 'manifest.json')));
   checkAgainst(manifest, index);
   const glue = new URL(gluePath(engine.path), base).href;
-  const runtime = await startRuntime(backend, taken(files, engine.path), glue, threads);
+  const runtime = await startRuntime(backend, flavour, taken(files, engine.path), glue, threads);
   const graphs = await openAll(runtime, files, listener);
   settle(runtime);
   void deviceLost(runtime).then(listener.onLost);
@@ -64,20 +67,41 @@ async function readIndex(folder: URL): Promise<ModelIndex> {
   }
 }
 
+/**
+ * Which of ONNX Runtime's builds to fetch: the backend's own, unless the one for WebGPU is here and the CPU's is not. It
+ * computes on the CPU too, and the network may be gone with the GPU.
+ */
+async function flavourFor(backend: Backend, { engines }: ModelIndex, store: PieceStore): Promise<Backend> {
+  const onlyOther = !(await store.has(engines[backend])) && (await store.has(engines.webgpu));
+  return onlyOther ? 'webgpu' : backend;
+}
+
+/** Adds up what has arrived and tells it. */
+class Progress {
+  private loaded = 0;
+  private total = 0;
+  readonly onNotice: Listener['onNotice'];
+
+  constructor(private readonly listener: Listener) {
+    this.onNotice = listener.onNotice;
+  }
+
+  start(total: number): void {
+    this.total = total;
+    this.onBytes(0);
+  }
+
+  onBytes(bytes: number): void {
+    this.loaded += bytes;
+    this.listener.onState({ phase: 'downloading', loaded: this.loaded, total: this.total });
+  }
+}
+
 type Files = Map<string, Uint8Array<ArrayBuffer>>;
 
-/** All files, two at a time, with progress over what travels. */
-async function download(folder: URL, entries: FileEntry[], listener: Listener): Promise<Files> {
-  const total = travelling(entries);
-  let loaded = 0;
-  const store = await PieceStore.open(folder, {
-    onBytes: (bytes) => {
-      loaded += bytes;
-      listener.onState({ phase: 'downloading', loaded, total });
-    },
-    onNotice: listener.onNotice,
-  });
-  listener.onState({ phase: 'downloading', loaded, total });
+/** All files, one after the other. */
+async function download(store: PieceStore, entries: FileEntry[], progress: Progress): Promise<Files> {
+  progress.start(travelling(entries));
   const files: Files = new Map();
   for (const entry of entries) files.set(entry.path, await store.read(entry));
   await store.tidy(entries);

@@ -51,6 +51,12 @@ export class PieceStore {
     return whole;
   }
 
+  /** Whether every piece of a file is kept, right or damaged. */
+  async has(file: FileEntry): Promise<boolean> {
+    const found = await Promise.all(file.pieces.map((piece) => this.cache?.match(this.url(piece))));
+    return found.every(Boolean);
+  }
+
   /** Removes what no listed file needs: the pieces of an earlier bundle. */
   async tidy(files: readonly FileEntry[]): Promise<void> {
     const needed = new Set(files.flatMap(({ pieces }) => pieces.map((piece) => this.url(piece))));

@@ -37,6 +37,21 @@ test('tokenizer: ids exactly', () => {
   expect(ran).toBeGreaterThan(900);
 });
 
+describe('tokenizer', () => {
+  const [vocab, merges] = ['vocab.json', 'merges.txt'].map((name) =>
+    bytes(`runtime/bundles/sticker-128/tokenizer/${name}`).toString(),
+  ) as [string, string];
+
+  it('reads a page that is one word in seconds, as languages without spaces write it', () => {
+    const { ids, droppedWords } = Tokenizer.parse(vocab, merges).encode('ก'.repeat(10_000));
+    expect([ids.length, droppedWords.length]).toEqual([77, 1]);
+  }, 15_000);
+
+  it("refuses half of a character by an error that is not the GPU's fault", () => {
+    expect(() => Tokenizer.parse(vocab, merges).encode('fox \ud83e')).toThrow(RangeError);
+  });
+});
+
 test('noise: within the stated ulps', () => {
   const data = golden('noise.json', 'cases');
   let ran = 0;

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { TYPING_PAUSE } from '../src/state/maker';
-import { loadSettings, type Shelf } from '../src/state/settings';
+import { loadSettings, type Shelf, saveSettings } from '../src/state/settings';
 import { STRIP_PAUSE } from '../src/state/strip';
 import { STAYED, Studio } from '../src/state/studio';
 import { SWEEP, sweepAt } from '../src/state/sweep';
@@ -312,6 +312,12 @@ test('the engine starts again on the backend that was chosen, after a reload too
   studio.restart();
   expect(engine.restarts).toEqual(['wasm', 'wasm']);
   expect(loadSettings(shelf).backend).toBe('wasm');
+});
+
+test('a long prompt is cut between characters', () => {
+  const shelf = memoryShelf();
+  saveSettings(shelf, { ...loadSettings(shelf), text: `a${'🦊'.repeat(1500)}` });
+  expect(loadSettings(shelf).text).toBe(`a${'🦊'.repeat(999)}`);
 });
 
 test('short messages go by themselves', async () => {

@@ -6,6 +6,8 @@ const START = '<|startoftext|>';
 const END = '<|endoftext|>';
 const END_OF_WORD = '</w>';
 
+const NO_MERGE = Number.POSITIVE_INFINITY; // as a rank
+
 const MARKS = /(<\|startoftext\|>|<\|endoftext\|>)/u;
 // Unicode's White_Space, spelled out: JavaScript's \s counts U+FEFF as well, and CLIP keeps that.
 const SPACES = /[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
@@ -64,10 +66,11 @@ export class Tokenizer {
 
   /**
    * `maxTokens` ids; what does not fit is dropped from the end and named.
-   * @throws Error when the text holds lone surrogates.
+   * @throws RangeError when the text holds lone surrogates.
    */
   encode(text: string, maxTokens = 77): Encoding {
-    if (!isWellFormed(text)) throw new Error('the prompt is not valid text: it holds half of a character');
+    if (!isWellFormed(text))
+      throw new RangeError('the prompt is not valid text: it holds half of a character');
     const room = maxTokens - 2;
     const words = text.split(SPACES).filter(Boolean);
     const tokens: number[] = [];
@@ -103,19 +106,30 @@ export class Tokenizer {
     return this.merge(letters).map((token) => this.ids.get(token) ?? this.end);
   }
 
-  /** Joins the best-ranked neighbours, leftmost first, until no merge applies. */
+  /**
+   * Joins the best-ranked neighbours, leftmost first, until no merge applies. Only the ranks beside a join are looked
+   * up again: a language that writes no spaces makes one word of a whole page.
+   */
   private merge(parts: string[]): string[] {
+    const rank = (i: number) =>
+      i + 1 < parts.length ? (this.ranks.get(`${parts[i]} ${parts[i + 1]}`) ?? NO_MERGE) : NO_MERGE;
+    const ranks = parts.map((_, i) => rank(i));
     for (;;) {
-      let best = -1;
-      let lowest = Number.POSITIVE_INFINITY;
-      for (let i = 0; i + 1 < parts.length; i++) {
-        const rank = this.ranks.get(`${parts[i]} ${parts[i + 1]}`);
-        if (rank !== undefined && rank < lowest) [best, lowest] = [i, rank];
-      }
-      if (best < 0) return parts;
+      const best = lowest(ranks);
+      if (ranks[best] === NO_MERGE) return parts;
       parts.splice(best, 2, `${parts[best]}${parts[best + 1]}`);
+      ranks.splice(best, 1);
+      ranks[best] = rank(best);
+      if (best > 0) ranks[best - 1] = rank(best - 1);
     }
   }
+}
+
+/** Index of the lowest number, the first of equals. */
+function lowest(numbers: readonly number[]): number {
+  let best = 0;
+  for (let i = 1; i < numbers.length; i++) if ((numbers[i] as number) < (numbers[best] as number)) best = i;
+  return best;
 }
 
 function parseJson(text: string): unknown {

@@ -21,6 +21,7 @@ export interface Settings {
 }
 
 const KEY = 'addkit.settings';
+const MOST_TEXT = 2000; // UTF-16 units
 const DEFAULTS: Settings = {
   text: '',
   style: '3d',
@@ -47,7 +48,9 @@ export function localShelf(): Shelf {
 /** What was kept, with the default in place of whatever is missing or makes no sense. */
 export function loadSettings(shelf: Shelf): Settings {
   const kept = parsed(shelf);
-  const text = (value: unknown) => (typeof value === 'string' ? value.slice(0, 2000) : '');
+  // No half of a character at the end: the tokenizer refuses it.
+  const text = (value: unknown) =>
+    typeof value === 'string' ? value.slice(0, MOST_TEXT).replace(/[\ud800-\udbff]$/, '') : '';
   return {
     text: text(kept.text),
     style: isStyleName(kept.style) ? kept.style : DEFAULTS.style,

@@ -127,6 +127,18 @@ describe('engine', () => {
     expect((await a).request.prompt).toBe('a');
   });
 
+  it('does not make a picture again that was aborted when its worker was replaced', async () => {
+    await start('auto', true);
+    worker().ready();
+    const stop = new AbortController();
+    const a = engine.generate(request('a'), stop.signal);
+    stop.abort();
+    await expect(a).rejects.toThrow(Cancelled);
+    worker().say({ type: 'lost', why: 'device lost' });
+    worker().ready();
+    expect(worker().asked).toEqual([]);
+  });
+
   it('says when WebGPU was asked for and is not there', async () => {
     const told: Notice[] = [];
     vi.stubGlobal('navigator', {});

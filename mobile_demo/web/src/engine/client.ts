@@ -15,6 +15,8 @@ import {
 interface Job {
   id: number;
   request: GenerateRequest;
+  /** Nobody waits for it any more; the worker has been told to stop. */
+  aborted: boolean;
   resolve(picture: Picture): void;
   reject(error: Error): void;
 }
@@ -50,7 +52,7 @@ class WorkerEngine implements Engine {
   generate(request: GenerateRequest, signal?: AbortSignal): Promise<Picture> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(new Cancelled('cancelled'));
-      const job: Job = { id: ++this.ids, request, resolve, reject };
+      const job: Job = { id: ++this.ids, request, aborted: false, resolve, reject };
       signal?.addEventListener('abort', () => this.abort(job), { once: true });
       this.waiting.push(job);
       this.next();
@@ -128,7 +130,7 @@ class WorkerEngine implements Engine {
   private stop(): void {
     this.worker?.terminate();
     this.worker = undefined;
-    if (this.running) this.waiting.unshift(this.running);
+    if (this.running && !this.running.aborted) this.waiting.unshift(this.running);
     this.running = undefined;
   }
 
@@ -138,6 +140,7 @@ class WorkerEngine implements Engine {
   }
 
   private abort(job: Job): void {
+    job.aborted = true;
     const at = this.waiting.indexOf(job);
     if (at >= 0) this.waiting.splice(at, 1);
     else if (this.running === job) this.send({ type: 'cancel', id: job.id });

@@ -113,6 +113,18 @@ describe('PieceStore', () => {
     expect(notices).toEqual([{ kind: 'not-kept', message: expect.stringContaining('no room') }]);
   });
 
+  it('works from memory when storage can neither be read nor written', async () => {
+    const refuse = () => Promise.reject(new DOMException('gone', 'UnknownError'));
+    vi.stubGlobal('caches', {
+      open: async () => ({ match: refuse, put: refuse, delete: refuse, keys: refuse }),
+    });
+    const opened = await store();
+    expect(await opened.has(file)).toBe(false);
+    expect(await opened.read(file)).toEqual(content);
+    await opened.tidy([file]);
+    expect(notices.map(({ kind }) => kind)).toEqual(['not-kept']);
+  });
+
   it("works without Cache Storage and without the browser's own SHA-256, as over plain http", async () => {
     vi.stubGlobal('caches', undefined);
     vi.stubGlobal('crypto', {});

@@ -60,8 +60,12 @@ export class PieceStore {
   /** Removes what no listed file needs: the pieces of an earlier bundle. */
   async tidy(files: readonly FileEntry[]): Promise<void> {
     const needed = new Set(files.flatMap(({ pieces }) => pieces.map((piece) => this.url(piece))));
-    for (const { url } of (await this.cache?.keys()) ?? [])
-      if (!needed.has(url)) await this.cache?.delete(url);
+    try {
+      for (const { url } of (await this.cache?.keys()) ?? [])
+        if (!needed.has(url)) await this.cache?.delete(url);
+    } catch {
+      // The browser took its storage away: what is here works all the same.
+    }
   }
 
   private async piece(piece: Piece): Promise<Uint8Array<ArrayBuffer>> {
@@ -71,15 +75,19 @@ export class PieceStore {
       this.listener.onBytes(kept.length);
       return kept;
     }
-    if (kept) await this.cache?.delete(url);
     const bytes = await this.fetched(piece, Boolean(kept));
     await this.keep(url, bytes);
     return bytes;
   }
 
+  /** undefined where it is not kept, or the browser's storage cannot be read. */
   private async kept(url: string): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    const response = await this.cache?.match(url);
-    return response && new Uint8Array(await response.arrayBuffer());
+    try {
+      const response = await this.cache?.match(url);
+      return response && new Uint8Array(await response.arrayBuffer());
+    } catch {
+      return undefined;
+    }
   }
 
   /** From the network; a second time when the first came damaged, and also when a kept one was (`damaged`). */

@@ -69,7 +69,9 @@ function Item({ entry, onRestored, onRemove }: ItemProps) {
         }}
       >
         <img src={url} alt="" width={128} height={128} decoding="async" />
-        <span class="history-text">{title}</span>
+        <span class="history-text" dir="auto">
+          {title}
+        </span>
       </button>
       <IconButton
         icon="trash"

@@ -28,6 +28,7 @@ export function PromptField({ field, label, placeholder, testId, describedBy, fo
       <textarea
         ref={area}
         rows={1}
+        dir="auto"
         value={value}
         placeholder={placeholder}
         aria-label={label}

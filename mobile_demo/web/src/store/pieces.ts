@@ -51,10 +51,14 @@ export class PieceStore {
     return whole;
   }
 
-  /** Whether every piece of a file is kept, right or damaged. */
+  /** Whether every piece of a file is kept, right or damaged; false where the browser's storage cannot be read. */
   async has(file: FileEntry): Promise<boolean> {
-    const found = await Promise.all(file.pieces.map((piece) => this.cache?.match(this.url(piece))));
-    return found.every(Boolean);
+    try {
+      const found = await Promise.all(file.pieces.map((piece) => this.cache?.match(this.url(piece))));
+      return found.every(Boolean);
+    } catch {
+      return false;
+    }
   }
 
   /** Removes what no listed file needs: the pieces of an earlier bundle. */

@@ -23,3 +23,18 @@ function isolated(response: Response): Response {
 addPlugins([{ handlerWillRespond: async ({ response }) => isolated(response) }]);
 precacheAndRoute(self.__WB_MANIFEST);
 cleanupOutdatedCaches();
+
+self.addEventListener('message', (event) => {
+  if (event.data === 'take over') event.waitUntil(takeOver(event.ports[0]));
+});
+
+/**
+ * A page that starts asks a newer version that waits behind it (install.ts). It takes over where that page is the only
+ * one, and answers whether it does: another page's old version would miss its files.
+ */
+async function takeOver(answer: MessagePort | undefined): Promise<void> {
+  const pages = await self.clients.matchAll({ type: 'window', includeUncontrolled: true });
+  const alone = pages.length <= 1;
+  if (alone) await self.skipWaiting();
+  answer?.postMessage(alone);
+}

@@ -83,6 +83,17 @@ describe('a download', () => {
     expect(server.requests.filter(isPiece).length).toBe((await kept()) - 4);
   });
 
+  it('goes on by itself when the network is back', async () => {
+    let answered = 0;
+    server.fault = (path) => (isPiece(path) && ++answered > 4 ? 'drop' : undefined);
+    await page.goto(server.url);
+    await page.getByTestId('retry').waitFor({ state: 'visible', timeout: 30_000 });
+    await context.setOffline(true);
+    server.fault = () => undefined;
+    await context.setOffline(false);
+    await makesPictures();
+  });
+
   it('that the network drops says so, and goes on when tried again', async () => {
     let answered = 0;
     server.fault = (path) => (isPiece(path) && ++answered > 4 ? 'drop' : undefined);

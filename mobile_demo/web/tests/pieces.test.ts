@@ -82,6 +82,35 @@ describe('PieceStore', () => {
     expect([asked, loaded]).toEqual([[url(2)], total]);
   });
 
+  it('gives up a request to which nothing comes any more, and goes on when it is tried again', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const answered = globalThis.fetch;
+    vi.stubGlobal('fetch', async (key: string, { signal }: { signal: AbortSignal }) => {
+      if (key !== url(1)) return answered(key);
+      const begun = plain(key).slice(0, 20);
+      const stalled = new ReadableStream({
+        start(controller) {
+          controller.enqueue(begun);
+          signal.addEventListener('abort', () => controller.error(signal.reason));
+        },
+      });
+      return new Response(stalled);
+    });
+    const reading = (await store()).read(file);
+    const failed = expect(reading).rejects.toMatchObject({
+      kind: 'offline',
+      message: expect.stringContaining('nothing came for 30 seconds'),
+    });
+    await vi.waitFor(() => expect([kept.size, loaded]).toEqual([2, total - plain(url(1)).length + 20]));
+    vi.advanceTimersByTime(30_000);
+    await failed;
+    vi.useRealTimers();
+    vi.stubGlobal('fetch', answered);
+    [asked, loaded] = [[], 0];
+    expect(await (await store()).read(file)).toEqual(content);
+    expect([asked, loaded]).toEqual([[url(1)], total]);
+  });
+
   it('repairs a piece that arrives damaged once', async () => {
     network = (key, time) => (key === url(1) && time === 1 ? damaged(plain(key)) : plain(key));
     expect(await (await store()).read(file)).toEqual(content);

@@ -314,6 +314,17 @@ test('the engine starts again on the backend that was chosen, after a reload too
   expect(loadSettings(shelf).backend).toBe('wasm');
 });
 
+test('the engine starts again when the network is back, and only where that was missing', () => {
+  const { engine, studio } = setUp();
+  studio.reconnect();
+  engine.become({ phase: 'failed', problem: { kind: 'memory', message: 'Too little.' } });
+  studio.reconnect();
+  expect(engine.restarts).toEqual([]);
+  engine.become({ phase: 'failed', problem: { kind: 'offline', message: 'No network.' } });
+  studio.reconnect();
+  expect(engine.restarts).toEqual(['auto']);
+});
+
 test('a long prompt is cut between characters', () => {
   const shelf = memoryShelf();
   saveSettings(shelf, { ...loadSettings(shelf), text: `a${'🦊'.repeat(1500)}` });

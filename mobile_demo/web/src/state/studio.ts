@@ -113,6 +113,12 @@ export class Studio {
     this.engine.restart(this.inputs.backend.value);
   }
 
+  /** The network is back: models that could not be fetched without it are fetched now. */
+  reconnect(): void {
+    const state = this.state.value;
+    if (state.phase === 'failed' && state.problem.kind === 'offline') this.restart();
+  }
+
   runOn(backend: Backend | 'auto'): void {
     this.inputs.backend.value = backend;
     this.restart();

@@ -12,6 +12,7 @@ import { Failure } from './problem';
 
 const CACHE = 'addkit-models';
 const AT_ONCE = 4; // requests
+const STALLED = 30; // seconds without a byte: the browser itself would wait for minutes
 
 /** What a download tells while it runs. */
 export interface Listener {
@@ -116,11 +117,13 @@ export class PieceStore {
   /** The bytes of one request, told as they arrive. Not through the HTTP cache: they would be kept twice. */
   private async request(piece: Piece): Promise<Uint8Array<ArrayBuffer>> {
     let told = 0;
+    const patience = new Patience();
     try {
-      const response = await fetch(this.url(piece), { cache: 'no-store' });
+      const response = await fetch(this.url(piece), { cache: 'no-store', signal: patience.signal });
       if (!response.ok || !response.body) throw new Error(`the server answered ${response.status}`);
       const parts: Uint8Array<ArrayBuffer>[] = [];
       for await (const part of streamed(response.body)) {
+        patience.renew();
         parts.push(part as Uint8Array<ArrayBuffer>);
         told += part.length;
         this.listener.onBytes(part.length);
@@ -132,6 +135,8 @@ export class PieceStore {
         'offline',
         `The models could not be fetched (${(error as Error).message}). Connect to the network and try again: the download goes on where it stopped.`,
       );
+    } finally {
+      patience.end();
     }
   }
 
@@ -168,6 +173,27 @@ async function openCache(): Promise<Cache | undefined> {
     return await globalThis.caches?.open(CACHE);
   } catch {
     return undefined;
+  }
+}
+
+/** Aborts a request to which nothing has come for STALLED seconds. */
+class Patience {
+  private readonly controller = new AbortController();
+  readonly signal = this.controller.signal;
+  private timer = this.wait();
+
+  renew(): void {
+    clearTimeout(this.timer);
+    this.timer = this.wait();
+  }
+
+  end(): void {
+    clearTimeout(this.timer);
+  }
+
+  private wait(): ReturnType<typeof setTimeout> {
+    const reason = new Error(`nothing came for ${STALLED} seconds`);
+    return setTimeout(() => this.controller.abort(reason), 1000 * STALLED);
   }
 }
 

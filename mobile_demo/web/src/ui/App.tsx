@@ -19,6 +19,7 @@ export function App() {
   };
   useEscape(() => studio.cancel());
   useHiding(() => studio.pause());
+  useOnline(() => studio.reconnect());
   return (
     <div class="shell">
       <main class="app">
@@ -65,6 +66,14 @@ function useHiding(run: () => void): void {
     const onChange = () => document.hidden && run();
     document.addEventListener('visibilitychange', onChange);
     return () => document.removeEventListener('visibilitychange', onChange);
+  }, [run]);
+}
+
+/** The browser sees a network again. */
+function useOnline(run: () => void): void {
+  useEffect(() => {
+    addEventListener('online', run);
+    return () => removeEventListener('online', run);
   }, [run]);
 }
 

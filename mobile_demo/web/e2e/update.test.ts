@@ -50,6 +50,7 @@ it('goes on with the old version while another page is open, and comes with the 
   deploy();
   const other = await context.newPage();
   await other.goto(server.url);
+  await other.evaluate(async () => (await navigator.serviceWorker.ready).update());
   await other.waitForFunction(async () => Boolean((await navigator.serviceWorker.ready).waiting));
   await other.reload();
   await draws(other, 'a blue car');

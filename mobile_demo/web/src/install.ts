@@ -2,7 +2,7 @@
 
 const TRIED = 'addkit-isolation-tried';
 const PATIENCE = 15_000; // ms for the service worker to take its files
-const ANSWERS = 2000; // ms for a service worker to wake up and answer
+const ANSWERS = 5000; // ms for a service worker to wake up and answer
 
 /**
  * Resolves when the page may start the engine. Instead, the page is loaded again through the service worker, once, on a

@@ -33,8 +33,17 @@ self.addEventListener('message', (event) => {
  * one, and answers whether it does: another page's old version would miss its files.
  */
 async function takeOver(answer: MessagePort | undefined): Promise<void> {
-  const pages = await self.clients.matchAll({ type: 'window', includeUncontrolled: true });
-  const alone = pages.length <= 1;
+  const alone = await onePage();
   if (alone) await self.skipWaiting();
   answer?.postMessage(alone);
+}
+
+/** Whether one page is open. One that was reloaded or closed a moment ago may still be listed: it is given a second. */
+async function onePage(): Promise<boolean> {
+  for (let look = 0; look < 5; look++) {
+    const pages = await self.clients.matchAll({ type: 'window', includeUncontrolled: true });
+    if (pages.length <= 1) return true;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  return false;
 }

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { startEngine } from '../src/engine/client';
 import type { FromWorker, ToWorker } from '../src/engine/messages';
-import { Cancelled, type Engine, type EngineState, type Notice, type Picture } from '../src/engine/types';
+import { Cancelled, type Engine, type Notice, type Picture } from '../src/engine/types';
 
 /** A worker whose answers the test gives. */
 class FakeWorker {
@@ -155,14 +155,18 @@ describe('engine', () => {
     worker().ready();
     const a = engine.generate(request('a'));
     worker().onerror?.({ message: '' });
-    const failed = engine.state as EngineState & { phase: 'failed' };
-    expect([failed.phase, failed.problem.kind]).toEqual(['failed', 'memory']);
-    expect(failed.problem.message).not.toContain('\n');
+    expect(engine.state).toMatchObject({ phase: 'failed', problem: { kind: 'memory' } });
     engine.restart();
     await settled();
     worker().ready();
     worker().say({ type: 'picture', id: 1, picture: picture('a') });
     expect((await a).request.prompt).toBe('a');
+  });
+
+  it('does not blame memory for a worker that never began', async () => {
+    await start('wasm', false);
+    worker().onerror?.({ message: '' });
+    expect(engine.state).toMatchObject({ phase: 'failed', problem: { kind: 'internal' } });
   });
 
   it('refuses a browser that cannot run it', async () => {

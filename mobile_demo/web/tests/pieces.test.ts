@@ -111,6 +111,12 @@ describe('PieceStore', () => {
     expect([asked, loaded]).toEqual([[url(1)], total]);
   });
 
+  it('tells a server that refuses from a network that is not there', async () => {
+    vi.stubGlobal('fetch', async () => new Response('no', { status: 404 }));
+    const failure = (await store()).read(file);
+    await expect(failure).rejects.toMatchObject({ kind: 'server', message: expect.stringContaining('404') });
+  });
+
   it('repairs a piece that arrives damaged once', async () => {
     network = (key, time) => (key === url(1) && time === 1 ? damaged(plain(key)) : plain(key));
     expect(await (await store()).read(file)).toEqual(content);

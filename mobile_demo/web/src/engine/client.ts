@@ -10,6 +10,7 @@ import {
   type GenerateRequest,
   type Notice,
   type Picture,
+  type Problem,
 } from './types';
 
 interface Job {
@@ -37,6 +38,7 @@ class WorkerEngine implements Engine {
   private worker: Worker | undefined;
   private ids = 0;
   private starts = 0;
+  private heard = false; // the present worker has said something
 
   onState(listener: (state: EngineState) => void): () => void {
     this.stateListeners.add(listener);
@@ -78,11 +80,9 @@ class WorkerEngine implements Engine {
   private spawn(backend: Backend): void {
     const worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' });
     this.worker = worker;
+    this.heard = false;
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
-    worker.onerror = (event) => {
-      const message = event.message || 'the browser ended its worker, most likely for lack of memory';
-      this.fail(`${message}. Close other tabs or apps and try again.`);
-    };
+    worker.onerror = () => this.fail();
     const base = new URL('.', document.baseURI).href;
     this.send({ type: 'start', backend, threads: threadsHere(), base });
   }
@@ -92,6 +92,7 @@ class WorkerEngine implements Engine {
   }
 
   private receive(message: FromWorker): void {
+    this.heard = true;
     if (message.type === 'state') this.setState(message.state);
     if (message.type === 'notice') this.notify(message.notice);
     if (message.type === 'lost') this.replace(message.why);
@@ -134,9 +135,17 @@ class WorkerEngine implements Engine {
     this.running = undefined;
   }
 
-  private fail(message: string): void {
+  /** The worker ended: before it said anything, its script did not load; later, most likely memory ran out. */
+  private fail(): void {
+    const began = this.heard;
     this.stop();
-    this.setState({ phase: 'failed', problem: { kind: 'memory', message } });
+    const problem: Problem = began
+      ? { kind: 'memory', message: 'The browser ended the work. Close other tabs or apps and try again.' }
+      : {
+          kind: 'internal',
+          message: 'A part of the app did not load. Connect to the network and load the page again.',
+        };
+    this.setState({ phase: 'failed', problem });
   }
 
   private abort(job: Job): void {

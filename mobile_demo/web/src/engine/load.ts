@@ -6,7 +6,7 @@ import { type Graphs, Pipeline } from '../core/pipeline';
 import { Tokenizer } from '../core/tokenizer';
 import { checkedIndex, type FileEntry, type ModelIndex, travelling } from '../store/index-file';
 import { PieceStore } from '../store/pieces';
-import { Failure } from '../store/problem';
+import { Failure, refused } from '../store/problem';
 import {
   COMPONENTS,
   type Component,
@@ -54,17 +54,17 @@ export async function load(
 }
 
 async function readIndex(folder: URL): Promise<ModelIndex> {
-  try {
-    const response = await fetch(new URL('index.json', folder));
-    if (!response.ok) throw new Error(`the server answered ${response.status}`);
-    return checkedIndex(await response.json());
-  } catch (error) {
-    if (error instanceof BundleError) throw error;
+  const response = await fetch(new URL('index.json', folder)).catch((error: Error) => {
     throw new Failure(
       'offline',
-      `The list of models could not be read (${(error as Error).message}). Connect and try again.`,
+      `The list of models could not be fetched (${error.message}). Connect to the network and try again.`,
     );
-  }
+  });
+  if (!response.ok) throw refused(response.status);
+  const data: unknown = await response.json().catch(() => {
+    throw refused('The server sent something else');
+  });
+  return checkedIndex(data);
 }
 
 /**

@@ -55,6 +55,7 @@ export interface Problem {
 
 export type ProblemKind =
   | 'offline' // the models are not all here and the network is not there
+  | 'server' // it answers, but not with the models
   | 'corrupted' // a file's hash is still wrong after a second download
   | 'memory' // the device has too little of it
   | 'browser' // no WebAssembly SIMD, no workers

@@ -8,7 +8,7 @@
 import { digest } from '../core/digest';
 import type { Notice } from '../engine/types';
 import type { FileEntry, Piece } from './index-file';
-import { Failure } from './problem';
+import { Failure, refused } from './problem';
 
 const CACHE = 'addkit-models';
 const AT_ONCE = 4; // requests
@@ -120,7 +120,7 @@ export class PieceStore {
     const patience = new Patience();
     try {
       const response = await fetch(this.url(piece), { cache: 'no-store', signal: patience.signal });
-      if (!response.ok || !response.body) throw new Error(`the server answered ${response.status}`);
+      if (!response.ok || !response.body) throw refused(response.status);
       const parts: Uint8Array<ArrayBuffer>[] = [];
       for await (const part of streamed(response.body)) {
         patience.renew();
@@ -131,6 +131,7 @@ export class PieceStore {
       return new Uint8Array(await new Blob(parts).arrayBuffer());
     } catch (error) {
       this.listener.onBytes(-told);
+      if (error instanceof Failure) throw error;
       throw new Failure(
         'offline',
         `The models could not be fetched (${(error as Error).message}). Connect to the network and try again: the download goes on where it stopped.`,

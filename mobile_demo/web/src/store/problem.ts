@@ -12,6 +12,15 @@ export class Failure extends Error {
   }
 }
 
+/** The server's answer is not what was asked for: its HTTP status, or what is wrong with the answer. */
+export function refused(why: number | string): Failure {
+  const what = typeof why === 'number' ? `The server answered ${why}` : why;
+  return new Failure(
+    'server',
+    `${what} in place of the models. Try again later: the download goes on where it stopped.`,
+  );
+}
+
 const MEMORY = /memory|allocat|out of bounds|bad_alloc/i;
 
 /** Any error as a Problem: what the engine did not foresee is told by its own words. */

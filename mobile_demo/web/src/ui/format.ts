@@ -51,6 +51,7 @@ export function statusText(state: EngineState): string {
 
 export const PROBLEM_TITLES: Record<ProblemKind, string> = {
   offline: 'No network',
+  server: 'The model is not there',
   corrupted: 'The model arrived damaged',
   memory: 'Not enough memory',
   browser: 'This browser cannot run it',

@@ -5,8 +5,9 @@
  * fused multiply-adds; so does this file, and the same seed gives the same bits.
  */
 
-const SEED_MIN = -(2n ** 63n);
-const SEED_MAX = 2n ** 64n - 1n;
+/** torch's own range of seeds. */
+export const SEED_MIN = -(2n ** 63n);
+export const SEED_MAX = 2n ** 64n - 1n;
 
 const STATE = 624;
 const SHIFT = 397;

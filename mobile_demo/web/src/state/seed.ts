@@ -1,7 +1,6 @@
 /** Seeds are whole numbers from -2**63 to 2**64 - 1, kept as decimal digits: more than a `number` holds. */
 
-const LOWEST = -(2n ** 63n);
-const HIGHEST = 2n ** 64n - 1n;
+import { SEED_MAX, SEED_MIN } from '../core/noise';
 
 export const SEED_PROBLEM = 'A seed is a whole number from −2⁶³ to 2⁶⁴ − 1.';
 
@@ -10,7 +9,7 @@ export function parseSeed(text: string): string | undefined {
   const digits = text.trim().replace('−', '-');
   if (!/^[+-]?\d{1,40}$/.test(digits)) return undefined;
   const value = BigInt(digits.replace('+', ''));
-  return value < LOWEST || value > HIGHEST ? undefined : value.toString();
+  return value < SEED_MIN || value > SEED_MAX ? undefined : value.toString();
 }
 
 /** A seed below 2**32. */
@@ -23,6 +22,6 @@ export function seedsAfter(seed: string, count: number): string[] {
   const first = BigInt(seed);
   return Array.from({ length: count }, (_, i) => {
     const next = first + BigInt(i) + 1n;
-    return String(next > HIGHEST ? next - HIGHEST - 1n : next);
+    return String(next > SEED_MAX ? next - SEED_MAX - 1n : next);
   });
 }

@@ -39,11 +39,8 @@ export class PieceStore {
   /** A file's bytes, of which every piece and the whole have been compared with their hashes. @throws Failure */
   async read(file: FileEntry): Promise<Uint8Array<ArrayBuffer>> {
     const whole = new Uint8Array(file.bytes);
-    const starts = file.pieces.map((_, i) => i);
     let at = 0;
-    const unpacked = await mapped(starts, AT_ONCE, async (i) =>
-      unpack(await this.piece(file.pieces[i] as Piece)),
-    );
+    const unpacked = await mapped(file.pieces, AT_ONCE, async (piece) => unpack(await this.piece(piece)));
     for (const bytes of unpacked) {
       whole.set(bytes, at);
       at += bytes.length;

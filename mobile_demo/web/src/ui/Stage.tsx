@@ -1,6 +1,6 @@
-import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Picture, Problem } from '../engine/types';
 import { EXAMPLES } from '../state/words';
+import { usePixels } from './canvas';
 import { useStudio } from './context';
 import { fraction, PROBLEM_TITLES, progressText } from './format';
 
@@ -24,13 +24,9 @@ export function Stage() {
   );
 }
 
-/** The pixels as they are, 1:1; CSS makes them large. */
 function PictureCanvas({ picture }: { picture: Picture }) {
-  const canvas = useRef<HTMLCanvasElement>(null);
+  const canvas = usePixels(picture);
   const { request, width, height, backend } = picture;
-  useLayoutEffect(() => {
-    canvas.current?.getContext('2d')?.putImageData(new ImageData(picture.rgba, width, height), 0, 0);
-  }, [picture, width, height]);
   const { prompt, seed, morph } = request;
   return (
     <canvas

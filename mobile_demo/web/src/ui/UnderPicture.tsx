@@ -1,7 +1,7 @@
 import { useSignal } from '@preact/signals';
-import { useEffect, useRef } from 'preact/hooks';
 import { requestKey } from '../state/maker';
 import type { Tile } from '../state/strip';
+import { usePixels } from './canvas';
 import { useStudio } from './context';
 import { madeOn, milliseconds, stages } from './format';
 import { IconButton } from './IconButton';
@@ -91,14 +91,8 @@ function Variations() {
 
 function Variation({ tile, index, current }: { tile: Tile; index: number; current: boolean }) {
   const studio = useStudio();
-  const canvas = useRef<HTMLCanvasElement>(null);
   const { picture, request } = tile;
-  useEffect(() => {
-    if (!picture) return;
-    canvas.current
-      ?.getContext('2d')
-      ?.putImageData(new ImageData(picture.rgba, picture.width, picture.height), 0, 0);
-  }, [picture]);
+  const canvas = usePixels(picture);
   return (
     <button
       type="button"

@@ -47,8 +47,8 @@ def test_codes_and_concepts_lose_variants() -> None:
 def test_phrasings_name_the_style_and_start_plain() -> None:
     captions = phrasings(FOX, "3d style")
     assert captions[:2] == ["fox, 3d style", "fox face, 3d style"]
-    assert captions[-1] == "fox"
-    assert all("3d style" in caption for caption in captions[:-1])
+    assert captions[-2:] == ["fox", "a fox"]
+    assert all("3d style" in caption for caption in captions[:-2])
     assert len(set(captions)) == len(captions) >= 6
 
 

@@ -171,7 +171,7 @@ def test_one_step_in_diffusers_is_the_students_sample(parts: Parts, tmp_path: Pa
     ("micro_batch=7", "multiple"), ("student_steps=0", "1 to 1000"), ("features=dino", "did you mean dinov2"),
     ("student=medium", "choose one of"), ("r1_every=0", "at least 1"), ("grad_clip=-1", "must lie in"),
     ("lr=nan", "must lie in"), ("ema=2", "must lie in"), ("seed=-1", "must lie in"),
-    ("score_pictures=1", "more than one"),
+    ("score_pictures=1", "more than one"), ("compositions=1", "must lie in"),
 ])
 def test_bad_settings_name_what_is_allowed(override: str, said: str) -> None:
     with pytest.raises(UserError, match=said):

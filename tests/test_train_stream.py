@@ -23,7 +23,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.train_fixtures import COLOURS, make_encoders, picture, png
+from tests.train_fixtures import COLOURS, make_data, make_encoders, picture, png
 from train.encoding import encode_latents
 from train.errors import UserError
 from train.shards import Record, write_shard
@@ -121,6 +121,45 @@ def test_examples_belong_to_their_keys(data: Path, cache: Path, encoders: Encode
                 assert errors.min() < 0.05
                 plain += int(errors.argmin()) == 0
             assert 7 <= plain < 20
+
+
+def composed(folder: Path) -> Path:
+    """The sixteen pictures of make_data, and one "composed" picture whose caption two of the others have."""
+    make_data(folder)
+    record = Record("composed", ("a disc",), "plain", "a+b", "pair", 1.0)
+    write_shard(folder / "composed-00000.tar", [(record, png(picture("gray", "disc")))])
+    return folder
+
+
+def test_compositions_are_the_share_that_is_asked_for(tmp_path: Path, encoders: Encoders) -> None:
+    data = str(composed(tmp_path / "data"))
+    for share in (0.0, 0.25, 0.5):
+        source = open_source(data, encoders, tmp_path / "cache", compositions=share)
+        drawn = keys(source, 100, batch=20)
+        assert drawn.count("composed") / len(drawn) == pytest.approx(share, abs=0.04)
+
+
+def test_coupled_noise_tells_pictures_with_one_caption_apart(tmp_path: Path, encoders: Encoders) -> None:
+    """Eight pictures are "a disc": each has an eighth of the noise; a picture's own caption has all of it."""
+    data = str(composed(tmp_path / "data"))
+    assert update(open_source(data, encoders, tmp_path / "cache"), 0, 8, slice(0, 8)).coupled is None
+    source = open_source(data, encoders, tmp_path / "cache", couple_noise=True)
+    examples = update(source, 0, 64, slice(0, 64), drop=0.0)
+    assert examples.coupled is not None
+    widths = (examples.coupled.quantiles[:, 1] - examples.coupled.quantiles[:, 0]).tolist()
+    expected = {"a disc": 1 / 8, "a square": 1 / 8}
+    assert widths == pytest.approx([expected.get(caption, 1.0) for caption in examples.captions], abs=1e-6)
+    assert set(expected) < set(examples.captions)
+
+
+@pytest.mark.parametrize("setting", [{"compositions": 0.2}, {"couple_noise": True}])
+def test_a_stream_refuses_what_needs_all_pictures(tmp_path: Path, encoders: Encoders, setting: dict[str, Any]) -> None:
+    data, (name, _) = composed(tmp_path / "data"), *setting.items()
+    with pytest.raises(UserError, match=f"{name} needs all pictures in memory"):
+        open_source(str(data), encoders, tmp_path / "cache", streaming="true", **setting)
+    (data / "composed-00000.tar").unlink()
+    with pytest.raises(UserError, match="composed-"):
+        open_source(str(data), encoders, tmp_path / "cache", compositions=0.2)
 
 
 def test_text_is_dropped_as_often_as_asked(data: Path, cache: Path, encoders: Encoders) -> None:

@@ -96,9 +96,9 @@ def load_emoji(emojibase: Path, emojilib: Path) -> dict[str, Emoji]:
 
 
 def phrasings(emoji: Emoji, style: str) -> list[str]:
-    """Caption phrasings of one picture, the plainest first; every one but the last names the style and the subject.
+    """Caption phrasings of one picture, the plainest first; all name the subject, all but the last two the style.
 
-    style: a value of STYLES, for example "3d style".
+    style: a value of STYLES, for example "3d style". Without it a caption belongs to the same thing in every style.
     """
     label = emoji.names[0]
     captions = [f"{name}, {style}" for name in emoji.names]
@@ -106,7 +106,7 @@ def phrasings(emoji: Emoji, style: str) -> list[str]:
     captions += [f"{style} {label} sticker", f"a sticker of {with_article(spoken(label))}, {style}"]
     if emoji.keywords:
         captions.append(f"{label}, {' '.join(emoji.keywords[:3])}, {style}")
-    captions.append(label)
+    captions += [label, with_article(spoken(label))]
     return list(dict.fromkeys(captions))
 
 

@@ -128,9 +128,9 @@ def noun_of(record: Record) -> str:
 
 
 def _compose(kind: str, parts: tuple[Source, ...], detail: str, phrases: Sequence[str]) -> Composition:
-    """phrases: the plainest first, without the style."""
+    """phrases: the plainest first, without the style; the second, or the only one, also stands without it."""
     first = parts[0].record
-    captions = tuple(dict.fromkeys(f"{phrase}, {STYLES[first.style]}" for phrase in phrases))
+    captions = (*dict.fromkeys(f"{phrase}, {STYLES[first.style]}" for phrase in phrases), phrases[:2][-1])
     facts = "+".join([kind, *(part.record.key for part in parts), detail])
     key = f"{kind}_{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     concept = "+".join(part.record.concept for part in parts)

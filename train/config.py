@@ -34,9 +34,9 @@ INITS = ("pruned", "pretrained", "random")
 MOST = 1e9
 RANGES = {
     "lr": (0.0, 1.0), "lr_discriminator": (0.0, 1.0), "grad_clip": (1e-12, MOST), "ema": (0.0, 1.0),
-    "decay_from": (0.0, 1.0), "text_dropout": (0.0, 1.0), "adversarial_weight": (0.0, MOST),
-    "distillation_weight": (0.0, MOST), "reconstruction_weight": (0.0, MOST), "r1_weight": (0.0, MOST),
-    "guidance": (0.0, MOST), "seed": (0, 2**31),
+    "decay_from": (0.0, 1.0), "text_dropout": (0.0, 1.0), "compositions": (0.0, 0.99),
+    "adversarial_weight": (0.0, MOST), "distillation_weight": (0.0, MOST), "reconstruction_weight": (0.0, MOST),
+    "r1_weight": (0.0, MOST), "guidance": (0.0, MOST), "seed": (0, 2**31),
 }
 
 
@@ -63,6 +63,8 @@ class Config:
     bad_data: str = "error"  # what a corrupt shard or a NaN picture does
     cache_text: bool = True  # keep every caption's states on disk (false: encode them in every step)
     text_dropout: float = 0.0
+    compositions: float = 0.0  # share of pictures from the data folder's composed-*.tar
+    couple_noise: bool = False  # where pictures share a caption, the noise says which is meant (train/coupling.py)
 
     # The student.
     student: str = "custom"  # block removal after BK-SDM; custom takes the three settings below

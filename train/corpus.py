@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -33,7 +33,10 @@ from train.pictures import BadPicture
 from train.progress import progress
 from train.shards import DamagedShard, Record, is_url, read_records, shard_name, shard_paths
 
-__all__ = ["Corpus", "EncodedShard", "ShardEncoder", "assemble", "encode_texts", "load_corpus", "load_pictures"]
+__all__ = [
+    "Corpus", "EncodedShard", "ShardEncoder", "assemble", "encode_texts", "load_corpus", "load_pictures",
+    "share_groups",
+]
 
 Bar = Callable[[str, int], AbstractContextManager[Advance]]  # (title, total) -> advance, as train.progress
 SKIP = ", or set bad_data=skip to go on without it"
@@ -262,6 +265,17 @@ class Corpus:
     def _cumulative(self) -> np.ndarray:
         total = np.cumsum([record.weight for record in self.records])
         return total / total[-1]
+
+
+def share_groups(corpus: Corpus, groups: Collection[str], share: float) -> None:
+    """Set the weights of the pictures of some groups so that they are `share` of what is drawn. Changes the corpus."""
+    ours = np.array([record.group in groups for record in corpus.records])
+    weights = np.array([record.weight for record in corpus.records])
+    theirs = weights[ours].sum()
+    if not theirs or ours.all():
+        return
+    weights[ours] *= share / (1 - share) * (weights.sum() - theirs) / theirs
+    corpus.records = [replace(record, weight=w) for record, w in zip(corpus.records, weights.tolist(), strict=True)]
 
 
 def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:

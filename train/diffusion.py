@@ -51,6 +51,13 @@ class NoiseLevels:
         alpha, sigma = self.at(timesteps)
         return add_noise(x0, eps, alpha, sigma)
 
+    def generator_input(self, x0: Tensor, eps: Tensor, timesteps: Tensor) -> Tensor:
+        """As `noised`, but noise alone at the last timestep (zero terminal SNR).
+
+        A generating student is given pure noise: a trace of x0 in training would be missed.
+        """
+        return torch.where((timesteps == LAST_TIMESTEP).view(-1, 1, 1, 1), eps, self.noised(x0, eps, timesteps))
+
     def x0_and_eps(self, x: Tensor, output: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """(clean latents, noise) that the network's output stands for."""
         alpha, sigma = self.at(timesteps)

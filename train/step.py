@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from train.config import Config
-from train.diffusion import LAST_TIMESTEP, NoiseLevels
+from train.diffusion import NoiseLevels
 from train.discriminator import Discriminator
 from train.draws import Draws, adversarial_rows, draw, update_rng
 from train.engine import Engine, whole
@@ -106,20 +106,20 @@ class AddStep:
                 examples: Examples = self.source.take(config.batch, rows, rng, config.text_dropout)
                 batches.append(MicroBatch(
                     examples.latents.to(device), examples.text.to(device), examples.pooled.to(device),
-                    draws.rows(rows, device), seen[rows].to(device),
+                    self._coupled(draws.rows(rows, device), examples), seen[rows].to(device),
                 ))
         return batches
 
-    def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:
-        """The student's input x_s = alpha_s x0 + sigma_s eps of REAL pictures; noise alone at the noisiest level.
+    def _coupled(self, draws: Draws, examples: Examples) -> Draws:
+        """The draws with noise that leads to the examples' pictures, where the source says which does."""
+        if examples.coupled is None:
+            return draws
+        return replace(draws, noise=examples.coupled.move(draws.noise, draws.timesteps))
 
-        Zero terminal SNR: a generating student is given pure noise, so a trace of x0 in training would be missed.
-        """
-        timesteps, noise = draws.timesteps, draws.noise
-        x = self.levels.noised(x0, noise, timesteps)
-        if not self.config.zero_terminal_snr:
-            return x
-        return torch.where((timesteps == LAST_TIMESTEP).view(-1, 1, 1, 1), noise, x)
+    def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:
+        """The student's input x_s = alpha_s x0 + sigma_s eps of REAL pictures; noise alone at the noisiest level."""
+        make = self.levels.generator_input if self.config.zero_terminal_snr else self.levels.noised
+        return make(x0, draws.noise, draws.timesteps)
 
     def _x0_hat(self, batch: MicroBatch, network: Any) -> Tensor:
         noisy = self.noised_input(batch.x0, batch.draws)

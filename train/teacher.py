@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,15 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from train.checkpoint import resolve_checkpoint, save_pipeline
 from train.compose import KINDS
-from train.corpus import Corpus, load_corpus
+from train.corpus import Corpus, load_corpus, share_groups
+from train.coupling import NoiseCoupling
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.ema import Ema
 from train.errors import run_command
 from train.files import TrainingState, replace_folder
 from train.grids import save_grid
 from train.schedules import learning_rate
-from train.student import blocks_of, prune
+from train.student import STUDENTS, blocks_of, build_student, prune
 
 SAMPLE_PROMPTS = (
     "fox face, 3d style", "pizza, 3d style", "red heart, flat style", "car, flat style",
@@ -54,29 +54,18 @@ def build_unet(
     )
 
 
-def start_unet(checkpoint: str, no_attention: bool) -> UNet2DConditionModel:
-    """The U-Net of a pipeline folder or name in float32; with `no_attention` only its middle block attends.
+def start_unet(checkpoint: str, no_attention: bool = False, student: str | None = None) -> UNet2DConditionModel:
+    """The U-Net of a pipeline folder or name in float32, or its student of that name (train.student.STUDENTS).
 
-    The text that scales and shifts the residual blocks carries nearly all, and a step takes 0.6 of the time.
+    With `no_attention` only the middle block attends: the text that scales and shifts the residual blocks carries
+    nearly all, and a step takes 0.6 of the time.
     """
     folder = resolve_checkpoint(checkpoint) / "unet"
     unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+    if student:
+        unet = build_student(unet, student)
     layers = blocks_of(unet)
     return prune(unet, layers, attention=(False,) * len(layers)) if no_attention else unet
-
-
-def share_compositions(corpus: Corpus, share: float) -> None:
-    """Set the weights of composed pictures so that they are `share` of what is drawn. Changes the corpus."""
-    composed = [record.group in KINDS for record in corpus.records]
-    if not any(composed):
-        return
-    weights = np.array([record.weight for record in corpus.records])
-    theirs = weights[composed].sum()
-    factor = share / (1 - share) * (weights.sum() - theirs) / theirs
-    corpus.records = [
-        replace(record, weight=record.weight * factor) if ours else record
-        for record, ours in zip(corpus.records, composed, strict=True)
-    ]
 
 
 def draw_timesteps(batch: int, rng: np.random.Generator, last: float, power: float) -> Tensor:
@@ -97,6 +86,14 @@ def v_loss(unet: nn.Module, levels: NoiseLevels, x0: Tensor, eps: Tensor, timest
     return (predicted.float() - (alpha * eps - sigma * x0)).square().mean()
 
 
+def x0_loss(unet: nn.Module, levels: NoiseLevels, x0: Tensor, eps: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    """Mean squared error of the clean latents that a student sees in what it will generate from."""
+    noisy = levels.generator_input(x0, eps, timesteps)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = unet(noisy, timesteps, text).sample
+    return (levels.x0(noisy, predicted.float(), timesteps) - x0).square().mean()
+
+
 def train_teacher(
     unet: UNet2DConditionModel, corpus: Corpus, vae: AutoencoderTiny, run_dir: Path, args: argparse.Namespace
 ) -> UNet2DConditionModel:
@@ -106,7 +103,9 @@ def train_teacher(
     blocks that pruning will remove. Both then work, and the student starts where a pruned network would need
     thousands of steps to recover.
     """
-    compact = prune(unet, args.student_layers, share=True)
+    objective = x0_loss if args.student else v_loss
+    coupling = NoiseCoupling(corpus) if args.student else None
+    compact = prune(unet, args.student_layers, share=True) if args.shared else unet
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = Ema(unet, args.ema)
     state = TrainingState(run_dir / "state", {"unet": unet, "ema": ema}, {"optimizer": optimizer})
@@ -117,10 +116,14 @@ def train_teacher(
     while step < args.max_steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.lr, args.max_steps, warmup=200, decay_from=args.decay_from)
-        x0, text, _ = corpus.batch(corpus.draw(args.batch, rng), rng, drop_text=0.1)
+        index = corpus.draw(args.batch, rng)
+        x0, text, text_rows = corpus.batch(index, rng, drop_text=args.drop_text)
         eps = torch.randn(x0.shape, generator=noise)
+        timesteps = draw_timesteps(args.batch, rng, args.last, args.power)
+        if coupling:
+            eps = coupling.of(index, text_rows).move(eps, timesteps)
         network = compact if rng.random() < args.shared else unet
-        loss = v_loss(network, levels, x0, eps, draw_timesteps(args.batch, rng, args.last, args.power), text)
+        loss = objective(network, levels, x0, eps, timesteps, text)
         optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(unet.parameters(), args.grad_clip)
@@ -164,6 +167,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
     parser.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
     parser.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block alone")
+    parser.add_argument("--student", choices=STUDENTS, metavar="NAME",
+                        help="with --start: train its student of that name instead, to the clean latents, on noise "
+                        "alone at t = 999; what it becomes is the init= of a distillation")
     parser.add_argument("--max-steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--lr", type=float, default=5e-4)
@@ -172,6 +178,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--last", type=float, default=0.4, help="share of pictures noised to t = 999")
     parser.add_argument("--power", type=float, default=0.6)
+    parser.add_argument("--drop-text", type=float, default=0.1, help="share of captions dropped (default 0.1)")
     parser.add_argument("--shared", type=float, default=0.3, help="share of steps through the student-to-be")
     parser.add_argument("--compositions", type=float, default=0.0, help="share of pictures from DATA's composed split")
     parser.add_argument("--student-layers", type=int, nargs="+", default=[1, 1, 1, 1])
@@ -187,10 +194,10 @@ def main(argv: list[str]) -> None:
     tokenizer = CLIPTokenizerFast.from_pretrained(args.text / "tokenizer")
     splits = ("train", "composed") if args.compositions else ("train",)
     corpus = load_corpus(args.data, splits, vae, text_encoder, tokenizer, cache=args.out / "cache")
-    share_compositions(corpus, args.compositions)
+    share_groups(corpus, KINDS, args.compositions)
     args.prompt_states = prompt_states(text_encoder, tokenizer)
     if args.start:
-        unet = start_unet(args.start, args.no_attention)
+        unet = start_unet(args.start, args.no_attention, args.student)
     else:
         unet = build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
     print(f"teacher: {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters", flush=True)

@@ -20,8 +20,6 @@ from tests.train_fixtures import make_data, make_teacher, picture
 from train.checkpoint import load_pipeline
 from train.errors import UserError
 from train.evaluate import (
-    COMPARED_PROMPTS,
-    SHEET_PROMPTS,
     Evaluation,
     arrange,
     checkpoint_generator,
@@ -42,6 +40,7 @@ from train.feature_sets import (
 )
 from train.grids import draw_comparison
 from train.metrics import score_pictures
+from train.prompts import COMPARED_PROMPTS, SHEET_PROMPTS
 from train.retrieval import hashed_words
 from train.shards import Record
 

@@ -34,21 +34,12 @@ from train.files import write_text
 from train.grids import draw_comparison, draw_grid
 from train.metrics import frechet_distance, mean_distance, score_features, vendi_score
 from train.progress import progress
+from train.prompts import COMPARED_PROMPTS, SHEET_PROMPTS, SHEET_SEED
 from train.retrieval import Embed, RetrievalScorer, text_embedder
 from train.shards import Record
 from train.student import count_parameters
 from train.telemetry import say
 
-SHEET_PROMPTS = tuple(
-    f"{subject}, {style}"
-    for subject in (
-        "fox face", "pizza", "red heart", "car", "house", "grinning face", "cat face", "sunflower",
-        "guitar", "rocket", "octopus", "green apple", "robot", "snowman", "birthday cake", "tiger",
-    )
-    for style in ("3d style", "flat style")
-)
-COMPARED_PROMPTS = SHEET_PROMPTS[::3]  # eleven subjects, the styles in turns
-SHEET_SEED = 7
 SEEDS_A_PROMPT = 8  # for the diversity within a prompt
 SCORER_PICTURES = 4000  # real training pictures that the retrieval scorer learns from, at most
 # Figures against the real pictures are reported for each split; these are of pictures by themselves, have a "real"
@@ -230,6 +221,16 @@ def find_subject(name_or_path: str) -> tuple[Path, bool]:
     return (path, True) if is_bundle(path) else (resolve_checkpoint(name_or_path), False)
 
 
+def require_device(name: str) -> None:
+    """Raises UserError where there is no such device."""
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: no such device; use cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: there is none here; use --device cpu")
+
+
 def print_table(figures: dict[str, Any]) -> None:
     """Every figure, one row each, and what was not run."""
     rows: dict[str, dict[str, float]] = {}
@@ -343,8 +344,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--steps and --teacher-steps must be 1 to 1000")
     if args.within < 0:
         raise UserError(f"--within {args.within}: 0 or more prompts")
-    if str(args.device).startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("--device cuda: there is none here; use --device cpu")
+    require_device(args.device)
 
 
 if __name__ == "__main__":

@@ -79,17 +79,6 @@ def test_rows_after_the_checkpoint_are_dropped_and_a_torn_line_is_no_harm(parts:
     assert all(row.get("loss_d") != 9 for row in read_rows(run_dir / "metrics.jsonl"))
 
 
-def test_coupled_noise_reaches_the_student(parts: Parts, tmp_path: Path) -> None:
-    """One update at the last timestep, where two captions of the data are of eight pictures each."""
-    losses = []
-    for coupled in (False, True):
-        run = tmp_path / str(coupled)
-        AddTrainer(add_config(parts, run, max_steps=1, noise_levels=(999,), couple_noise=coupled)).run()
-        row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-        losses.append(row["loss_distill"])
-    assert losses[0] != losses[1] and np.isfinite(losses).all()
-
-
 def test_smoke_is_a_command_that_ends_with_a_pipeline(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "train", "--preset", "smoke", f"run_dir={tmp_path / 'run'}",
                "max_steps=2", "save_every=2"]

@@ -124,7 +124,7 @@ def test_examples_belong_to_their_keys(data: Path, cache: Path, encoders: Encode
 
 
 def composed(folder: Path) -> Path:
-    """The sixteen pictures of make_data, and one "composed" picture whose caption two of the others have."""
+    """The sixteen pictures of make_data, and one "composed" picture."""
     make_data(folder)
     record = Record("composed", ("a disc",), "plain", "a+b", "pair", 1.0)
     write_shard(folder / "composed-00000.tar", [(record, png(picture("gray", "disc")))])
@@ -139,24 +139,10 @@ def test_compositions_are_the_share_that_is_asked_for(tmp_path: Path, encoders: 
         assert drawn.count("composed") / len(drawn) == pytest.approx(share, abs=0.04)
 
 
-def test_coupled_noise_tells_pictures_with_one_caption_apart(tmp_path: Path, encoders: Encoders) -> None:
-    """Eight pictures are "a disc": each has an eighth of the noise; a picture's own caption has all of it."""
-    data = str(composed(tmp_path / "data"))
-    assert update(open_source(data, encoders, tmp_path / "cache"), 0, 8, slice(0, 8)).coupled is None
-    source = open_source(data, encoders, tmp_path / "cache", couple_noise=True)
-    examples = update(source, 0, 64, slice(0, 64), drop=0.0)
-    assert examples.coupled is not None
-    widths = (examples.coupled.quantiles[:, 1] - examples.coupled.quantiles[:, 0]).tolist()
-    expected = {"a disc": 1 / 8, "a square": 1 / 8}
-    assert widths == pytest.approx([expected.get(caption, 1.0) for caption in examples.captions], abs=1e-6)
-    assert set(expected) < set(examples.captions)
-
-
-@pytest.mark.parametrize("setting", [{"compositions": 0.2}, {"couple_noise": True}])
-def test_a_stream_refuses_what_needs_all_pictures(tmp_path: Path, encoders: Encoders, setting: dict[str, Any]) -> None:
-    data, (name, _) = composed(tmp_path / "data"), *setting.items()
-    with pytest.raises(UserError, match=f"{name} needs all pictures in memory"):
-        open_source(str(data), encoders, tmp_path / "cache", streaming="true", **setting)
+def test_a_stream_refuses_compositions_and_a_folder_may_lack_them(tmp_path: Path, encoders: Encoders) -> None:
+    data = composed(tmp_path / "data")
+    with pytest.raises(UserError, match="compositions needs all pictures in memory"):
+        open_source(str(data), encoders, tmp_path / "cache", streaming="true", compositions=0.2)
     (data / "composed-00000.tar").unlink()
     with pytest.raises(UserError, match="composed-"):
         open_source(str(data), encoders, tmp_path / "cache", compositions=0.2)

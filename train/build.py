@@ -177,7 +177,7 @@ def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
     return open_source(
         config.data, encoders, Path(config.run_dir) / "cache", streaming=config.streaming, seed=config.seed,
         rank=engine.rank, world=engine.world, shuffle_shards=config.shuffle_shards, bad_data=config.bad_data,
-        cache_text=config.cache_text, compositions=config.compositions, couple_noise=config.couple_noise,
+        cache_text=config.cache_text, compositions=config.compositions,
     )
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from train.compose import KINDS
 from train.corpus import Corpus, ShardEncoder, assemble, share_groups
-from train.coupling import CoupledNoise, NoiseCoupling
 from train.encoding import Encoders
 from train.errors import UserError
 from train.shards import is_url, list_shards
@@ -31,7 +30,6 @@ class Examples:
     text: Tensor  # f32[n, 77, D], last hidden states
     pooled: Tensor  # f32[n, D], the text encoder's state at the first end-of-text token
     captions: list[str]  # what `text` was made of; "" where the caption was dropped
-    coupled: CoupledNoise | None = None  # which noise leads to them; None: any
 
 
 class DataSource(Protocol):
@@ -65,13 +63,10 @@ class MemorySource:
     """A Corpus from which every update draws by weight: rng alone is the position.
 
     All processes draw the whole update and keep their rows, so that it does not depend on how many they are.
-    coupling: examples then say which noise leads to them.
     """
 
-    def __init__(
-        self, corpus: Corpus, device: torch.device | str = "cpu", coupling: NoiseCoupling | None = None
-    ) -> None:
-        self.corpus, self.device, self.coupling = corpus, device, coupling
+    def __init__(self, corpus: Corpus, device: torch.device | str = "cpu") -> None:
+        self.corpus, self.device = corpus, device
         channels, height, width = corpus.latents.shape[1:]
         self.latent_shape = (channels, height, width)
         self.no_text = corpus.text_states[0].to(device).float()
@@ -86,7 +81,6 @@ class MemorySource:
             corpus.latents[torch.from_numpy(index)].to(self.device).float(),
             corpus.text_states[texts].to(self.device).float(), corpus.pooled[texts].to(self.device).float(),
             [corpus.texts[row] for row in texts.tolist()],
-            self.coupling.of(index, texts) if self.coupling else None,
         )
 
     def state(self) -> dict[str, Any]:
@@ -102,7 +96,7 @@ class MemorySource:
 def open_source(
     data: str, encoders: Encoders, cache: Path, *, streaming: str = "auto", seed: int = 0, rank: int = 0,
     world: int = 1, shuffle_shards: int = 4, split: str = "train", bad_data: str = "error", cache_text: bool = True,
-    compositions: float = 0.0, couple_noise: bool = False,
+    compositions: float = 0.0,
 ) -> DataSource:
     """The pictures of a folder's split, or of the shards that paths and URLs with braces name.
 
@@ -111,7 +105,7 @@ def open_source(
     embeddings are kept, each shard's made once; all processes may share it. cache_text=False encodes captions per
     batch instead: 77 x 1024 values in bf16 are 158 KB a caption. bad_data: "error", or "skip" to leave out pictures
     and rests of shards that cannot be used. compositions: the share of pictures that come from a folder's composed
-    split; couple_noise: examples say which noise leads to them; both need all pictures in memory. Raises UserError.
+    split, which needs all pictures in memory. Raises UserError.
     """
     from train.stream import ShardStream
 
@@ -124,13 +118,12 @@ def open_source(
     encoder = ShardEncoder(encoders, cache, cache_text=cache_text, bad_data=bad_data)
     large = len(shards) > MEMORY_SHARDS or any(map(is_url, shards)) or not cache_text
     if streaming == "true" or (streaming == "auto" and large):
-        for asked, name, off in ((compositions, "compositions", "0"), (couple_noise, "couple_noise", "false")):
-            if asked:
-                raise UserError(f"{name} needs all pictures in memory: set streaming=false, or {name}={off}")
+        if compositions:
+            raise UserError("compositions needs all pictures in memory: set streaming=false, or compositions=0")
         return ShardStream(shards, encoder, seed=seed, rank=rank, world=world, shuffle_shards=shuffle_shards)
     if not cache_text:
         raise UserError("streaming=false keeps every caption's states in memory: set cache_text=true")
     corpus = assemble(shards, encoder, first=rank * len(shards) // world)
     if compositions:
         share_groups(corpus, KINDS, compositions)
-    return MemorySource(corpus, encoders.device, NoiseCoupling(corpus) if couple_noise else None)
+    return MemorySource(corpus, encoders.device)

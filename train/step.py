@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -106,15 +106,9 @@ class AddStep:
                 examples: Examples = self.source.take(config.batch, rows, rng, config.text_dropout)
                 batches.append(MicroBatch(
                     examples.latents.to(device), examples.text.to(device), examples.pooled.to(device),
-                    self._coupled(draws.rows(rows, device), examples), seen[rows].to(device),
+                    draws.rows(rows, device), seen[rows].to(device),
                 ))
         return batches
-
-    def _coupled(self, draws: Draws, examples: Examples) -> Draws:
-        """The draws with noise that leads to the examples' pictures, where the source says which does."""
-        if examples.coupled is None:
-            return draws
-        return replace(draws, noise=examples.coupled.move(draws.noise, draws.timesteps))
 
     def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:
         """The student's input x_s = alpha_s x0 + sigma_s eps of REAL pictures; noise alone at the noisiest level."""

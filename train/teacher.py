@@ -16,7 +16,6 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 from train.checkpoint import resolve_checkpoint, save_pipeline
 from train.compose import KINDS
 from train.corpus import Corpus, load_corpus, share_groups
-from train.coupling import NoiseCoupling
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.ema import Ema
 from train.errors import run_command
@@ -104,7 +103,6 @@ def train_teacher(
     thousands of steps to recover.
     """
     objective = x0_loss if args.student else v_loss
-    coupling = NoiseCoupling(corpus) if args.student else None
     compact = prune(unet, args.student_layers, share=True) if args.shared else unet
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = Ema(unet, args.ema)
@@ -116,12 +114,9 @@ def train_teacher(
     while step < args.max_steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.lr, args.max_steps, warmup=200, decay_from=args.decay_from)
-        index = corpus.draw(args.batch, rng)
-        x0, text, text_rows = corpus.batch(index, rng, drop_text=args.drop_text)
+        x0, text, _ = corpus.batch(corpus.draw(args.batch, rng), rng, drop_text=args.drop_text)
         eps = torch.randn(x0.shape, generator=noise)
         timesteps = draw_timesteps(args.batch, rng, args.last, args.power)
-        if coupling:
-            eps = coupling.of(index, text_rows).move(eps, timesteps)
         network = compact if rng.random() < args.shared else unet
         loss = objective(network, levels, x0, eps, timesteps, text)
         optimizer.zero_grad()

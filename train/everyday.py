@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from train.captions import STYLES
 from train.checkpoint import SHARD_BYTES, resolve_checkpoint
 from train.encoding import encode_captions
 from train.errors import UserError, run_command
 from train.everyday_tune import Subjects, Tokenizer, open_wordnet, tuned_table
 from train.files import replace_folder, write_text
+from train.prompts import without_style
 from train.retrieval import Embed, text_embedder
-from train.shards import Record, list_shards, read_shard, record_of
+from train.shards import Record, read_facts, splits_of
 
 WORDS = Path(__file__).with_name("everyday_words.tsv")
 SPLITS = ("tune", "test")
@@ -40,15 +40,13 @@ LEAST_WEIGHT = 1e-3  # of a subject, where a logarithm is taken
 
 def read_captions(data: Path) -> dict[str, list[Record]]:
     """The records of every split of captions that the folder has, without their pictures. Raises UserError."""
-    splits = [split for split in CAPTION_SPLITS if split == "train" or any(Path(data).glob(f"{split}-*.tar"))]
-    return {split: [record_of(sample) for shard in list_shards(str(data), split) for sample in read_shard(shard)]
-            for split in splits}
+    return {split: list(read_facts(data, split)) for split in splits_of(data, CAPTION_SPLITS)}
 
 
 def subjects_of(records: Sequence[Record]) -> Subjects:
     """What is drawn in training: each caption subject, its names (the plainest first), weight and group.
 
-    A name is a caption without its style; captions that say more than a name ("a sticker of ...") are left out.
+    A name is a caption without its style, with the keywords that some have; "a sticker of ..." is none.
     """
     names: dict[str, dict[str, None]] = {}
     weights: dict[str, float] = {}
@@ -62,11 +60,6 @@ def subjects_of(records: Sequence[Record]) -> Subjects:
             weights[subject] = max(record.weight, weights.get(subject, LEAST_WEIGHT))
             groups.setdefault(subject, record.group)
     return Subjects({subject: list(several) for subject, several in names.items()}, weights, groups)
-
-
-def without_style(caption: str) -> str:
-    """'fox face, 3d style' -> 'fox face'."""
-    return re.sub(rf", ({'|'.join(STYLES.values())})$", "", caption)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from train.captions import STYLES
 from train.errors import UserError, run_command
-from train.pictures import BadPicture
-from train.shards import DamagedShard, bad_picture, bad_shard, read_shard, record_of, shard_paths
+from train.shards import read_facts, splits_of
 
 SHEET_SEED = 7
 SHEET_PROMPTS = tuple(
@@ -72,6 +71,7 @@ COMPOSITION_PROMPTS = {
     ),
 }
 LEARNED = ("train", "composed")  # the splits that training draws from
+STYLE = "|".join(map(re.escape, STYLES.values()))  # a pattern
 
 
 def compositions() -> tuple[str, ...]:
@@ -79,14 +79,18 @@ def compositions() -> tuple[str, ...]:
     return tuple(prompt for prompts in COMPOSITION_PROMPTS.values() for prompt in prompts)
 
 
+def without_style(text: str) -> str:
+    """'fox face, 3d style' -> 'fox face'."""
+    return re.sub(rf",? ({STYLE})$", "", text)
+
+
 def plain(text: str) -> str:
     """What a prompt or caption names, without style and articles: 'A cat and a dog, 3d style' -> 'cat and dog'.
 
     Two things are in the order of the alphabet, and 'next to' is 'and'.
     """
-    style = "|".join(map(re.escape, STYLES.values()))
-    text = re.sub(rf"^({style}) (.+) sticker$", r"\2", text.lower().strip())
-    text = re.sub(rf",? ({style})$", "", text.removeprefix("a sticker of "))
+    text = re.sub(rf"^({STYLE}) (.+) sticker$", r"\2", text.lower().strip())
+    text = without_style(text.removeprefix("a sticker of "))
     words = [word for word in text.replace(" next to ", " and ").split() if word not in ("a", "an", "the")]
     return " and ".join(sorted(" ".join(words).split(" and ")))
 
@@ -96,23 +100,9 @@ def captions(data: Path) -> Iterator[str]:
 
     Raises UserError where there are no shards, or damaged ones.
     """
-    for split in LEARNED:
-        if split == LEARNED[0] or any(Path(data).glob(f"{split}-*.tar")):
-            for shard in map(str, shard_paths(data, split)):
-                yield from _captions_of(shard)
-
-
-def _captions_of(shard: str) -> Iterator[str]:
-    count = 0
-    try:
-        for sample in read_shard(shard):
-            try:
-                yield from record_of(sample).captions
-            except BadPicture as error:
-                raise bad_picture(shard, sample["__key__"], str(error)) from error
-            count += 1
-    except DamagedShard as error:
-        raise bad_shard(shard, count, str(error)) from error
+    for split in splits_of(data, LEARNED):
+        for record in read_facts(data, split):
+            yield from record.captions
 
 
 def known(prompts: Iterable[str], data: Path) -> list[str]:

@@ -10,11 +10,11 @@ import re
 import shlex
 import tarfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +23,7 @@ from runtime.pixels import to_uint8
 from train.errors import UserError
 from train.pictures import MAX_PIXELS, BadPicture
 
+T = TypeVar("T")
 SHARD_SIZE = 1000
 PICTURE_MEMBERS = ("png", "jpg", "jpeg", "webp")
 URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
@@ -68,13 +69,18 @@ def write_shard(path: Path, records: Iterable[tuple[Record, bytes]]) -> int:
 
 
 def shard_paths(folder: Path, split: str) -> list[Path]:
-    """The shards of a split ("train" or "held_out"), in order. Raises UserError if there are none."""
+    """The shards of a split ("train", "composed" or "held_out"), in order. Raises UserError if there are none."""
     paths = sorted(Path(folder).glob(f"{split}-*.tar"))
     if not paths:
         raise UserError(
             f"{folder}: no {split}-*.tar shards there; make them with `python -m train.data prepare --out {folder}`"
         )
     return paths
+
+
+def splits_of(folder: Path, wanted: Sequence[str]) -> list[str]:
+    """Those of the splits that a folder has. The first one always counts: to read it says that it is missing."""
+    return [split for split in wanted if split == wanted[0] or any(Path(folder).glob(f"{split}-*.tar"))]
 
 
 def list_shards(data: str, split: str) -> list[str]:
@@ -195,18 +201,29 @@ def read_records(folder: Path, split: str) -> Iterator[tuple[Record, np.ndarray]
 
     Raises UserError at a damaged shard or picture.
     """
+    return _read_split(folder, split, lambda sample: (record_of(sample), _pixels_of(sample)))
+
+
+def read_facts(folder: Path, split: str) -> Iterator[Record]:
+    """As `read_records`, the records alone: no picture is decoded."""
+    return _read_split(folder, split, record_of)
+
+
+def _pixels_of(sample: dict[str, Any]) -> np.ndarray:
+    picture = picture_of(sample)
+    return np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else to_uint8(picture)
+
+
+def _read_split(folder: Path, split: str, read: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     for shard in map(str, shard_paths(folder, split)):
         count = 0
         try:
             for sample in read_shard(shard):
                 try:
-                    record, picture = record_of(sample), picture_of(sample)
+                    found = read(sample)
                 except BadPicture as error:
                     raise bad_picture(shard, sample["__key__"], str(error)) from error
-                if isinstance(picture, Image.Image):
-                    yield record, np.asarray(picture.convert("RGB"))
-                else:
-                    yield record, to_uint8(picture)
+                yield found
                 count += 1
         except DamagedShard as error:
             raise bad_shard(shard, count, str(error)) from error

@@ -24,7 +24,7 @@ from tests.train_fixtures import COLOURS, TEACHER, make_data, make_encoders, pic
 from train.corpus import ShardEncoder, load_corpus, load_pictures
 from train.encoding import Encoders, decode_latents, encode_latents, encode_texts, fingerprint, read_tensors, to_tensor
 from train.errors import UserError
-from train.shards import DamagedShard, list_shards, picture_of, read_records, read_shard
+from train.shards import DamagedShard, list_shards, picture_of, read_records, read_shard, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,12 @@ def test_record_readers_and_corpus_agree(tmp_path: Path, encoders: Encoders) -> 
     latents, text, chosen = corpus.batch(corpus.draw(8, np.random.default_rng(0)), np.random.default_rng(1), 0.5)
     assert latents.dtype == text.dtype == torch.float32 and 0 in chosen and chosen.count_nonzero()
     assert torch.equal(text, corpus.text_states[chosen].float())
+
+
+def test_a_corpus_of_empty_shards_is_one_line(tmp_path: Path, encoders: Encoders) -> None:
+    write_shard(tmp_path / "train-00000.tar", [])
+    with pytest.raises(UserError, match="train-00000.tar and the shards beside it hold no picture"):
+        load_corpus(tmp_path, "train", encoders.vae, encoders.text_encoder, encoders.tokenizer)
 
 
 def test_draws_follow_the_weights(tmp_path: Path, encoders: Encoders) -> None:

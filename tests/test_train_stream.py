@@ -144,7 +144,23 @@ def test_a_stream_refuses_compositions_and_a_folder_may_lack_them(tmp_path: Path
     with pytest.raises(UserError, match="compositions needs all pictures in memory"):
         open_source(str(data), encoders, tmp_path / "cache", streaming="true", compositions=0.2)
     (data / "composed-00000.tar").unlink()
-    with pytest.raises(UserError, match="composed-"):
+    with pytest.raises(UserError, match="no composed-.* or set compositions=0"):
+        open_source(str(data), encoders, tmp_path / "cache", compositions=0.2)
+
+
+@pytest.mark.parametrize("streaming", ["auto", "false"])
+def test_compositions_need_a_folder(tmp_path: Path, encoders: Encoders, streaming: str) -> None:
+    """A URL or a list of shards has no splits: its shards would be read twice."""
+    data = composed(tmp_path / "data")
+    for shards in (f"{data}/train-00000.tar", f"file:{data}/train-00000.tar"):
+        with pytest.raises(UserError, match="compositions needs a folder"):
+            open_source(shards, encoders, tmp_path / "cache", streaming=streaming, compositions=0.2)
+
+
+def test_a_composed_split_without_compositions_is_refused(tmp_path: Path, encoders: Encoders) -> None:
+    data = make_data(tmp_path / "data")
+    shutil.copy(data / "train-00000.tar", data / "composed-00000.tar")
+    with pytest.raises(UserError, match="a share of 0.2 for"):
         open_source(str(data), encoders, tmp_path / "cache", compositions=0.2)
 
 

@@ -268,12 +268,16 @@ class Corpus:
 
 
 def share_groups(corpus: Corpus, groups: Collection[str], share: float) -> None:
-    """Set the weights of the pictures of some groups so that they are `share` of what is drawn. Changes the corpus."""
+    """Set the weights of the pictures of some groups so that they are `share` of what is drawn. Changes the corpus.
+
+    share: at least 0, below 1. Raises UserError unless the corpus has pictures of the groups and others.
+    """
     ours = np.array([record.group in groups for record in corpus.records])
     weights = np.array([record.weight for record in corpus.records])
     theirs = weights[ours].sum()
     if not theirs or ours.all():
-        return
+        raise UserError(f"a share of {share:g} for {', '.join(sorted(groups))}: the data need pictures of these "
+                        "groups, and others")
     weights[ours] *= share / (1 - share) * (weights.sum() - theirs) / theirs
     corpus.records = [replace(record, weight=w) for record, w in zip(corpus.records, weights.tolist(), strict=True)]
 
@@ -290,9 +294,16 @@ def load_corpus(
 ) -> Corpus:
     """Pictures of a split, or of several, at their own size, and captions, encoded; with `cache`, kept there."""
     splits = [split] if isinstance(split, str) else split
-    _, first = next(read_records(data, splits[0]))
-    encoders = Encoders(vae, text_encoder, tokenizer, first.shape[0], vae.device)
-    return assemble([str(path) for name in splits for path in shard_paths(data, name)], ShardEncoder(encoders, cache))
+    shards = [str(path) for name in splits for path in shard_paths(data, name)]
+    first = next(read_records(data, splits[0]), None)
+    if first is None:
+        raise no_pictures(shards)
+    encoders = Encoders(vae, text_encoder, tokenizer, first[1].shape[0], vae.device)
+    return assemble(shards, ShardEncoder(encoders, cache))
+
+
+def no_pictures(shards: Sequence[str]) -> UserError:
+    return UserError(f"{shard_name(shards[0])} and the shards beside it hold no picture that can be used")
 
 
 def assemble(shards: Sequence[str], encoder: ShardEncoder, first: int = 0) -> Corpus:
@@ -304,7 +315,7 @@ def assemble(shards: Sequence[str], encoder: ShardEncoder, first: int = 0) -> Co
     encoded = dict(sorted((index, encoder.load(shards[index])) for index in order))
     records = [record for part in encoded.values() for record in part.records]
     if not records:
-        raise UserError(f"{shard_name(shards[0])} and the shards beside it hold no picture that can be used")
+        raise no_pictures(shards)
     rows: dict[str, int] = {"": 0}
     for part in encoded.values():
         for text in part.texts:

@@ -114,12 +114,13 @@ def open_source(
     ):
         if value not in allowed:
             raise UserError(f"{name}={value}: choose one of {', '.join(allowed)}")
-    shards = list_shards(data, split) + (list_shards(data, "composed") if compositions else [])
+    shards = list_shards(data, split) + (_composed_shards(data) if compositions else [])
     encoder = ShardEncoder(encoders, cache, cache_text=cache_text, bad_data=bad_data)
     large = len(shards) > MEMORY_SHARDS or any(map(is_url, shards)) or not cache_text
     if streaming == "true" or (streaming == "auto" and large):
         if compositions:
-            raise UserError("compositions needs all pictures in memory: set streaming=false, or compositions=0")
+            raise UserError("compositions needs all pictures in memory: set streaming=false and cache_text=true, or "
+                            "compositions=0")
         return ShardStream(shards, encoder, seed=seed, rank=rank, world=world, shuffle_shards=shuffle_shards)
     if not cache_text:
         raise UserError("streaming=false keeps every caption's states in memory: set cache_text=true")
@@ -127,3 +128,13 @@ def open_source(
     if compositions:
         share_groups(corpus, KINDS, compositions)
     return MemorySource(corpus, encoders.device)
+
+
+def _composed_shards(data: str) -> list[str]:
+    """The composed split of a folder; nothing else has splits. Raises UserError."""
+    if not Path(data).is_dir():
+        raise UserError(f"compositions needs a folder with composed-*.tar, and data={data} is none; set compositions=0")
+    try:
+        return list_shards(data, "composed")
+    except UserError as error:
+        raise UserError(f"{error}, or set compositions=0") from error

@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.tiny import SMALL, make_checkpoint
+from tests.train_fixtures import make_data, make_teacher, picture, png
 from train.corpus import Corpus, share_groups
 from train.diffusion import NoiseLevels
-from train.shards import Record
+from train.errors import UserError
+from train.shards import Record, write_shard
 from train.student import blocks_of
-from train.teacher import build_unet, start_unet, x0_loss
+from train.teacher import build_unet, main, parse, start_unet, x0_loss
 
 
 def test_a_teacher_without_attention_keeps_every_other_weight(tmp_path: Path) -> None:
@@ -65,7 +68,88 @@ def test_a_teacher_draws_the_share_of_compositions_it_is_told(share: float) -> N
     groups = ["animals-nature"] * 3 + ["colour", "pair"]
     records = [Record(str(index), ("x",), "", "", group, 2.0) for index, group in enumerate(groups)]
     corpus = Corpus(records, torch.zeros(5, 1, 1, 1), [[0]] * 5, torch.zeros(1, 77, 4), torch.zeros(1, 4))
+    with pytest.raises(UserError, match="the data need pictures of these groups, and others"):
+        share_groups(corpus, {"worn"}, share)
     share_groups(corpus, {"colour", "pair"}, share)
     weights = [record.weight for record in corpus.records]
     assert weights[:3] == [2.0, 2.0, 2.0]
     assert sum(weights[3:]) / sum(weights) == pytest.approx(share)
+
+
+# ---- the command --------------------------------------------------------------------------------------------------
+
+NEEDED = ["--data", "d", "--vae", "v", "--text", "t", "--out", "o"]
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    ("--student tiny", "--student needs --start"), ("--no-attention", "--no-attention needs --start"),
+    ("--start x --student tiny --shared 0.3", "with --student leave it out"),
+    ("--compositions 1", "--compositions 1: must lie in 0..0.99"), ("--compositions -0.1", "--compositions -0.1"),
+    ("--drop-text 1.5", "--drop-text 1.5: must lie in 0..1"), ("--last nan", "--last nan"), ("--power 0", "--power 0"),
+    ("--batch 0", "--batch 0: must lie in 1.."), ("--max-steps 0", "--max-steps 0"), ("--lr -1", "--lr -1"),
+    ("--log-every 0", "--log-every 0"), ("--save-every 0", "--save-every 0"), ("--seed -1", "--seed -1"),
+    ("--shared 2", "--shared 2"), ("--ema 1.1", "--ema 1.1"), ("--sample-steps 0", "--sample-steps 0"),
+])
+def test_arguments_that_cannot_be_meant_are_named(arguments: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        parse([*NEEDED, *arguments.split()])
+
+
+@pytest.mark.parametrize("arguments", ["--student tny", "--student custom"])
+def test_a_student_without_a_name_is_none(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse([*NEEDED, "--start", "x", *arguments.split()])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_a_student_shares_nothing_and_a_teacher_does() -> None:
+    assert parse(NEEDED).shared == 0.3
+    assert parse([*NEEDED, "--start", "x", "--student", "tiny"]).shared == 0
+    assert parse([*NEEDED, "--start", "x", "--student", "tiny", "--shared", "0"]).shared == 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny teacher in teacher/, data with a composed split in data/, another model in other/."""
+    path = tmp_path_factory.mktemp("teacher")
+    make_teacher(path)
+    make_data(path / "data")
+    record = Record("composed", ("a disc",), "plain", "a+b", "pair", 1.0)
+    write_shard(path / "data/composed-00000.tar", [(record, png(picture("gray", "disc")))])
+    make_data(path / "plain")
+    make_checkpoint(path / "other", SMALL)
+    return path
+
+
+def command(folder: Path, out: Path, **changes: str) -> list[str]:
+    """A run of two steps."""
+    given = {"data": str(folder / "data"), "vae": str(folder / "teacher/vae"), "text": str(folder / "teacher"),
+             "out": str(out), "start": str(folder / "teacher"), "batch": "2", "max-steps": "2", "sample-steps": "1"}
+    return [part for key, value in (given | changes).items() for part in (f"--{key}", value)]
+
+
+def test_a_student_is_trained_and_resumed_and_no_other_takes_its_place(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command(folder, tmp_path, student="tiny", compositions="0.5"))
+    assert "tiny: 0." in capsys.readouterr().out
+    student = start_unet(str(tmp_path / "pipeline"))
+    assert blocks_of(student) == (1, 1) and student.mid_block is None
+    main(command(folder, tmp_path, student="tiny", compositions="0.5", **{"max-steps": "3"}))
+    assert '"step": 3' in capsys.readouterr().out
+    with pytest.raises(UserError, match="state: not of this network; choose another --out"):
+        main(command(folder, tmp_path, student="base", **{"max-steps": "4"}))
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"vae": "runs/nothing"}, "runs/nothing: cannot be opened as AutoencoderTiny"),
+    ({"text": "runs/nothing"}, "runs/nothing/text_encoder: cannot be opened as CLIPTextModel"),
+    ({"start": "nothing"}, "nothing: no diffusers pipeline there"),
+    ({"text": "FOLDER/other"}, "text width 16, and --vae and --text give 32"),
+    ({"data": "FOLDER/plain", "compositions": "0.2"}, "no composed-"), ({"data": "FOLDER"}, "no train-"),
+])
+def test_a_run_that_cannot_be_is_one_error(folder: Path, tmp_path: Path, changes: dict[str, str], says: str) -> None:
+    changes = {key: value.replace("FOLDER", str(folder)) for key, value in changes.items()}
+    with pytest.raises(UserError, match=says):
+        main(command(folder, tmp_path, student="tiny", **changes))
+    assert not (tmp_path / "pipeline").exists()

@@ -1,4 +1,7 @@
-"""`python -m train.teacher`: a text-to-latents diffusion U-Net, v-prediction, classifier-free guidance."""
+"""`python -m train.teacher`: a text-to-latents diffusion U-Net, v-prediction, classifier-free guidance.
+
+With --student it trains a teacher's student instead, as that will be used: what its distillation then starts from.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +19,25 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from train.checkpoint import resolve_checkpoint, save_pipeline
 from train.compose import KINDS
-from train.corpus import Corpus, load_corpus, share_groups
+from train.corpus import Corpus, encode_texts, load_corpus, share_groups
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.ema import Ema
-from train.errors import run_command
+from train.errors import UserError, run_command
 from train.files import TrainingState, replace_folder
 from train.grids import save_grid
 from train.schedules import learning_rate
-from train.student import STUDENTS, blocks_of, build_student, prune
+from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
 
+NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own
+SHARED = 0.3  # of the steps, unless --shared says otherwise; none with --student
+# What each number may be, the ends included.
+ABOVE_NONE, MOST = 1e-12, 10**9
+RANGES: dict[str, tuple[float, float]] = {
+    "max_steps": (1, MOST), "batch": (1, MOST), "lr": (0, 1), "decay_from": (0, 1), "grad_clip": (ABOVE_NONE, MOST),
+    "ema": (0, 1), "last": (0, 1), "power": (ABOVE_NONE, MOST), "drop_text": (0, 1), "shared": (0, 1),
+    "compositions": (0, 0.99), "guidance": (0, MOST), "sample_steps": (1, 1000), "log_every": (1, MOST),
+    "save_every": (1, MOST), "seed": (0, 2**31),
+}
 SAMPLE_PROMPTS = (
     "fox face, 3d style", "pizza, 3d style", "red heart, flat style", "car, flat style",
     "house, 3d style", "grinning face, 3d style", "cat face, cartoon style", "sunflower, 3d style",
@@ -57,14 +71,21 @@ def start_unet(checkpoint: str, no_attention: bool = False, student: str | None 
     """The U-Net of a pipeline folder or name in float32, or its student of that name (train.student.STUDENTS).
 
     With `no_attention` only the middle block attends: the text that scales and shifts the residual blocks carries
-    nearly all, and a step takes 0.6 of the time.
+    nearly all, and a step takes 0.6 of the time. Raises UserError.
     """
-    folder = resolve_checkpoint(checkpoint) / "unet"
-    unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+    unet = load_part(UNet2DConditionModel, resolve_checkpoint(checkpoint) / "unet", torch_dtype=torch.float32)
     if student:
         unet = build_student(unet, student)
     layers = blocks_of(unet)
     return prune(unet, layers, attention=(False,) * len(layers)) if no_attention else unet
+
+
+def load_part(kind: Any, folder: Path, **options: Any) -> Any:
+    """`kind` from a folder, never from the network. Raises UserError."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"{folder}: cannot be opened as {kind.__name__}: {error}") from error
 
 
 def draw_timesteps(batch: int, rng: np.random.Generator, last: float, power: float) -> Tensor:
@@ -98,16 +119,20 @@ def train_teacher(
 ) -> UNet2DConditionModel:
     """Run to `args.max_steps`, resuming from run_dir; returns the averaged network.
 
-    With probability `args.shared` a step runs through the student-to-be: the teacher's own modules without the
+    unet: a teacher, or with `args.student` a student, which learns to give the clean latents at once. With
+    probability `args.shared` a teacher's step runs through the student-to-be: the teacher's own modules without the
     blocks that pruning will remove. Both then work, and the student starts where a pruned network would need
-    thousands of steps to recover.
+    thousands of steps to recover. Raises UserError where run_dir holds the state of another network.
     """
     objective = x0_loss if args.student else v_loss
     compact = prune(unet, args.student_layers, share=True) if args.shared else unet
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = Ema(unet, args.ema)
     state = TrainingState(run_dir / "state", {"unet": unet, "ema": ema}, {"optimizer": optimizer})
-    step, rows = state.load()
+    try:
+        step, rows = state.load()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{run_dir / 'state'}: not of this network; choose another --out, or remove it") from error
     rng, levels = np.random.default_rng([args.seed, step]), NoiseLevels()
     noise = torch.Generator().manual_seed(args.seed + step)
     started, total, count = time.monotonic(), 0.0, 0
@@ -154,58 +179,96 @@ def draw_samples(
     save_grid(torch.cat(rows), path, columns=8)
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.teacher", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.teacher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def number(flag: str, default: float, what: str = "") -> None:
+        parser.add_argument(flag, type=type(default), default=default, metavar="NUMBER",
+                            help=f"{what} (default {default:g})".strip())
+
+    parser.add_argument("--data", type=Path, required=True, help="folder made by train.data")
     parser.add_argument("--vae", type=Path, required=True, help="folder of the AutoencoderTiny")
-    parser.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder")
+    parser.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder, or a pipeline's")
     parser.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
     parser.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
     parser.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block alone")
-    parser.add_argument("--student", choices=STUDENTS, metavar="NAME",
-                        help="with --start: train its student of that name instead, to the clean latents, on noise "
-                        "alone at t = 999; what it becomes is the init= of a distillation")
-    parser.add_argument("--max-steps", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--decay-from", type=float, default=0.6, help="share of the run after which lr falls to 0")
-    parser.add_argument("--grad-clip", type=float, default=0.2)
-    parser.add_argument("--ema", type=float, default=0.998)
-    parser.add_argument("--last", type=float, default=0.4, help="share of pictures noised to t = 999")
-    parser.add_argument("--power", type=float, default=0.6)
-    parser.add_argument("--drop-text", type=float, default=0.1, help="share of captions dropped (default 0.1)")
-    parser.add_argument("--shared", type=float, default=0.3, help="share of steps through the student-to-be")
-    parser.add_argument("--compositions", type=float, default=0.0, help="share of pictures from DATA's composed split")
-    parser.add_argument("--student-layers", type=int, nargs="+", default=[1, 1, 1, 1])
-    parser.add_argument("--guidance", type=float, default=2.0)
-    parser.add_argument("--sample-steps", type=int, default=20)
-    parser.add_argument("--log-every", type=int, default=100)
-    parser.add_argument("--save-every", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    parser.add_argument("--student", choices=NAMED_STUDENTS,
+                        help="with --start: train its student of that name instead, towards the clean latents, from "
+                        "noise alone where t = 999; OUT/pipeline is then the init= of a distillation")
+    number("--max-steps", 20_000)
+    number("--batch", 24)
+    number("--lr", 5e-4)
+    number("--decay-from", 0.6, "share of the run after which lr falls to 0")
+    number("--grad-clip", 0.2)
+    number("--ema", 0.998, "decay of the averaged weights, which are what is kept")
+    number("--last", 0.4, "share of pictures noised to t = 999")
+    number("--power", 0.6, "of the others: t = 999 u^POWER; below 1 prefers high noise")
+    number("--drop-text", 0.1, "share of captions dropped")
+    parser.add_argument("--shared", type=float, metavar="NUMBER",
+                        help=f"share of steps through the student-to-be (default {SHARED}; 0 with --student)")
+    number("--compositions", 0.0, "share of pictures from DATA's composed split")
+    parser.add_argument("--student-layers", type=int, nargs="+", default=[1, 1, 1, 1], metavar="NUMBER",
+                        help="with --shared: blocks of each stage of the student-to-be (default 1 1 1 1)")
+    number("--guidance", 2.0, "of the samples")
+    number("--sample-steps", 20)
+    number("--log-every", 100)
+    number("--save-every", 1000, "steps between saved states, each with samples")
+    number("--seed", 0)
+    return parser
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments, checked. Raises UserError."""
+    args = _parser().parse_args(argv)
+    for name in ("student", "no_attention"):
+        if getattr(args, name) and not args.start:
+            raise UserError(f"{_flag(name)} needs --start: the teacher to begin with")
+    if args.student and args.shared:
+        raise UserError("--shared trains a teacher's student along with it; with --student leave it out")
+    if args.shared is None:
+        args.shared = 0.0 if args.student else SHARED
+    for name, (low, high) in RANGES.items():
+        if not low <= (value := getattr(args, name)) <= high:  # false for NaN, too
+            raise UserError(f"{_flag(name)} {value:g}: must lie in {low:g}..{high:g}")
+    return args
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def check_fit(unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CLIPTextModel) -> None:
+    """Raises UserError unless the U-Net reads what the other two give."""
+    for what, ours, given in (
+        ("latent channels", unet.config.in_channels, vae.config.latent_channels),
+        ("text width", unet.config.cross_attention_dim, text_encoder.config.hidden_size),
+    ):
+        if ours != given:
+            raise UserError(f"--start: its U-Net has {what} {ours}, and --vae and --text give {given}")
+
+
+def main(argv: list[str]) -> None:
+    args = parse(argv)
     torch.manual_seed(args.seed)
-    vae = AutoencoderTiny.from_pretrained(args.vae).eval()
-    text_encoder = CLIPTextModel.from_pretrained(args.text / "text_encoder").eval()
-    tokenizer = CLIPTokenizerFast.from_pretrained(args.text / "tokenizer")
+    vae = load_part(AutoencoderTiny, args.vae).eval()
+    text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval()
+    tokenizer = load_part(CLIPTokenizerFast, args.text / "tokenizer")
+    started = start_unet(args.start, args.no_attention, args.student) if args.start else None
+    if started is not None:
+        check_fit(started, vae, text_encoder)
     splits = ("train", "composed") if args.compositions else ("train",)
     corpus = load_corpus(args.data, splits, vae, text_encoder, tokenizer, cache=args.out / "cache")
-    share_groups(corpus, KINDS, args.compositions)
-    args.prompt_states = prompt_states(text_encoder, tokenizer)
-    if args.start:
-        unet = start_unet(args.start, args.no_attention, args.student)
-    else:
-        unet = build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
-    print(f"teacher: {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters", flush=True)
+    if args.compositions:
+        share_groups(corpus, KINDS, args.compositions)
+    args.prompt_states = encode_texts(text_encoder, tokenizer, list(SAMPLE_PROMPTS))
+    unet = started if started is not None else build_unet(
+        corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
+    print(f"{args.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters", flush=True)
     averaged = train_teacher(unet, corpus, vae, args.out, args)
     with replace_folder(args.out / "unet") as folder:
         averaged.save_pretrained(folder)
     save_pipeline(args.out / "pipeline", vae, text_encoder, tokenizer, averaged)
-
-
-def prompt_states(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizerFast) -> Tensor:
-    from train.corpus import encode_texts
-
-    return encode_texts(text_encoder, tokenizer, list(SAMPLE_PROMPTS))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.train_fixtures import make_data, picture, png
 from train import prompts
 from train.card import MARKS, Tables, main, rewrite, with_tables, write_sheet
 from train.errors import UserError, run_command
-from train.grids import Lettering, Section, draw_grid, draw_sections, shrunk, wrap
+from train.grids import SMALLEST_FONT, Lettering, Section, draw_grid, draw_sections, shrunk, wrap
 from train.prompts import CARD_PROMPTS, COMPOSITION_PROMPTS, compositions, known, plain, require_absent
 from train.shards import Record, write_shard
 
@@ -108,7 +108,7 @@ def test_captions_are_wrapped_whole(text: str, lines: list[str]) -> None:
 @pytest.mark.parametrize("width", [64, 128, 256])
 def test_no_caption_of_a_card_loses_a_letter_or_leaves_its_column(width: int) -> None:
     lettering = Lettering.under(width)
-    assert lettering.size >= 11
+    assert lettering.size >= SMALLEST_FONT
     for prompt in (*CARD_PROMPTS, *compositions(), *prompts.SHEET_PROMPTS):
         lines = lettering.wrap(prompt, width)
         assert "".join(lines).replace(" ", "") == prompt.replace(" ", "")

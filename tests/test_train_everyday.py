@@ -88,6 +88,12 @@ def test_the_shipped_list_is_whole_and_keeps_a_third_for_the_test() -> None:
     assert all(word.word.isalpha() and word.word.islower() for word in words)
 
 
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "words.tsv").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="words.tsv: not a list of words"):
+        read_words(tmp_path / "words.tsv")
+
+
 @pytest.mark.parametrize("text, part", [
     ("word\tsplit\nfox\ttune\n", "first line"), ("word\tsplit\tsubjects\nfox\ttrain\tfox face\n", "line 2"),
     ("word\tsplit\tsubjects\nfox\ttune\t\n", "line 2"), ("word\tsplit\tsubjects\n", "no words"),
@@ -222,10 +228,11 @@ def test_the_command_names_words_that_captions_have(
     assert (figures["in_captions"], figures["unknown_subjects"]) == (["red"], ["beret"])
     assert [row["word"] for row in figures["words"]] == ["fox", "hat"]
     assert figures["totals"]["test"]["words"] == 1
-    assert "minilm" not in figures["words"][0]
+    assert "beside" not in figures["words"][0]
     main([*arguments, "--text-embedder", "words"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("fox ") and " MiniLM " in lines[0]
+    assert lines[0].startswith("fox ") and " words " in lines[0]
+    assert any(line.startswith("tune: 1 words, first ") and ", words first " in line for line in lines)
     assert lines[-2:] == ["in captions after all, left out: red", "right answers that no caption is about: beret"]
 
 
@@ -233,13 +240,37 @@ def test_tune_writes_an_encoder_that_the_command_reads(
     folder: Path, wordnet: WordNet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(everyday, "open_wordnet", lambda: wordnet)
-    monkeypatch.setattr(everyday, "text_embedder", lambda name: hashed_words)
+    monkeypatch.setattr(everyday, "embed", hashed_words)
     common = [str(folder / "model"), "--data", str(folder / "data"), "--words", str(write_words(tmp_path))]
     main(["tune", *common, "--out", str(tmp_path / "run")])
     assert "captions keep their states" in capsys.readouterr().out
     main([*common, "--text-encoder", str(tmp_path / "run/text_encoder"), "--json"])
     rows = json.loads(capsys.readouterr().out)["words"]
     assert rows[0]["nearest"][0] == "black square"
+
+
+def test_an_encoder_whose_captions_changed_is_not_left_behind(
+    folder: Path, wordnet: WordNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everyday, "open_wordnet", lambda: wordnet)
+    monkeypatch.setattr(everyday, "embed", hashed_words)
+    monkeypatch.setattr(everyday, "tuned_table", lambda encoder, *_: encoder.get_input_embeddings().weight + 1)
+    with pytest.raises(AssertionError, match="another row"):
+        main(["tune", str(folder / "model"), "--data", str(folder / "data"), "--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_tune_without_minilm_names_no_flag_that_it_lacks(
+    folder: Path, wordnet: WordNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(name: str) -> Path:
+        raise UserError(f"{name} could not be fetched")
+
+    monkeypatch.setattr(everyday, "open_wordnet", lambda: wordnet)
+    monkeypatch.setattr("train.minilm.fetch", offline)
+    monkeypatch.setenv("ADDKIT_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="could not be fetched$"):
+        main(["tune", str(folder / "model"), "--data", str(folder / "data"), "--out", str(tmp_path / "run")])
 
 
 def test_damaged_data_are_one_line(folder: Path, tmp_path: Path) -> None:

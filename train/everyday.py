@@ -1,8 +1,8 @@
 """`python -m train.everyday`: what the text encoder makes of everyday words that no caption has; `tune` betters it.
 
 Each word of everyday_words.tsv has the caption subjects that a reasonable person would accept for it, written down
-before any encoder was asked. The answer is the subject whose caption has the nearest pooled state. The list's `test`
-words took no part in tuning.
+before any encoder was asked. The answer is the subject whose caption has the nearest pooled state. Of the list,
+`tune` reads only which words are `test`, so as not to train by them; its settings were chosen by the others.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from train.encoding import encode_captions
 from train.errors import UserError, run_command
 from train.everyday_tune import Subjects, Tokenizer, open_wordnet, tuned_table
 from train.files import replace_folder, write_text
+from train.minilm import embed
 from train.prompts import without_style
 from train.retrieval import Embed, text_embedder
 from train.shards import Record, read_facts, splits_of
@@ -73,8 +74,11 @@ class Word:
 
 def read_words(path: Path = WORDS) -> list[Word]:
     """The list: tab-separated word, split, subjects joined by "|", below a header. Raises UserError."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a list of words: {error}") from error
     if not rows or rows[0] != ["word", "split", "subjects"]:
         raise UserError(f"{path}: its first line must be word, split, subjects, with tabs between")
     words = []
@@ -133,7 +137,7 @@ def report(
     if embed:
         teacher = embedder_cosines(embed, texts, subjects)
         for i, word in enumerate(asked):
-            rows[i]["minilm"] = answers(word, teacher[i], subjects)
+            rows[i]["beside"] = answers(word, teacher[i], subjects)
     known = set(subjects)
     return {
         "totals": {split: totals([row for row in rows if row["split"] == split]) for split in SPLITS}, "words": rows,
@@ -147,8 +151,8 @@ def totals(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     result: dict[str, float] = {"words": len(rows)}
     for name in ("first", "first_five") if rows else ():
         result[name] = float(np.mean([row[name] for row in rows]))
-        if "minilm" in rows[0]:
-            result[f"minilm_{name}"] = float(np.mean([row["minilm"][name] for row in rows]))
+        if "beside" in rows[0]:
+            result[f"beside_{name}"] = float(np.mean([row["beside"][name] for row in rows]))
     return result
 
 
@@ -156,11 +160,12 @@ def print_report(figures: dict[str, Any]) -> None:
     """A line a word, `+` where it is right in first place, `.` in the first five; then the totals."""
     for row in figures["words"]:
         line = f"{row['word']:<20} {row['split']:<5} {_mark(row)} {row['cosine']:.2f} {row['nearest'][0]:<36}"
-        if "minilm" in row:
-            line += f" MiniLM {_mark(row['minilm'])} {row['minilm']['nearest'][0]}"
+        if "beside" in row:
+            line += f" {figures['text_embedder']} {_mark(row['beside'])} {row['beside']['nearest'][0]}"
         print(line.rstrip())
     for split, shares in figures["totals"].items():
-        parts = [f"{name.replace('_', ' ')} {share:.3f}" for name, share in shares.items() if name != "words"]
+        parts = [f"{name.replace('beside', figures['text_embedder']).replace('_', ' ')} {share:.3f}"
+                 for name, share in shares.items() if name != "words"]
         print(f"{split}: {shares['words']} words" + "".join(f", {part}" for part in parts))
     print(f"in captions after all, left out: {', '.join(figures['in_captions']) or 'none'}")
     if figures["unknown_subjects"]:
@@ -184,12 +189,11 @@ def load_text_parts(checkpoint: str, text_encoder: Path | None) -> tuple[CLIPTex
 
 
 def save_text_encoder(target: Path, encoder: CLIPTextModel, table: Tensor) -> None:
-    """Write the folder `target`: the encoder with another table, in its own dtype, in shards as a pipeline's."""
+    """Fill the folder `target`: the encoder with another table, in its own dtype, in shards as a pipeline's."""
     changed = copy.deepcopy(encoder)
     changed.get_input_embeddings().weight.data.copy_(table)
     changed.config.name_or_path = ""  # where it was loaded from means nothing elsewhere
-    with replace_folder(target) as folder:
-        changed.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+    changed.save_pretrained(target, max_shard_size=SHARD_BYTES)
 
 
 @torch.no_grad()
@@ -220,8 +224,8 @@ def _parser(tune: bool) -> argparse.ArgumentParser:
         description="Give words that no caption has rows of their own; all captions keep their states." if tune
         else __doc__,
         epilog="examples:\n  python -m train.everyday sticker-128 --data data/stickers\n"
-        "  python -m train.everyday tune sticker-128 --data data/stickers --out runs/text\n"
-        "  python -m train.everyday sticker-128 --text-encoder runs/text/text_encoder",
+        "  python -m train.everyday tune sticker-128 --data data/stickers --out runs/everyday\n"
+        "  python -m train.everyday sticker-128 --text-encoder runs/everyday/text_encoder",
     )
     add = parser.add_argument
     add("checkpoint", nargs="?", default="sticker-128", help="a pipeline folder or name (default sticker-128)")
@@ -229,7 +233,7 @@ def _parser(tune: bool) -> argparse.ArgumentParser:
     add("--words", type=Path, default=WORDS, metavar="TSV", help="another list")
     add("--text-encoder", type=Path, metavar="FOLDER", help="in the place of the checkpoint's own")
     if tune:
-        add("--out", type=Path, required=True, metavar="FOLDER", help="OUT/text_encoder is written")
+        add("--out", type=Path, required=True, metavar="FOLDER", help="OUT/text_encoder is written, or replaced")
     else:
         add("--text-embedder", choices=("minilm", "words", "none"), default="minilm",
             help="whose answers stand beside; words: no download (bags of words), none: left out")
@@ -244,10 +248,12 @@ def ask(argv: list[str]) -> None:
     words = read_words(args.words)
     encoder, tokenizer = load_text_parts(args.checkpoint, args.text_encoder)
     records = read_captions(args.data)
-    embed = None if args.text_embedder == "none" else text_embedder(args.text_embedder)
-    figures = report(words, all_captions(records), subjects_of(records["train"]).all, encoder.float(), tokenizer, embed)
+    beside = None if args.text_embedder == "none" else text_embedder(args.text_embedder)
+    subjects = subjects_of(records["train"]).all
+    figures = report(words, all_captions(records), subjects, encoder.float(), tokenizer, beside)
     figures |= {"checkpoint": args.checkpoint, "text_embedder": args.text_embedder}
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, json.dumps(figures, indent=2) + "\n")
     if args.json:
         print(json.dumps(figures))
@@ -263,11 +269,12 @@ def tune(argv: list[str]) -> None:
     records = read_captions(args.data)
     captions = all_captions(records)
     table = tuned_table(
-        encoder, tokenizer, captions, subjects_of(records["train"]), text_embedder("minilm"), open_wordnet(), kept_out)
+        encoder, tokenizer, captions, subjects_of(records["train"]), embed, open_wordnet(), kept_out)
     target = args.out / "text_encoder"
-    save_text_encoder(target, encoder, table)
-    written = load_text_parts(args.checkpoint, target)[0]
-    check_unchanged(encoder, written, tokenizer, captions)
+    with replace_folder(target) as folder:  # an encoder that fails the check is not left behind
+        save_text_encoder(folder, encoder, table)
+        written = load_text_parts(args.checkpoint, folder)[0]
+        check_unchanged(encoder, written, tokenizer, captions)
     old, new = encoder.get_input_embeddings().weight, written.get_input_embeddings().weight
     print(f"{int((old != new).any(1).sum())} of {len(old)} rows are new; {len(captions)} captions keep their states")
     print(target)

@@ -1,12 +1,12 @@
 """Rows of the token embedding table for words that no caption has: `python -m train.everyday tune`.
 
 A text encoder that U-Nets were trained on must keep the states of every caption, but the embeddings of tokens that no
-caption holds are free. Three steps, of which the first two never see a word of the list in `train.everyday`:
+caption holds are free. Three steps, of which the first two know nothing of the list in `train.everyday`:
 
 1. Every caption subject gets one row that stands for the whole of it ("grinning face with big eyes" as one token): the
    row is trained until the states of "ROW, 3d style" and the like are those of the subject's own captions (textual
    inversion, Gal et al. 2208.01618, with states in the place of pictures).
-2. A word that is one token gets a mixture of the rows of the subjects that it means most likely, added to its own:
+2. A word that is one token gets a mixture of the rows of the subjects that it means most likely, blended with its own:
    MiniLM compares the word, and WordNet's definitions of it, with all names of every subject.
 3. Words of several tokens share these among one another, so their free rows are trained together, towards the states
    of the same mixtures. Words that are kept out (the list's test split) take no part.
@@ -347,8 +347,8 @@ def tuned_table(
     """
     used = used_tokens(tokenizer, captions)
     tuner = Tuner(encoder, tokenizer, settings)
+    affinity = Affinity(subjects, embed, wordnet)  # first: it may have to fetch MiniLM
     targets = tuner.targets(subjects.all)
-    affinity = Affinity(subjects, embed, wordnet)
     rows = tuner.subject_rows(subjects.all, targets)
     table = tuner.table.clone()
     single = one_token_words(tokenizer, used, wordnet)

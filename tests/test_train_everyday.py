@@ -244,7 +244,7 @@ def test_tune_writes_an_encoder_that_the_command_reads(
     common = [str(folder / "model"), "--data", str(folder / "data"), "--words", str(write_words(tmp_path))]
     main(["tune", *common, "--out", str(tmp_path / "run")])
     assert "captions keep their states" in capsys.readouterr().out
-    main([*common, "--text-encoder", str(tmp_path / "run/text_encoder"), "--json"])
+    main([*common, "--text-encoder", str(tmp_path / "run/text_encoder"), "--text-embedder", "none", "--json"])
     rows = json.loads(capsys.readouterr().out)["words"]
     assert rows[0]["nearest"][0] == "black square"
 

@@ -157,6 +157,16 @@ def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
     assert all(record.captions[0].startswith("picture number") for record, _ in records)
 
 
+@pytest.mark.parametrize(("value", "place"), [(None, None), ("", None), ("off", None), ("elsewhere", "elsewhere")])
+def test_fetched_archives_have_a_folder_even_where_the_runtime_keeps_nothing(
+    value: str | None, place: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ADDKIT_CACHE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ADDKIT_CACHE", value)
+    assert packages.cache_dir() == (Path(place) if place else Path.home() / ".cache" / "addkit")
+
+
 def test_a_fetched_archive_must_match_its_hash(tmp_path: Path) -> None:
     archive = tmp_path / "emojilib.tgz"
     archive.write_bytes(b"something else")

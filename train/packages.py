@@ -86,8 +86,9 @@ PACKAGES = {
 
 
 def cache_dir() -> Path:
-    """Folder of fetched archives: $ADDKIT_CACHE, else ~/.cache/addkit."""
-    return Path(os.environ.get("ADDKIT_CACHE") or Path.home() / ".cache" / "addkit")
+    """Folder of fetched archives: $ADDKIT_CACHE, else ~/.cache/addkit; "off", the runtime's word, is no folder."""
+    named = os.environ.get("ADDKIT_CACHE", "off")
+    return Path.home() / ".cache" / "addkit" if named in ("", "off") else Path(named)
 
 
 def fetch(name: str) -> Path:

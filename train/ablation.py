@@ -60,8 +60,8 @@ def base_config(args: argparse.Namespace) -> Config:
     """ADD without what is ours: no reconstruction term; a compact student of the sticker teacher."""
     return replace(
         sticker(), teacher=args.teacher, data=str(args.data), max_steps=args.steps, batch=16, adversarial_batch=8,
-        mid_block=False, attention=(False,) * 4, reconstruction_weight=0.0, lr=5e-4, ema=0.97, log_every=10,
-        save_every=args.steps, keep=1, score_pictures=0,
+        student="custom", mid_block=False, attention=(False,) * 4, compositions=0.0, reconstruction_weight=0.0,
+        lr=5e-4, ema=0.97, log_every=10, save_every=args.steps, keep=1, score_pictures=0,
     )
 
 

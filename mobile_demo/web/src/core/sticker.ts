@@ -9,7 +9,7 @@ export interface Rgba {
 
 // Distances from the background's colour, in levels of the channel that differs most: up to NEAR a pixel is
 // background, from FAR on it is the subject; between them lies the soft edge that a one-step model draws.
-const NEAR = 14;
+const NEAR = 20;
 const FAR = 48;
 
 /**

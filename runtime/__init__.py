@@ -1,7 +1,7 @@
 """One-step text to image from an ONNX bundle, with numpy, Pillow and ONNX Runtime alone.
 
     import runtime
-    image = runtime.generate("a red fox, 3d style", seed=7)     # PIL.Image.Image
+    image = runtime.generate("a fox, 3d style", seed=7)         # PIL.Image.Image
     pipe = runtime.load("path/to/bundle", provider="auto")      # reusable, thread-safe
 
 Importing it is cheap: numpy and Pillow come with the first use, ONNX Runtime with the first session.

@@ -140,9 +140,9 @@ describe('a picture', () => {
 
   it('of an example takes one tap', async () => {
     await open();
-    await page.getByRole('button', { name: 'a slice of pizza' }).click();
-    await picture(page, 'a slice of pizza, 3d style');
-    expect(await at('prompt').inputValue()).toBe('a slice of pizza');
+    await page.getByRole('button', { name: 'a birthday cake' }).click();
+    await picture(page, 'a birthday cake, 3d style');
+    expect(await at('prompt').inputValue()).toBe('a birthday cake');
   });
 
   it('shows its stages', async () => {

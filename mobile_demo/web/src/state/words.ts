@@ -17,10 +17,10 @@ export const STYLES: readonly Style[] = [
 ];
 
 export const EXAMPLES = [
-  'a red fox',
-  'a slice of pizza',
-  'a blue car',
-  'a smiling sun',
+  'a fox',
+  'a birthday cake',
+  'a hamburger',
+  'an owl',
   'a green apple',
   'a rocket',
 ] as const;

@@ -71,6 +71,14 @@ def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) 
     return pipeline
 
 
+def load_part(kind: Any, folder: Path, **options: Any) -> Any:
+    """`kind` from a folder, never from the network. Raises UserError."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"{folder}: cannot be opened as {kind.__name__}: {error}") from error
+
+
 def save_pipeline(
     target: Path, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
     unet: UNet2DConditionModel, dtype: torch.dtype = torch.float16, facts: dict[str, object] | None = None,

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from train.checkpoint import SHARD_BYTES, resolve_checkpoint
+from train.checkpoint import SHARD_BYTES, load_part, resolve_checkpoint
 from train.encoding import encode_captions
 from train.errors import UserError, run_command
 from train.everyday_tune import Subjects, Tokenizer, open_wordnet, tuned_table
@@ -179,13 +179,12 @@ def _mark(row: dict[str, Any]) -> str:
 def load_text_parts(checkpoint: str, text_encoder: Path | None) -> tuple[CLIPTextModel, CLIPTokenizerFast]:
     """(text encoder in its own dtype, tokenizer). Raises UserError."""
     root = resolve_checkpoint(checkpoint)
-    folder = text_encoder or root / "text_encoder"
-    try:
-        tokenizer = CLIPTokenizerFast.from_pretrained(root / "tokenizer", local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(folder, dtype="auto", local_files_only=True)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"{folder}: cannot be opened as a CLIPTextModel with its tokenizer: {error}") from error
-    return encoder.eval(), tokenizer
+    return load_text_encoder(text_encoder or root / "text_encoder"), load_part(CLIPTokenizerFast, root / "tokenizer")
+
+
+def load_text_encoder(folder: Path) -> CLIPTextModel:
+    """In its own dtype. Raises UserError."""
+    return load_part(CLIPTextModel, folder, dtype="auto").eval()
 
 
 def save_text_encoder(target: Path, encoder: CLIPTextModel, table: Tensor) -> None:
@@ -273,7 +272,7 @@ def tune(argv: list[str]) -> None:
     target = args.out / "text_encoder"
     with replace_folder(target) as folder:  # an encoder that fails the check is not left behind
         save_text_encoder(folder, encoder, table)
-        written = load_text_parts(args.checkpoint, folder)[0]
+        written = load_text_encoder(folder)
         check_unchanged(encoder, written, tokenizer, captions)
     old, new = encoder.get_input_embeddings().weight, written.get_input_embeddings().weight
     print(f"{int((old != new).any(1).sum())} of {len(old)} rows are new; {len(captions)} captions keep their states")

@@ -9,7 +9,6 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from train.checkpoint import resolve_checkpoint, save_pipeline
+from train.checkpoint import load_part, resolve_checkpoint, save_pipeline
 from train.compose import KINDS
 from train.corpus import Corpus, encode_texts, load_corpus, share_groups
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
@@ -78,14 +77,6 @@ def start_unet(checkpoint: str, no_attention: bool = False, student: str | None 
         unet = build_student(unet, student)
     layers = blocks_of(unet)
     return prune(unet, layers, attention=(False,) * len(layers)) if no_attention else unet
-
-
-def load_part(kind: Any, folder: Path, **options: Any) -> Any:
-    """`kind` from a folder, never from the network. Raises UserError."""
-    try:
-        return kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"{folder}: cannot be opened as {kind.__name__}: {error}") from error
 
 
 def draw_timesteps(batch: int, rng: np.random.Generator, last: float, power: float) -> Tensor:

@@ -47,4 +47,4 @@ lint-web: $(WEB)/node_modules/.installed
 	cd $(WEB) && npm run lint
 
 golden: setup
-	$(BIN)/python -m export.golden
+	$(BIN)/python -m scripts.golden

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.source import MAX_TOKENS
-from runtime.bench import cpu_name
-from runtime.bench_run import spread
+from runtime.bench.machine import cpu_name, spread
 from train.errors import UserError, run_command
 from train.progress import progress
 
@@ -74,7 +73,7 @@ def onnx_engine(path: Path, folder: Path, threads: int) -> Engine:
 
 def openvino_engines(path: Path, folder: Path, threads: int) -> Iterator[Engine]:
     """OpenVINO on the CPU, in single precision and in bf16."""
-    from export.openvino_run import load_openvino
+    from export.openvino.run import load_openvino
 
     core = load_openvino().Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

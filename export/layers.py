@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.prompts import CALIBRATION
+from export.checks.prompts import CALIBRATION
 from export.source import Source
 from runtime import schedule
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.preflight_folder import MAX_TOKENS as MAX_TOKENS
-from export.preflight_folder import check_folder, hint
+from export.checks.folder import MAX_TOKENS as MAX_TOKENS
+from export.checks.folder import check_folder, hint
 from runtime import schedule
 from train.errors import UserError
 

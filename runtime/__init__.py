@@ -25,7 +25,8 @@ from runtime.errors import (
 
 if TYPE_CHECKING:
     from runtime.cancel import CancelToken
-    from runtime.pipeline import Generation, Pipeline, generate, load
+    from runtime.generation import Generation
+    from runtime.pipeline import Pipeline, generate, load
     from runtime.stream import Stream
 
 __version__ = "0.1.0"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from runtime.command import command_parser, print_result, run_command
 
 if TYPE_CHECKING:
-    from runtime.pipeline import Generation, Pipeline
-    from runtime.request import Job
+    from runtime.generation import Generation, Job
+    from runtime.pipeline import Pipeline
 
 IMAGE_STRENGTH = 0.5  # Python keeps diffusers' signature and 1.0, at which little of the picture is left
 MOST_PICTURES = 10_000  # a seed typed as the number of pictures must not fill the memory
@@ -72,18 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Makes and writes the pictures; the report for `--json`. Refuses before any work what it can."""
-    from runtime import request
-    from runtime.encoding import read_picture
+    from runtime import arguments
     from runtime.files import check_writable
-    from runtime.naming import output_paths
+    from runtime.image_files import read_picture
+    from runtime.output_names import output_paths
     from runtime.progress import Progress
 
     if args.strength is not None and args.image is None:
         raise ValueError("--strength needs --image, the picture to start from")
     if len(args.prompts) * args.num_images > MOST_PICTURES:
         raise ValueError(f"--num-images {args.num_images} is too many: one run makes {MOST_PICTURES} at most")
-    prompts = request.prompts(args.prompts)
-    jobs = request.jobs(prompts, args.negative_prompt, args.guidance_scale, args.seed, args.num_images)
+    prompts = arguments.prompts(args.prompts)
+    jobs = arguments.jobs(prompts, args.negative_prompt, args.guidance_scale, args.seed, args.num_images)
     paths = output_paths(args.output, jobs)
     for path in paths:
         check_writable(path)
@@ -116,10 +116,10 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
 
 def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace) -> None:
     """The PNG file with what is needed to make it again."""
-    from runtime import encoding, pixels
+    from runtime import image_files, pixels
 
     assert made.picture is not None
-    text = encoding.settings_text(
+    text = image_files.settings_text(
         made.job.prompt,
         made.job.seed,
         model=pipe.manifest.name,
@@ -129,7 +129,7 @@ def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace
         negative_prompt=made.job.negative_prompt or "",
         strength=None if args.image is None else _strength(args),
     )
-    encoding.save_png(path, pixels.to_image(made.picture), text)
+    image_files.save_png(path, pixels.to_image(made.picture), text)
 
 
 def _strength(args: argparse.Namespace) -> float:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from runtime.errors import BundleError
 from runtime.files import write_whole
-from runtime.inside import check_place, open_inside, read_inside, read_json, shown
 from runtime.manifest import MANIFEST, FileFacts, Manifest
-from runtime.onnx_ports import check_component
+from runtime.onnx_guard.component import check_component
 from runtime.shipped import shipped_folder, shipped_names
+from runtime.untrusted import check_place, open_inside, read_inside, read_json, shown
 
 __all__ = [
     "Bundle",

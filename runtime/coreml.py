@@ -1,6 +1,6 @@
 """The packages of `python -m export.coreml` on macOS, through coremltools: the way to the Neural Engine.
 
-A `CoremlSession` stands where a `runtime.session.Session` does: the same inputs and outputs by name, computed by Core
+A `CoremlSession` stands where a `Session` does: the same inputs and outputs by name, computed by Core
 ML. Apple's interfaces differ from diffusers': half precision, text states as [1, width, 1, tokens], epsilon for v, and
 latents in units of 0.18215, whatever the autoencoder's own.
 """
@@ -58,7 +58,7 @@ class CoremlSession:
             self._predict, self._closed = None, True
 
     def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> F32:
-        """As `runtime.session.Session.run`, one picture at a time; a prediction that has begun is not cut short."""
+        """As `runtime.ort.session.Session.run`, one picture at a time; a prediction that has begun is not cut short."""
         if cancel is not None:
             cancel.check()
         with self._lock:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from runtime.errors import BundleError
-from runtime.inside import shown
 from runtime.schedule import PREDICTION_TYPES
+from runtime.untrusted import shown
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

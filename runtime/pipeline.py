@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -16,46 +13,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime import coreml, pixels, request, schedule
-from runtime.background import Task
+from runtime import arguments, coreml, generation, pixels, schedule
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.cancel import CancelToken
 from runtime.coreml import CoremlSession
 from runtime.errors import BundleError
+from runtime.generation import STAGES, Callback, Generation
 from runtime.manifest import Manifest, Step
 from runtime.noise import randn
-from runtime.providers import choose_provider
+from runtime.ort.providers import choose_provider
+from runtime.ort.session import INPUTS, Session
+from runtime.prompt_states import Texts
 from runtime.safety import SafetyChecker, checked
-from runtime.session import INPUTS, Session
 from runtime.stream import Stream
-from runtime.texts import Texts
+from runtime.threads import Task
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
-Callback = Callable[["Pipeline", int, int, dict[str, Any]], "dict[str, Any] | None"]
-STAGES = ("text_encoder", "unet", "vae_decoder")
-
-
-@dataclass
-class Generation:
-    """One picture and how it came to be."""
-
-    job: request.Job
-    latents: F32  # [C, h, w]
-    picture: F32 | None = None  # [3, H, W] in [-1, 1]; None where only latents were asked for
-    nsfw: bool | None = None  # what the safety checker said; None without one
-    ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*STAGES, "total"), 0.0))
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds the milliseconds that the block takes to the stage and to the total."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            took = (time.perf_counter() - start) * 1000
-            self.ms[stage] = self.ms.get(stage, 0.0) + took
-            self.ms["total"] += took
 
 
 class Pipeline:
@@ -131,13 +105,13 @@ class Pipeline:
         prompt: str | Sequence[str] | None = None,
         *,
         output_type: str = "pil",
-        **options: Unpack[request.Options],
+        **options: Unpack[generation.Options],
     ) -> list[Image.Image] | F32:
         """Pictures for one prompt or several, in the order of the prompts; arguments as in `run`.
 
         output_type: "pil" a list of pictures, "np" f32[B, H, W, 3] in [0, 1], "latent" f32[B, C, h, w].
         """
-        request.check_output_type(output_type)
+        arguments.check_output_type(output_type)
         made = self.run(prompt, decode=output_type != "latent", **options)
         if output_type == "latent":
             return np.stack([one.latents for one in made])
@@ -181,11 +155,11 @@ class Pipeline:
         Raises ValueError for an argument that is not allowed, BundleError for a model that fails, Cancelled,
         ClosedError.
         """
-        request.check_size(self.manifest, height, width)
-        given = request.embeds(prompt, prompt_embeds, self.manifest.max_tokens)
-        prompt = [""] * len(given) if given else request.prompts(prompt)
-        jobs = request.jobs(prompt, negative_prompt, guidance_scale, seed, num_images_per_prompt)
-        steps = request.steps(self.manifest, num_inference_steps, strength, image is not None)
+        arguments.check_size(self.manifest, height, width)
+        given = arguments.embeds(prompt, prompt_embeds, self.manifest.max_tokens)
+        prompt = [""] * len(given) if given else arguments.prompts(prompt)
+        jobs = arguments.jobs(prompt, negative_prompt, guidance_scale, seed, num_images_per_prompt)
+        steps = arguments.steps(self.manifest, num_inference_steps, strength, image is not None)
         made = [Generation(job, start) for job, start in zip(jobs, self._noises(jobs, latents), strict=True)]
         self.open()
         if image is not None:
@@ -206,14 +180,18 @@ class Pipeline:
         return made
 
     def stream(
-        self, prompts: str | Iterable[str], *, images: Iterable[Any] | None = None, **options: Unpack[request.Options]
+        self,
+        prompts: str | Iterable[str],
+        *,
+        images: Iterable[Any] | None = None,
+        **options: Unpack[generation.Options],
     ) -> Stream:
         """Pictures one after another, as they are made: iterate over what it returns, `cancel()` it from anywhere.
 
         prompts: any iterable, read one ahead of need, or one prompt for every one of `images`, frames to start from.
         options as in `run`; a seed is the same for every picture.
         """
-        return Stream(self, prompts, images, dict(options))
+        return Stream(self.run, prompts, images, dict(options))
 
     def encode(self, image: Any, cancel: CancelToken | None = None) -> F32:
         """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError."""
@@ -231,11 +209,11 @@ class Pipeline:
         states: F32 = self._texts.states(prompt, cancel)[0].copy()
         return states
 
-    def _noises(self, jobs: Sequence[request.Job], latents: npt.ArrayLike | None) -> list[F32]:
+    def _noises(self, jobs: Sequence[generation.Job], latents: npt.ArrayLike | None) -> list[F32]:
         """The latents before the first step, [C, h, w] each: the caller's, or each seed's noise."""
         shape = self.manifest.latent_shape
         if latents is not None:
-            return request.latents(latents, len(jobs), shape)
+            return arguments.latents(latents, len(jobs), shape)
         return [randn(job.seed, shape) for job in jobs]
 
     def _start_from(
@@ -243,9 +221,9 @@ class Pipeline:
     ) -> None:
         """Puts the pictures' own latents, noised to the first step's level, in place of the noise."""
         shape = self.manifest.latent_shape
-        for one, start in zip(made, request.images(image, len(made), shape), strict=True):
+        for one, start in zip(made, arguments.images(image, len(made), shape), strict=True):
             with one.timed("vae_encoder"):
-                code = start if request.is_latents(start, shape) else self.encode(start, cancel)
+                code = start if arguments.is_latents(start, shape) else self.encode(start, cancel)
                 one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
 
     def _texts_of(
@@ -279,7 +257,7 @@ class Pipeline:
     def _call_back(self, callback: Callback, i: int, timestep: int, made: Sequence[Generation]) -> None:
         returned = callback(self, i, timestep, {"latents": np.stack([one.latents for one in made])})
         if returned and "latents" in returned:
-            replaced = request.latents(returned["latents"], len(made), self.manifest.latent_shape)
+            replaced = arguments.latents(returned["latents"], len(made), self.manifest.latent_shape)
             for one, latents in zip(made, replaced, strict=True):
                 one.latents = latents
 
@@ -313,7 +291,7 @@ def load(
 ) -> Pipeline:
     """A reusable pipeline of a bundle: a folder, or a shipped one's name; None is the default.
 
-    - provider: auto, cpu, cuda, coreml or openvino, see `runtime.providers`
+    - provider: auto, cpu, cuda, coreml or openvino, see `runtime.ort.providers`
     - verify: compare every file's sha256 with the manifest
     - threads: of an operator, 0: ONNX Runtime's choice
     - safety_checker: see `runtime.safety`

@@ -1,4 +1,4 @@
-"""f32 [-1, 1] <-> u8 pictures. The files they go into: runtime.encoding."""
+"""f32 [-1, 1] <-> u8 pictures. The files they go into: runtime.image_files."""
 
 from __future__ import annotations
 

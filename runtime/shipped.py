@@ -12,9 +12,10 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from runtime.caches import cache_folder, folder_beside, settle
+from runtime.cache import cache_folder
 from runtime.errors import BundleError
 from runtime.manifest import MANIFEST
+from runtime.ort.graph_cache import folder_beside, settle
 
 
 def shipped_names() -> list[str]:

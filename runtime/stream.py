@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from PIL import Image
 
 from runtime import pixels
 from runtime.cancel import CancelToken
 from runtime.errors import Cancelled
+from runtime.generation import Generation
 
-if TYPE_CHECKING:
-    from runtime.pipeline import Generation, Pipeline
+Run = Callable[..., list[Generation]]  # `Pipeline.run`
 
 
 class Stream:
@@ -23,7 +23,7 @@ class Stream:
     """
 
     def __init__(
-        self, pipe: Pipeline, prompts: str | Iterable[str], images: Iterable[Any] | None, options: dict[str, Any]
+        self, run: Run, prompts: str | Iterable[str], images: Iterable[Any] | None, options: dict[str, Any]
     ) -> None:
         """prompts: a text for every one of `images`, or an iterable; options as in `Pipeline.run`.
 
@@ -33,7 +33,7 @@ class Stream:
             raise ValueError("stream needs an iterable of prompts, or images to go with the one prompt")
         if options.get("num_images_per_prompt", 1) != 1 or "image" in options:
             raise ValueError("stream makes one picture a prompt; give frames to start from as images=")
-        self._pipe, self._options = pipe, options
+        self._run, self._options = run, options
         texts = itertools.repeat(prompts) if isinstance(prompts, str) else iter(prompts)
         self._jobs: Iterator[tuple[str, Any]] = zip(
             texts, itertools.repeat(None) if images is None else images, strict=False
@@ -54,7 +54,7 @@ class Stream:
             raise StopIteration
         prompt, image = next(self._jobs)
         try:
-            (made,) = self._pipe.run(prompt, image=image, cancel=self._token, **self._options)
+            (made,) = self._run(prompt, image=image, cancel=self._token, **self._options)
         except Cancelled:
             raise StopIteration from None
         return made

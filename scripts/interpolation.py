@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 import runtime
-from runtime import interpolate_measures as measures
 from runtime.files import write_whole
-from runtime.interpolate_path import Start, Way, between, known_strength
+from runtime.interpolate import smoothness as measures
+from runtime.interpolate.path import Start, Way, between, known_strength
 from runtime.progress import Rate
 
 THINGS = (

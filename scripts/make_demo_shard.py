@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.pictures import encode_png
-from train.shards import Record, read_records, write_shard
+from train.data.pictures import encode_png
+from train.data.shards import Record, read_records, write_shard
 
 GROUPS = ("food-drink", "animals-nature")
 STYLES = ("fluent-3d", "fluent-flat")

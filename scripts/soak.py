@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import runtime
-from runtime.bench_run import prompt_of
+from runtime.bench.run import prompt_of
 from runtime.progress import Rate
 
 LIMIT = 1.05

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from export import bench
-from export.onnx import export_onnx
-from export.onnx_trace import Tracer
+from export.onnx.export import export_onnx
+from export.onnx.trace import Tracer
 from export.source import open_source
-from tests.tiny import SMALL, copied_graph, small_checkpoint
+from tests.support.tiny import SMALL, copied_graph, small_checkpoint
 from train.errors import UserError, run_command
 
 

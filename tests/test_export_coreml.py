@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from export import coreml as exporter
-from export import coreml_export
-from export.coreml_export import Options
-from export.coreml_graphs import APPLE_SCALING
-from export.coreml_package import MODEL, add_metadata, packages_in, read_spec
-from export.coreml_run import evaluated, noting, on_macos, unet_feed, whole_unet
+from export.checks.measure import Measure, Parity, psnr_db
+from export.coreml import __main__ as exporter
+from export.coreml import export as coreml_export
+from export.coreml.export import Options
+from export.coreml.graphs import APPLE_SCALING
+from export.coreml.package import MODEL, add_metadata, packages_in, read_spec
+from export.coreml.run import evaluated, noting, on_macos, unet_feed, whole_unet
 from export.folder import size_mb
-from export.measure import Measure, Parity, psnr_db
-from export.mil_program import Program
-from export.parity_exports import open_export
+from export.mil.program import Program
+from export.parity.exports import open_export
 from export.source import open_source
-from tests.coreml_small import small_coreml
-from tests.tiny import SMALL, Shape, make_pipeline, small_checkpoint
+from tests.support.coreml_small import small_coreml
+from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
 from train.errors import UserError, run_command
 
 PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -199,7 +199,7 @@ def stand_in(path: Path, script: str) -> None:
 def test_resources_tell_how_many_latent_channels_swift_knows(source, made, tmp_path) -> None:
     from dataclasses import replace
 
-    from export.coreml_resources import write_resources
+    from export.coreml.swift_resources import write_resources
 
     assert "Image to image" not in (made[0] / "Resources" / "README.md").read_text()
     wide = replace(source, pipe=make_pipeline(tmp_path, Shape(latent_channels=16, sample_size=8)))

@@ -11,14 +11,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from export.coreml_convert import convert
-from export.coreml_graphs import APPLE_SCALING, AppleDecoder, AppleEncoder, AppleTextEncoder, AppleUNet, parts
+from export.checks.measure import psnr_db
+from export.coreml.convert import convert
+from export.coreml.graphs import APPLE_SCALING, AppleDecoder, AppleEncoder, AppleTextEncoder, AppleUNet, parts
+from export.coreml.split_einsum import split_einsum
 from export.graphs import attention_as, plain_attention
-from export.measure import psnr_db
-from export.mil_program import Program
+from export.mil.program import Program
 from export.source import open_source
-from export.split_einsum import split_einsum
-from tests.tiny import SMALL, Shape, make_pipeline, small_checkpoint
+from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
 from train.errors import UserError
 
 

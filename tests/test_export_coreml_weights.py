@@ -12,18 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import coreml_convert, coreml_export, coreml_palettize, coreml_w8a8
 from export.calibrate import Seen
-from export.coreml_export import Options, attention, write_package
-from export.coreml_graphs import APPLE_SCALING, parts
-from export.coreml_package import chunk, packages_in, read_spec
-from export.coreml_palettize import kmeans, middles
-from export.coreml_run import evaluated
-from export.measure import psnr_db
-from export.mil_program import Program
+from export.checks.measure import psnr_db
+from export.coreml import convert, palettize, w8a8
+from export.coreml import export as coreml_export
+from export.coreml.export import Options, attention, write_package
+from export.coreml.graphs import APPLE_SCALING, parts
+from export.coreml.package import chunk, packages_in, read_spec
+from export.coreml.palettize import kmeans, middles
+from export.coreml.run import evaluated
+from export.mil.program import Program
 from export.source import open_source
-from tests.coreml_small import small_coreml
-from tests.tiny import SMALL, small_checkpoint
+from tests.support.coreml_small import small_coreml
+from tests.support.tiny import SMALL, small_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def large(weight) -> bool:
     """Whether a weight should have been made smaller."""
     (output,) = weight.outputs
     size = np.prod([dim.constant.size for dim in output.type.tensorType.dimensions])
-    return size >= coreml_palettize.LEAST and "time_embedding" not in output.name
+    return size >= palettize.LEAST and "time_embedding" not in output.name
 
 
 def inputs(op, key: str) -> list[str]:
@@ -108,9 +109,9 @@ def maker(op, key: str, makers: dict):
 
 def test_calibration_sees_the_pipelines_own_inputs(source) -> None:
     """One step begins at t = 999 with pure noise; every other prompt goes on to the later timesteps."""
-    feeds = list(coreml_w8a8.unet_feeds(source))
+    feeds = list(w8a8.unet_feeds(source))
     times = Counter(float(feed["timestep"][0]) for feed in feeds)
-    assert times[999.0] == coreml_w8a8.PROMPTS and times[249.0] == coreml_w8a8.PROMPTS // 2
+    assert times[999.0] == w8a8.PROMPTS and times[249.0] == w8a8.PROMPTS // 2
     first = next(feed for feed in feeds if feed["timestep"][0] == 999)
     assert first["sample"].dtype == np.float16 and first["encoder_hidden_states"].shape == (1, SMALL.hidden, 1, 77)
     assert 0.8 < first["sample"].std() < 1.2
@@ -120,7 +121,7 @@ def test_the_limit_cuts_off_one_wild_value() -> None:
     seen = Seen()
     seen.add(torch.randn(8001, generator=torch.Generator().manual_seed(0)).abs())
     seen.add(torch.full((1,), 12.0))
-    assert 3 < coreml_w8a8.limit(seen) < 12
+    assert 3 < w8a8.limit(seen) < 12
 
 
 @pytest.mark.parametrize(("target", "nbits", "least"), [("iOS16", 4, 20), ("iOS18", 4, 24), ("iOS16", 8, 40)])
@@ -128,9 +129,9 @@ def test_palettes_of_the_decoder(target: str, nbits: int, least: float, source, 
     part = next(part for part in parts(source) if part.name == "vae_decoder")
 
     def change(program) -> None:
-        coreml_palettize.palettize(program, nbits, target)
+        palettize.palettize(program, nbits, target)
 
-    coreml_convert.convert(part, target, tmp_path / "d.mlpackage", change)
+    convert.convert(part, target, tmp_path / "d.mlpackage", change)
     program = Program(tmp_path / "d.mlpackage")
     z = (torch.randn(1, SMALL.latent_channels, 8, 8) / APPLE_SCALING).half()
     with torch.no_grad():

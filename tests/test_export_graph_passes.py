@@ -12,18 +12,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import runtime
-from export.fold import folded_timestep
-from export.fused import FUSED
+from export.checks.measure import psnr_db
 from export.graphs import TextEncoderGraph, UNetGraph, attention_as, fused_attention, plain_attention
-from export.measure import psnr_db
-from export.onnx import Options, export_onnx
-from export.onnx_graph import Port, trace
-from export.onnx_passes import optimize
-from export.onnx_run import open_session
-from export.onnx_trace import Tracer
+from export.onnx.export import Options, export_onnx
+from export.onnx.fold_timestep import folded_timestep
+from export.onnx.fused import FUSED
+from export.onnx.passes import optimize
+from export.onnx.run import open_session
+from export.onnx.trace import Port, Tracer, trace
 from export.source import open_source
+from tests.support.tiny import SMALL, copied_graph, small_checkpoint, small_graphs
 from tests.test_export_quantize import no_distance
-from tests.tiny import SMALL, copied_graph, small_checkpoint, small_graphs
 from train.errors import UserError
 from train.random_teacher import make_random_teacher
 
@@ -173,7 +172,7 @@ def test_the_fused_graph_gives_the_runtimes_pixels(folded: Path) -> None:
 
 
 def test_a_fused_graph_beyond_one_file_is_refused(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("export.fused.MOST_BYTES", 10_000)
+    monkeypatch.setattr("export.onnx.fused.MOST_BYTES", 10_000)
     monkeypatch.setattr(Tracer, "graph", copied_graph)
     with pytest.raises(UserError, match="--fused: .* use a smaller --precision"):
         export_onnx(open_source(str(small_checkpoint())), tmp_path / "out", Options(fused=True))

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from export.mil import MilError, Program
-from export.mil_describe import describe
-from export.mil_ops import CONSTANTS, OPERATIONS
-from export.mil_package import read_package
+from export.mil.__main__ import MilError, Program
+from export.mil.describe import describe
+from export.mil.ops import CONSTANTS, OPERATIONS
+from export.mil.package import read_package
 from tests import test_export_mil_elementwise, test_export_mil_layers, test_export_mil_shapes, test_export_mil_weights
-from tests.mil_fixtures import feed, mb, run, save, values
+from tests.support.mil_fixtures import feed, mb, run, save, values
 
 X, ROWS = values(1, 4, 6, 6), values(2, 3, 8)
 TABLES = (test_export_mil_elementwise, test_export_mil_layers, test_export_mil_shapes, test_export_mil_weights)

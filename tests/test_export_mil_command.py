@@ -17,9 +17,9 @@ import pytest
 from coremltools.converters.mil.mil import types
 from coremltools.proto import Model_pb2
 
-from export.mil import MilError, Program, main
-from export.mil_feed import random_inputs
-from tests.mil_fixtures import feed, mb, save, values
+from export.mil.__main__ import MilError, Program, main
+from export.mil.arrays import random_inputs
+from tests.support.mil_fixtures import feed, mb, save, values
 from train.errors import UserError, run_command
 
 X = values(1, 4, 6, 6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.mil_fixtures import Case, T, check, mb, values, wholes
+from tests.support.mil_fixtures import Case, T, check, mb, values, wholes
 
 X = values(2, 4, 3, 5)
 ROWS = values(2, 3, 8)

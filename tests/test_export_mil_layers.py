@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.mil_fixtures import Case, T, check, mb, values
+from tests.support.mil_fixtures import Case, T, check, mb, values
 
 X1, X2, X3 = values(2, 4, 9), values(2, 4, 9, 7), values(1, 2, 5, 6, 4)
 W1, W2, W3 = values(6, 4, 3, scale=0.3), values(6, 2, 3, 2, scale=0.3), values(4, 2, 2, 3, 2, scale=0.3)

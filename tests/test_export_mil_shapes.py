@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.mil_fixtures import Case, T, check, mb, values, wholes
+from tests.support.mil_fixtures import Case, T, check, mb, values, wholes
 
 X, ROWS, TABLE = values(1, 4, 6, 6), values(2, 3, 8), values(5, 7)
 DEEP = values(2, 8, 3, 2)

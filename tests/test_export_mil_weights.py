@@ -15,9 +15,9 @@ from coremltools.optimize._utils import quantize_by_scale_and_zp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.mil import Program
-from export.mil_quant import constexpr_lut_to_dense, quantize, unpacked
-from tests.mil_fixtures import RNG, Case, check, mb, run, save, values
+from export.mil.__main__ import Program
+from export.mil.ops.weights import constexpr_lut_to_dense, quantize, unpacked
+from tests.support.mil_fixtures import RNG, Case, check, mb, run, save, values
 
 X, ROWS = values(2, 4, 3, 5), values(2, 64)
 SCALES = np.float32([0.5, 0.25, 1.0, 0.125])

@@ -13,17 +13,17 @@ import pytest
 import torch
 
 import runtime
-from export import onnx as exporter
-from export import onnx_bundle
-from export.measure import psnr_db
-from export.onnx import Options, export_onnx
-from export.onnx_bundle import write_graph
-from export.onnx_run import open_session
-from export.onnx_trace import Tracer
-from export.quantize import copied
+from export.checks.measure import psnr_db
+from export.onnx import __main__ as exporter
+from export.onnx import bundle as onnx_bundle
+from export.onnx.bundle import write_graph
+from export.onnx.export import Options, export_onnx
+from export.onnx.quantize.planner import copied
+from export.onnx.run import open_session
+from export.onnx.trace import Tracer
 from export.source import open_source
 from runtime.bundle import open_bundle
-from tests.tiny import FACTS, SMALL, copied_graph, small_checkpoint, small_graphs
+from tests.support.tiny import FACTS, SMALL, copied_graph, small_checkpoint, small_graphs
 from train.errors import UserError, run_command
 
 PROMPTS = ["a red fox", "the cat in a box"]

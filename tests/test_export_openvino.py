@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from export import openvino as exporter
+from export.checks.measure import psnr_db
 from export.facts import checkpoint_sha256
-from export.measure import psnr_db
-from export.openvino_convert import adds_one
-from export.openvino_int8 import LEAST
-from export.openvino_pipeline import given, text_to_image
-from export.openvino_run import COMPONENTS, MODEL, load_openvino
+from export.openvino import __main__ as exporter
+from export.openvino import export as exporter_export
+from export.openvino.convert import adds_one
+from export.openvino.genai import given, text_to_image
+from export.openvino.int8 import LEAST
+from export.openvino.run import COMPONENTS, MODEL, load_openvino
 from export.source import Source, open_source
 from runtime.bundle import FileFacts, check_file
-from tests.tiny import SMALL, Shape, make_pipeline, small_checkpoint
+from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
 from train.errors import run_command
 
 ONE_STEP = {"num_inference_steps": 1, "guidance_scale": 0.0}
@@ -244,7 +245,7 @@ def spoil(path: Path) -> None:
 
 
 def test_below_the_threshold_nothing_is_written(made: Path, tmp_path: Path, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(exporter, "write_models", reused(made, damage=True))
+    monkeypatch.setattr(exporter_export, "write_models", reused(made, damage=True))
     code, lines = command(capfd, small_checkpoint(), "--out", tmp_path / "out")
     assert code == 2 and "nothing was written" in lines[-1] and "vae_decoder" in lines[-1]
     assert list(tmp_path.iterdir()) == []
@@ -253,8 +254,8 @@ def test_below_the_threshold_nothing_is_written(made: Path, tmp_path: Path, monk
 def test_another_picture_by_genai_is_refused(made: Path, source: Source, tmp_path: Path, monkeypatch, capfd) -> None:
     """Here by a scheduler of another noise schedule: the modules are right all the same."""
     other = type(source.pipe.scheduler).from_config(source.pipe.scheduler.config, beta_end=0.006)
-    monkeypatch.setattr(exporter, "write_models", reused(made))
-    monkeypatch.setattr("export.openvino_folder.genai_scheduler", lambda _: other)
+    monkeypatch.setattr(exporter_export, "write_models", reused(made))
+    monkeypatch.setattr("export.openvino.folder.genai_scheduler", lambda _: other)
     code, lines = command(capfd, small_checkpoint(), "--out", tmp_path / "out")
     assert code == 2 and "drawn by OpenVINO GenAI" in lines[-1] and "below 40 dB" in lines[-1]
     assert list(tmp_path.iterdir()) == []

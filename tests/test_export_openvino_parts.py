@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.openvino_int8 import quantize
-from export.openvino_run import devices, network_of
-from export.openvino_scheduler import KNOWN, genai_scheduler
-from export.openvino_tokenizer import genai_ids, write_openvino_tokenizer
+from export.openvino.int8 import quantize
+from export.openvino.run import devices, network_of
+from export.openvino.scheduler import KNOWN, genai_scheduler
+from export.openvino.tokenizer import genai_ids, write_openvino_tokenizer
 from train.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +122,7 @@ def test_codes_are_within_half_a_step(seed: int, axis: int, offset: float, expon
 
 def test_no_telemetry(tmp_path: Path) -> None:
     """openvino_telemetry would write a client's id below the home folder and open connections."""
-    program = "import sys; from export.openvino_run import devices; print(devices()); import openvino_genai; " \
+    program = "import sys; from export.openvino.run import devices; print(devices()); import openvino_genai; " \
               "import openvino_tokenizers; assert sys.modules['openvino_telemetry'] is None"
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

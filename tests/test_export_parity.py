@@ -19,22 +19,22 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from export import parity
-from export.measure import CAP_DB, Reference, measure, psnr_db, torch_network
-from export.onnx import export_onnx
-from export.onnx_trace import Tracer
-from export.openvino import Options as OpenVinoOptions
-from export.openvino import export_openvino
-from export.parity_engines import CPU, EVALUATOR, NEEDS, Engine, NotHere, engines, onnx_network
-from export.parity_exports import open_export
-from export.parity_reference import StoredReference, save_reference
-from export.parity_run import REFERENCE, job_of, memory_mb, run_apart, why_it_died
-from export.parity_strip import AMPLIFIED, BACKGROUND, Column, Layout, draw_strip
-from export.parity_table import print_reports
+from export.checks.measure import CAP_DB, measure, psnr_db
+from export.checks.reference import Reference, StoredReference, save_reference, torch_network
+from export.onnx.export import export_onnx
+from export.onnx.trace import Tracer
+from export.openvino.export import Options as OpenVinoOptions
+from export.openvino.export import export_openvino
+from export.parity import __main__ as parity
+from export.parity.engines import CPU, EVALUATOR, NEEDS, Engine, NotHere, engines, onnx_network
+from export.parity.exports import open_export
+from export.parity.strip import AMPLIFIED, BACKGROUND, Column, Layout, draw_strip
+from export.parity.table import print_reports
+from export.parity.worker import REFERENCE, job_of, memory_mb, run_apart, why_it_died
 from export.source import open_source
 from runtime.bundle import describe_files
-from tests.coreml_small import small_coreml
-from tests.tiny import SMALL, copied_graph, make_checkpoint, small_checkpoint
+from tests.support.coreml_small import small_coreml
+from tests.support.tiny import SMALL, copied_graph, make_checkpoint, small_checkpoint
 from train.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parent.parent

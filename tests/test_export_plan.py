@@ -16,14 +16,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export import onnx, plan_room
 from export import plan as plans
-from export.plan import check_room, plan, show_plan
-from export.plan_sizes import PARTS, WIDTHS
-from export.plan_weights import stored_weights
+from export.onnx import __main__ as onnx
+from export.plan import check_room, machine, plan, show_plan
+from export.plan.sizes import PARTS, WIDTHS
+from export.plan.weights import stored_weights
 from export.source import open_source
 from runtime.manifest import PRECISIONS
-from tests.tiny import small_checkpoint
+from tests.support.tiny import small_checkpoint
 from train.checkpoint import resolve_checkpoint
 from train.errors import UserError, run_command
 
@@ -155,23 +155,23 @@ def group(folder: Path, **files: object) -> None:
 
 def test_memory_is_what_the_system_and_its_control_groups_leave(tmp_path: Path, monkeypatch) -> None:
     for name in ("MEMINFO", "GROUP", "GROUPS"):
-        monkeypatch.setattr(plan_room, name, tmp_path / name)
-    assert plan_room.free_memory() is None
+        monkeypatch.setattr(machine, name, tmp_path / name)
+    assert machine.free_memory() is None
     (tmp_path / "MEMINFO").write_text("MemTotal: 9000 kB\nMemAvailable: 4000 kB\nSwapFree: 1000 kB\n")
-    assert plan_room.free_memory() == 5000 * 1024
+    assert machine.free_memory() == 5000 * 1024
     (tmp_path / "GROUP").write_text("4:memory:/job\n0::/job\n")
     group(tmp_path / "GROUPS" / "job", memory__max="max", memory__current=7)
-    assert plan_room.free_memory() == 5000 * 1024
+    assert machine.free_memory() == 5000 * 1024
     group(tmp_path / "GROUPS" / "job", memory__max=900, memory__current=700, memory__stat="inactive_file 150\n")
-    assert plan_room.free_memory() == 350
+    assert machine.free_memory() == 350
     old = tmp_path / "GROUPS" / "memory" / "job"
     group(old, memory__limit_in_bytes=300, memory__usage_in_bytes=100, memory__stat="total_inactive_file 0\n")
-    assert plan_room.free_memory() == 200
+    assert machine.free_memory() == 200
 
 
 def test_free_disk_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
     there = shutil.disk_usage(tmp_path).free
-    assert plan_room.free_disk(tmp_path / "a" / "b" / "c") == pytest.approx(there, rel=0.2)
+    assert machine.free_disk(tmp_path / "a" / "b" / "c") == pytest.approx(there, rel=0.2)
 
 
 def cut_short(path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from export import onnx
-from export.preflight import LARGEST_HALF, preflight, watching
+from export.checks.weights import LARGEST_HALF, preflight, watching
+from export.onnx import __main__ as onnx
 from export.source import Source, open_source
-from tests.tiny import small_checkpoint
+from tests.support.tiny import small_checkpoint
 from train.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parent.parent

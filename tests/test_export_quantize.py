@@ -14,33 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from export import distance
 from export.calibrate import BINS, best_clip, calibrate, coded, scale_and_zero
-from export.distance import Distance, measure_distance
-from export.effect import prices
+from export.checks import distance
+from export.checks.distance import Distance, measure_distance
+from export.checks.measure import psnr_db
+from export.checks.prompts import CALIBRATION
+from export.checks.reference import Reference, torch_network
 from export.folder import size_mb
-from export.half import to_fp16
 from export.layers import by_name, calibration, draw, layers, observed
-from export.measure import Reference, psnr_db, torch_network
-from export.onnx import Options, export_onnx
-from export.onnx_run import open_session
-from export.onnx_trace import COMPONENTS, Tracer
-from export.prompts import CALIBRATION
-from export.qdq import (
-    BLOCK,
-    INT4,
-    STATIC,
-    STATIC_LIMIT,
-    STORED_LIMIT,
-    WEIGHTS,
-    encode,
-    encode_blocks,
-    layer_of,
-    rewrite,
-)
-from export.quantize import FLOAT, Planner
+from export.onnx.export import Options, export_onnx
+from export.onnx.half import to_fp16
+from export.onnx.quantize.codes import BLOCK, STATIC_LIMIT, STORED_LIMIT, encode, encode_blocks, layer_of
+from export.onnx.quantize.planner import FLOAT, Planner
+from export.onnx.quantize.prices import prices
+from export.onnx.quantize.qdq import INT4, STATIC, WEIGHTS, rewrite
+from export.onnx.run import open_session
+from export.onnx.trace import COMPONENTS, Tracer
 from export.source import open_source
-from tests.tiny import copied_graph, small_checkpoint, small_graphs
+from tests.support.tiny import copied_graph, small_checkpoint, small_graphs
 from train.errors import UserError
 
 RNG = np.random.default_rng(1)
@@ -259,7 +250,7 @@ def test_calibration_sees_every_timestep(reference, monkeypatch) -> None:
 @pytest.mark.parametrize("kind", [STATIC, WEIGHTS, INT4])
 def test_a_layers_price_is_what_it_does_to_the_picture(kind: str, reference) -> None:
     """Against the plain way: run the pipeline with one layer's error added, one layer after the other."""
-    from export.effect import error_of
+    from export.onnx.quantize.prices import error_of
 
     source = reference.source
     ranges = calibrate(source, 8, 4)

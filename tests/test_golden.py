@@ -14,12 +14,12 @@ import onnx
 import pytest
 
 import runtime
-from export import golden, golden_cases
 from runtime import pixels, schedule
 from runtime.bundle import Manifest
 from runtime.noise import randn
 from runtime.tokenizer import Tokenizer
-from tests.make_tiny_bundle import make
+from scripts import golden, golden_cases
+from tests.support.make_tiny_bundle import make
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -23,7 +23,7 @@ EDGES: dict[str, dict[str, set[str] | None]] = {
     },
 }
 # Modules that need more than their package: evaluating a bundle is running it, judging an export evaluating it.
-WIDER = {("train/evaluate.py", "runtime"), ("export/distance.py", "train")}
+WIDER = {("train/evaluate/__main__.py", "runtime"), ("export/checks/distance.py", "train")}
 LIGHT = {"numpy", "PIL"}
 # What single files of the runtime import when they are asked to: extras, and the peers of its benchmark.
 OPTIONAL = {
@@ -68,7 +68,7 @@ def test_packages_import_along_the_arrows(package: str) -> None:
 def test_the_walk_sees_a_wrong_arrow(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text("def f():\n    from train import loop\n    import export.onnx\n")
-    assert imported(path) == {"train.loop", "export.onnx"}
+    assert imported(path) == {"train.run.loop", "export.onnx"}
 
 
 def test_runtime_uses_numpy_and_pillow_and_names_onnxruntime_once() -> None:

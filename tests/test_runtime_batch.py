@@ -23,12 +23,13 @@ import pytest
 from PIL import Image
 
 import runtime
-from runtime import batch, batch_worker
-from runtime.batch_folder import locked
-from runtime.batch_ray import Pool, require
-from runtime.batch_worker import Worker
-from runtime.encoding import SUFFIXES, read_parameters
+from runtime.batch import __main__ as batch
+from runtime.batch import worker as batch_worker
+from runtime.batch.folder import locked
+from runtime.batch.ray_pool import Pool, require
+from runtime.batch.worker import Worker
 from runtime.errors import Error
+from runtime.image_files import SUFFIXES, read_parameters
 
 pytest.importorskip("ray")
 ROOT = Path(__file__).parent.parent
@@ -167,7 +168,7 @@ def test_another_run_is_refused(capsys: pytest.CaptureFixture[str], arguments: l
 
 def begin(name: str) -> None:
     """A folder in which a run was begun, but nothing made."""
-    from runtime.batch_run import Run
+    from runtime.batch.run import Run
     from runtime.bundle import open_bundle
 
     args = batch.parser().parse_args([name, "--out", "out"])
@@ -297,7 +298,7 @@ class Dies(Worker):
 
 def test_a_worker_that_dies_is_replaced(ray: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     prompts()
-    monkeypatch.setattr("runtime.batch_ray.Worker", Dies)
+    monkeypatch.setattr("runtime.batch.ray_pool.Worker", Dies)
     monkeypatch.setattr(batch_worker, "Worker", Dies)
     require().cloudpickle.register_pickle_by_value(sys.modules[__name__])
     assert report(capsys, "p.txt", "--out", "out")["made"] == ROWS

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from runtime import batch, batch_plan
-from runtime.batch_folder import Folder, locked, worker_lock
-from runtime.batch_ledger import Ledger, to_line
-from runtime.batch_names import MOST_PART, Distinct, automatic_path, named_path
-from runtime.batch_rows import Row, row_seed
+from runtime.batch import __main__ as batch
+from runtime.batch import plan as batch_plan
+from runtime.batch.folder import Folder, locked, worker_lock
+from runtime.batch.ledger import Ledger, to_line
+from runtime.batch.names import MOST_PART, Distinct, automatic_path, named_path
+from runtime.batch.rows import Row, row_seed
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
@@ -340,7 +341,7 @@ def test_a_folder_is_one_runs() -> None:
 
 
 def test_workers_of_a_killed_run_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.batch_folder._PATIENCE_S", 0.3)
+    monkeypatch.setattr("runtime.batch.folder._PATIENCE_S", 0.3)
     with locked(Path("out")):
         worker = worker_lock(Path("out"))
         other = worker_lock(Path("out"))

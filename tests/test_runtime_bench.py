@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from runtime import bench
-from runtime.bench_engines import Engine, peer_folder
-from runtime.bench_run import Run, Worker, cold, ratios, spread, steady
+from runtime.bench import report
+from runtime.bench.engines import Engine, peer_folder
+from runtime.bench.machine import spread
+from runtime.bench.run import Run, Worker, cold, ratios, steady
 from runtime.errors import Error
 
 TINY = Path(__file__).parent / "golden" / "tiny_bundle"
@@ -43,7 +44,7 @@ def test_a_peer_that_fails_is_not_run_and_the_others_are(tmp_path: Path) -> None
     ours = addkit()
     steady([ours, broken], 2, lambda: None)
     assert len(ours.ms) == 2 and broken.ms == [] and broken.why
-    facts = bench.against(ours, broken)
+    facts = report.against(ours, broken)
     assert facts["status"] == "not run" and facts["why"]
 
 
@@ -87,7 +88,7 @@ def test_the_command_reports_what_the_contract_names() -> None:
     assert wanted <= facts.keys() and set(facts["latency_ms"]) == {"min", "median", "max"}
     assert {"text_encoder", "unet", "vae_decoder", "total"} <= facts["stages_ms"].keys()
     assert facts["peers"]["diffusers"]["status"] == "not run"
-    assert "not run: " in bench.table(facts) and "ms" in bench.table(facts)
+    assert "not run: " in report.table(facts) and "ms" in report.table(facts)
 
 
 @pytest.mark.parametrize(

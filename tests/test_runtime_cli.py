@@ -20,11 +20,11 @@ import pytest
 from PIL import Image
 
 import runtime
-from runtime import bundle, naming
+from runtime import bundle, output_names
 from runtime.__main__ import EXAMPLES, main
-from runtime.naming import output_paths, slug
+from runtime.generation import Job
+from runtime.output_names import output_paths, slug
 from runtime.progress import Progress
-from runtime.request import Job
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
@@ -146,7 +146,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         "--strength",
     ):
         assert flag in text
-    assert f"default {naming.DEFAULT}\n" in text and f"default {bundle.DEFAULT}\n" in text
+    assert f"default {output_names.DEFAULT}\n" in text and f"default {bundle.DEFAULT}\n" in text
     assert "examples:" in text and text.count("python -m runtime") >= 4
     assert run("--version") == 0 and runtime.__version__ in capsys.readouterr().out
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import runtime
-from export.mil_program import Program
-from export.onnx import Options, export_onnx
+from export.mil.program import Program
+from export.onnx.export import Options, export_onnx
 from export.source import open_source
 from runtime import coreml
-from tests.coreml_small import small_coreml
-from tests.tiny import small_checkpoint
+from tests.support.coreml_small import small_coreml
+from tests.support.tiny import small_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,13 @@ from typing import Any
 
 import pytest
 
-from runtime import demo, demo_address, demo_server, demo_tls
-from runtime.demo import EXAMPLES, main
-from runtime.demo_files import accepts_gzip, byte_range, find_asset
-from runtime.demo_server import DemoServer
+from runtime.demo import __main__ as demo
+from runtime.demo import address as demo_address
+from runtime.demo import server as demo_server
+from runtime.demo import tls as demo_tls
+from runtime.demo.__main__ import EXAMPLES, main
+from runtime.demo.files import accepts_gzip, byte_range, find_asset
+from runtime.demo.server import DemoServer
 
 ROOT = Path(__file__).parent.parent
 FOREVER = "public, max-age=31536000, immutable"

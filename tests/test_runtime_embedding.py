@@ -21,11 +21,11 @@ import pytest
 from onnx import TensorProto, helper
 
 import runtime
-from runtime import caches
-from runtime.bound import BoundSession
+from runtime import cache as caches_cache
 from runtime.cancel import CancelToken
 from runtime.errors import Cancelled
-from runtime.session import Session
+from runtime.ort.device import BoundSession
+from runtime.ort.session import Session
 
 TINY = Path(__file__).parent / "golden" / "tiny_bundle"
 
@@ -234,7 +234,7 @@ def entries(folder: Path) -> list[Path]:
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(caches.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(caches_cache.VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -260,7 +260,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipe: runtime.Pipeline
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(caches.VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(caches_cache.VARIABLE, str(tmp_path / "file" / "below"))
     assert drawn(runtime.load(TINY, threads=1)) == drawn(pipe)
 
 
@@ -281,10 +281,10 @@ def test_what_was_not_verified_is_not_kept(kept: Path) -> None:
 
 
 def test_off_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(caches.VARIABLE, "off")
-    assert caches.cache_folder() is None
-    monkeypatch.setenv(caches.VARIABLE, "/somewhere")
-    assert caches.cache_folder() == Path("/somewhere")
+    monkeypatch.setenv(caches_cache.VARIABLE, "off")
+    assert caches_cache.cache_folder() is None
+    monkeypatch.setenv(caches_cache.VARIABLE, "/somewhere")
+    assert caches_cache.cache_folder() == Path("/somewhere")
 
 
 def test_bound_inputs_give_what_plain_runs_give() -> None:
@@ -322,7 +322,7 @@ def zipped(tmp_path: Path) -> Path:
 def test_the_package_draws_out_of_a_zip_file(tmp_path: Path, cache: str) -> None:
     archive, out = zipped(tmp_path), tmp_path / "fox.png"
     kept = str(tmp_path / "c") if cache == "kept" else "off"
-    environment = os.environ | {"PYTHONPATH": str(archive), caches.VARIABLE: kept}
+    environment = os.environ | {"PYTHONPATH": str(archive), caches_cache.VARIABLE: kept}
     command = [sys.executable, "-m", "runtime", "a fox", "--seed", "7", "-o", str(out)]
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)

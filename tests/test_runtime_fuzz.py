@@ -19,13 +19,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import runtime
-from runtime import BundleError, onnx_file
+from runtime import BundleError
 from runtime.bundle import open_bundle
-from runtime.inside import read_json, shown
-from runtime.onnx_file import inspect
-from runtime.onnx_ports import check_output, declared_output
-from runtime.onnx_wire import Malformed
-from runtime.session import Session
+from runtime.onnx_guard import graph as onnx_file
+from runtime.onnx_guard.component import check_output, declared_output
+from runtime.onnx_guard.graph import inspect
+from runtime.onnx_guard.wire import Malformed
+from runtime.ort.session import Session
+from runtime.untrusted import read_json, shown
 from scripts import fuzz_bundle
 from scripts.fuzz_bases import make_bases, sign
 from scripts.fuzz_bundle import FINE, KINDS, Process, fuzz, table

@@ -23,13 +23,13 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, PngImagePlugin
 
 import runtime
-from runtime import interpolate_folder
-from runtime import interpolate_measures as measures
-from runtime.animation import encode_animation
-from runtime.encoding import SOURCE_TYPE, read_parameters
-from runtime.interpolate import EXAMPLES, main
-from runtime.interpolate_inputs import prompt_of, read_source
-from runtime.interpolate_path import Start, Way, between, known_strength, strengths, uniform_places
+from runtime.image_files import SOURCE_TYPE, read_parameters
+from runtime.interpolate import folder as interpolate_folder
+from runtime.interpolate import smoothness as measures
+from runtime.interpolate.__main__ import EXAMPLES, main
+from runtime.interpolate.animation import encode_animation
+from runtime.interpolate.inputs import prompt_of, read_source
+from runtime.interpolate.path import Start, Way, between, known_strength, strengths, uniform_places
 from runtime.pixels import from_image, to_image
 from runtime.slerp import slerp
 
@@ -497,7 +497,7 @@ def test_an_interrupt_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("runtime.interpolate_pictures.write_report", interrupted)
+    monkeypatch.setattr("runtime.interpolate.pictures.write_report", interrupted)
     assert run(*names, "--frames", "1", "--out", "m") == 130
     assert sorted(os.listdir()) == names
 

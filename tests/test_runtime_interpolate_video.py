@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import runtime
-from runtime import interpolate_video, video
-from runtime.interpolate import main
-from runtime.interpolate_path import Start, Way, uniform_places
+from runtime.interpolate import video_file, video_frames
+from runtime.interpolate.__main__ import main
+from runtime.interpolate.path import Start, Way, uniform_places
 
 av = pytest.importorskip("av")
 ROOT = Path(__file__).parent.parent
@@ -170,14 +170,14 @@ def test_the_mark_is_in_the_file() -> None:
 def test_a_turned_frame_is_shown_upright() -> None:
     picture = moving(1)[0]
     frame = SimpleNamespace(rotation=90, to_image=lambda: picture)
-    assert video._upright(frame).tobytes() == picture.transpose(Image.Transpose.ROTATE_90).tobytes()
+    assert video_file._upright(frame).tobytes() == picture.transpose(Image.Transpose.ROTATE_90).tobytes()
     frame.rotation = 0
-    assert video._upright(frame) is picture
+    assert video_file._upright(frame) is picture
 
 
 def test_wrong_times_rise_all_the_same() -> None:
     path = clip(moving(4))
-    with video.opened(path) as reader:
+    with video_file.opened(path) as reader:
         frames = [
             SimpleNamespace(pts=pts, time_base=reader.tick, rotation=0, to_image=lambda: moving(1)[0])
             for pts in (0, None, 5, 5, 3, 90_000_000)
@@ -247,11 +247,11 @@ def test_what_cannot_be_written_leaves_nothing(
     def full(self: Any, *_: Any) -> None:
         raise av.error.OSError(28, "No space left on device", "video.mp4")
 
-    monkeypatch.setattr(video.Writer, "finish", full)
+    monkeypatch.setattr(video_file.Writer, "finish", full)
     assert "cannot write video video.mp4: No space left" in refused(capsys, "clip.mp4", "--out", "v")
 
 
 def test_only_some_pairs_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(interpolate_video, "_MEASURED", 2)
+    monkeypatch.setattr(video_frames, "_MEASURED", 2)
     assert run(clip(moving(5)), "--out", "v", "--json") == 0
     assert json.loads(capsys.readouterr().out)["pairs_measured"] == 2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from runtime import encoding, pixels
+from runtime import image_files, pixels
 
 
 @given(arrays(np.float32, array_shapes(max_dims=3), elements=st.floats(width=32)))
@@ -99,15 +99,15 @@ def test_other_things_are_no_images(wrong: object) -> None:
 
 
 def test_the_parameters_text() -> None:
-    text = encoding.parameters_text("a fox\nred", "cats", Steps=1, **{"CFG scale": 0.0})
+    text = image_files.parameters_text("a fox\nred", "cats", Steps=1, **{"CFG scale": 0.0})
     assert text == "a fox\nred\nNegative prompt: cats\nSteps: 1, CFG scale: 0.0"
-    assert encoding.parameters_text("a fox", Seed=7) == "a fox\nSeed: 7"
+    assert image_files.parameters_text("a fox", Seed=7) == "a fox\nSeed: 7"
 
 
 @pytest.mark.parametrize("prompt", ["a fox", "une étoile", "狐 🦊", "a\nb", "x" * 10_000])
 def test_a_png_holds_its_parameters_and_its_mark(prompt: str) -> None:
     image = Image.effect_noise((16, 8), 50).convert("RGB")
-    data = encoding.png_bytes(image, prompt)
+    data = image_files.png_bytes(image, prompt)
     read = Image.open(io.BytesIO(data))
     assert read.tobytes() == image.tobytes() and read.size == (16, 8)
     assert read.info["parameters"] == prompt
@@ -118,7 +118,7 @@ def test_a_png_holds_its_parameters_and_its_mark(prompt: str) -> None:
 
 
 def test_chunks_come_before_the_pixels_and_hold_no_date() -> None:
-    data = encoding.png_bytes(Image.new("RGB", (4, 4)), "a fox")
+    data = image_files.png_bytes(Image.new("RGB", (4, 4)), "a fox")
     kinds, at = [], 8
     while at < len(data):
         size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
@@ -128,4 +128,4 @@ def test_chunks_come_before_the_pixels_and_hold_no_date() -> None:
         kinds.append(kind)
         at += 12 + size
     assert kinds == [b"IHDR", b"tEXt", b"iTXt", b"IDAT", b"IEND"]
-    assert data == encoding.png_bytes(Image.new("RGB", (4, 4)), "a fox")
+    assert data == image_files.png_bytes(Image.new("RGB", (4, 4)), "a fox")

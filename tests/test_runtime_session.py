@@ -18,11 +18,12 @@ import pytest
 from onnx import TensorProto, helper
 
 import runtime
-from runtime import BundleError, ProviderError, ProviderWarning, providers, session
+from runtime import BundleError, ProviderError, ProviderWarning
 from runtime.bundle import describe_files, open_bundle, write_manifest
 from runtime.manifest import FileFacts
-from runtime.providers import choose_provider, installed_variants
-from runtime.session import Session
+from runtime.ort import providers, session
+from runtime.ort.providers import choose_provider, installed_variants
+from runtime.ort.session import Session
 
 TINY = Path(__file__).parent / "golden" / "tiny_bundle"
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizerFast
 
-from export.golden_cases import PIECES
 from runtime import BundleError
 from runtime.tokenizer import Tokenizer, _composed
+from scripts.golden_cases import PIECES
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import small_checkpoint
-from tests.train_fixtures import make_data, picture, png
-from train import prompts
-from train.card import MARKS, Tables, main, rewrite, with_tables, write_sheet
+from tests.support.tiny import small_checkpoint
+from tests.support.train_fixtures import make_data, picture, png
+from train.data.shards import Record, write_shard
 from train.errors import UserError, run_command
-from train.grids import SMALLEST_FONT, Lettering, Section, draw_grid, draw_sections, shrunk, wrap
-from train.prompts import CARD_PROMPTS, COMPOSITION_PROMPTS, compositions, known, plain, require_absent
-from train.shards import Record, write_shard
+from train.evaluate.grids import SMALLEST_FONT, Lettering, Section, draw_grid, draw_sections, shrunk, wrap
+from train.sticker import prompts
+from train.sticker.card import MARKS, Tables, main, rewrite, with_tables, write_sheet
+from train.sticker.prompts import CARD_PROMPTS, COMPOSITION_PROMPTS, compositions, known, plain, require_absent
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"

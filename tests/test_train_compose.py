@@ -1,4 +1,4 @@
-"""train.compose and its parts: words, recolouring, cutouts, which compositions there are, their split."""
+"""train.sticker.compose and its parts: words, recolouring, cutouts, which compositions there are, their split."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train_fixtures import png
-from train import data
-from train.captions import STYLES, is_held_out
-from train.compose import KINDS, WEARERS, WORN, Composition, compositions
-from train.recolour import recolour
-from train.shards import Record, read_records
-from train.sticker_sources import Source
-from train.words import COLOURS, article, is_plural, plural, spoken, with_article, without_colour
+from tests.support.train_fixtures import png
+from train.data import __main__ as data
+from train.data import writer
+from train.data.shards import Record, read_records
+from train.sticker.art import Source
+from train.sticker.captions import STYLES, is_held_out
+from train.sticker.compose import KINDS, WEARERS, WORN, Composition, compositions
+from train.sticker.recolour import recolour
+from train.sticker.words import COLOURS, article, is_plural, plural, spoken, with_article, without_colour
 
 SHAPES = {
     "1F98A": ("fox", "animals-nature", '<circle cx="16" cy="16" r="12" fill="#f80"/>'),
@@ -130,9 +131,9 @@ def test_the_wearers_and_what_they_wear_are_in_the_training_split() -> None:
 
 def test_compositions_go_to_a_split_of_their_own(tmp_path: Path) -> None:
     composed = compositions(art(), 20)
-    summary = data.write_dataset(art(), tmp_path, 32, {}, composed)
+    summary = writer.write_dataset(art(), tmp_path, 32, {}, composed)
     assert summary["pictures"] == {"train": len(SHAPES), "held_out": 1, "composed": len(composed)}
     assert [record for record, _ in read_records(tmp_path, "composed")] == [made.record for made in composed]
-    assert data.write_dataset(art(), tmp_path, 32, {}, composed) == summary
+    assert writer.write_dataset(art(), tmp_path, 32, {}, composed) == summary
     with pytest.raises(data.UserError, match="other pictures"):
-        data.write_dataset(art(), tmp_path, 32, {}, composed[:-1])
+        writer.write_dataset(art(), tmp_path, 32, {}, composed[:-1])

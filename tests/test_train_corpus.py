@@ -19,12 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.tiny import make_vae
-from tests.train_fixtures import COLOURS, TEACHER, make_data, make_encoders, picture, png
-from train.corpus import ShardEncoder, load_corpus, load_pictures
-from train.encoding import Encoders, decode_latents, encode_latents, encode_texts, fingerprint, read_tensors, to_tensor
+from tests.support.tiny import make_vae
+from tests.support.train_fixtures import COLOURS, TEACHER, make_data, make_encoders, picture, png
+from train.data.cache import read_tensors
+from train.data.corpus import ShardEncoder, load_corpus, load_pictures
+from train.data.encoders import Encoders, encode_texts, fingerprint
+from train.data.shards import DamagedShard, list_shards, picture_of, read_records, read_shard, write_shard
 from train.errors import UserError
-from train.shards import DamagedShard, list_shards, picture_of, read_records, read_shard, write_shard
+from train.latents import decode_latents, encode_latents, to_tensor
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append(len(pictures))
         return encode_latents(vae, pictures)
 
-    monkeypatch.setattr("train.corpus.encode_latents", counted)
+    monkeypatch.setattr("train.data.corpus.encode_latents", counted)
     return calls
 
 
@@ -385,7 +387,7 @@ def test_pictures_are_turned_upright_and_oversize_ones_refused(monkeypatch: pyte
     image.save(buffer, "JPEG", exif=exif)
     upright = picture_of({"__key__": "a", "jpg": buffer.getvalue()})
     assert isinstance(upright, Image.Image) and upright.size == (20, 40)
-    monkeypatch.setattr("train.shards.MAX_PIXELS", 700)
+    monkeypatch.setattr("train.data.shards.MAX_PIXELS", 700)
     with pytest.raises(ValueError, match="too large: 40x20"):
         picture_of({"__key__": "a", "png": png(image)})
 

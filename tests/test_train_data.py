@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train_fixtures import picture, png
-from train import data, packages
-from train.captions import Emoji, concept_of, is_held_out, normalize_code, phrasings
+from tests.support.train_fixtures import picture, png
+from train import registry
+from train.data import folder as data_folder
+from train.data import writer
+from train.data.pictures import MAX_PIXELS, BadPicture, decode, rasterize_svg
+from train.data.shards import read_records
 from train.errors import UserError
-from train.pictures import MAX_PIXELS, BadPicture, decode, rasterize_svg
-from train.shards import read_records
+from train.sticker import packages
+from train.sticker.captions import Emoji, concept_of, is_held_out, normalize_code, phrasings
 
 FOX = Emoji("1F98A", ("fox", "fox face"), ("animal", "face"), "animals-nature", "1F98A", False)
 
@@ -120,11 +123,11 @@ def test_import_reads_metadata_jsonl(tmp_path: Path) -> None:
     folder.mkdir()
     picture("red", "disc").save(folder / "a.png")
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a red disc"}) + "\n")
-    (source,) = data.folder_sources(folder)
+    (source,) = data_folder.folder_sources(folder)
     assert source.record.captions == ("a red disc",)
     (folder / "metadata.jsonl").write_text("{broken\n")
     with pytest.raises(UserError, match="line 1"):
-        data.folder_sources(folder)
+        data_folder.folder_sources(folder)
 
 
 def test_bad_folders_end_in_one_line(tmp_path: Path) -> None:
@@ -136,22 +139,22 @@ def test_bad_folders_end_in_one_line(tmp_path: Path) -> None:
 
 def test_a_second_run_keeps_finished_shards(tmp_path: Path) -> None:
     folder, out = make_folder(tmp_path / "mine"), tmp_path / "out"
-    sources = data.folder_sources(folder)
-    first = data.write_dataset(sources, out, 32, {})
+    sources = data_folder.folder_sources(folder)
+    first = writer.write_dataset(sources, out, 32, {})
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     shard = next(iter(sorted(out.glob("train-*.tar"))))
     shard.unlink()  # as if the run had been stopped before this shard
-    second = data.write_dataset(sources, out, 32, {})
+    second = writer.write_dataset(sources, out, 32, {})
     assert second == first
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert {name for name in before if before[name] != after[name]} == {shard.name}
     with pytest.raises(UserError, match="other pictures"):
-        data.write_dataset(sources[:2], out, 32, {})
+        writer.write_dataset(sources[:2], out, 32, {})
 
 
 def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    data.write_dataset(data.folder_sources(make_folder(tmp_path / "mine")), out, 32, {})
+    writer.write_dataset(data_folder.folder_sources(make_folder(tmp_path / "mine")), out, 32, {})
     records = list(read_records(out, "train"))
     assert all(pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 for _, pixels in records)
     assert all(record.captions[0].startswith("picture number") for record, _ in records)
@@ -164,21 +167,21 @@ def test_fetched_archives_have_a_folder_even_where_the_runtime_keeps_nothing(
     monkeypatch.delenv("ADDKIT_CACHE", raising=False)
     if value is not None:
         monkeypatch.setenv("ADDKIT_CACHE", value)
-    assert packages.cache_dir() == (Path(place) if place else Path.home() / ".cache" / "addkit")
+    assert registry.cache_dir() == (Path(place) if place else Path.home() / ".cache" / "addkit")
 
 
 def test_a_fetched_archive_must_match_its_hash(tmp_path: Path) -> None:
     archive = tmp_path / "emojilib.tgz"
     archive.write_bytes(b"something else")
     with pytest.raises(UserError, match="does not match its pinned hash"):
-        packages.verify(archive, packages.PACKAGES["emojilib"])
+        registry.verify(archive, packages.PACKAGES["emojilib"])
 
 
 def test_missing_npm_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADDKIT_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="npm is not on the PATH"):
-        packages.fetch("emojilib")
+        registry.fetch(packages.PACKAGES["emojilib"])
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
 
 
@@ -189,4 +192,4 @@ def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monkey
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(UserError, match="could not be fetched.*network"):
-        packages.fetch("emojilib")
+        registry.fetch(packages.PACKAGES["emojilib"])

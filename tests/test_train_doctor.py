@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train_fixtures import Parts, add_config, make_parts
+from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import Config, to_json
-from train.curves import draw_curves
 from train.doctor import CHECKS, Finding, diagnose
 from train.errors import UserError
-from train.loop import AddTrainer
+from train.run.curves import draw_curves
+from train.run.loop import AddTrainer
 
 
 @pytest.fixture(scope="module")

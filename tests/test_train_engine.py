@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train_fixtures import Parts, add_config, make_parts
+from tests.support.train_fixtures import Parts, add_config, make_parts
+from train.add.draws import adversarial_rows
 from train.config import Config, to_json
-from train.draws import adversarial_rows
-from train.engine import Engine
 from train.errors import UserError
-from train.loop import AddTrainer
+from train.run.engine import Engine
+from train.run.loop import AddTrainer
 
 STEPS = 3
 LAUNCH = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--mixed_precision", "no",

@@ -15,20 +15,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from runtime.noise import randn
-from tests.tiny import SMALL, make_pipeline, make_tokenizer
-from tests.train_fixtures import make_data, make_teacher, picture
+from tests.support.tiny import SMALL, make_pipeline, make_tokenizer
+from tests.support.train_fixtures import make_data, make_teacher, picture
 from train.checkpoint import load_pipeline
+from train.data.shards import Record
 from train.errors import UserError
-from train.evaluate import (
-    Evaluation,
-    arrange,
-    checkpoint_generator,
-    choose,
-    find_subject,
-    main,
-    report,
-)
-from train.feature_sets import (
+from train.evaluate.__main__ import main
+from train.evaluate.evaluation import Evaluation, arrange, choose, report
+from train.evaluate.feature_sets import (
     ClipScore,
     FeatureSet,
     Inception,
@@ -38,11 +32,11 @@ from train.feature_sets import (
     make_feature_set,
     refuse_own_features,
 )
-from train.grids import draw_comparison
-from train.metrics import score_pictures
-from train.prompts import COMPARED_PROMPTS, SHEET_PROMPTS
-from train.retrieval import hashed_words
-from train.shards import Record
+from train.evaluate.generators import checkpoint_generator, find_subject
+from train.evaluate.grids import draw_comparison
+from train.evaluate.metrics import score_pictures
+from train.evaluate.retrieval import hashed_words
+from train.sticker.prompts import COMPARED_PROMPTS, SHEET_PROMPTS
 
 torch.set_num_threads(1)  # toy tensors: with more, threads mostly wait for one another
 ADD = "adversarial diffusion distillation (arXiv 2311.17042)"

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import train.everyday as everyday
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-import train.everyday as everyday
-from tests.tiny import SMALL, make_checkpoint
-from tests.train_fixtures import make_data
+from tests.support.tiny import SMALL, make_checkpoint
+from tests.support.train_fixtures import make_data
+from train.data.shards import Record
 from train.errors import UserError
-from train.everyday import (
+from train.evaluate.retrieval import hashed_words
+from train.sticker.everyday import (
     Word,
     all_captions,
     answers,
@@ -27,9 +29,7 @@ from train.everyday import (
     subjects_of,
     totals,
 )
-from train.everyday_tune import FreeRows, Settings, Template, WordNet, tuned_table, used_tokens
-from train.retrieval import hashed_words
-from train.shards import Record
+from train.sticker.token_rows import FreeRows, Settings, Template, WordNet, tuned_table, used_tokens
 
 torch.set_num_threads(1)
 LICENCE = "  1 This software is provided as is\n"

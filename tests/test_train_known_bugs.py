@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train_fixtures import Parts, add_config, make_parts
-from train.loop import AddTrainer
-from train.losses import r1_penalty
-from train.states import Checkpoints
-from train.step import AddStep, frozen
+from tests.support.train_fixtures import Parts, add_config, make_parts
+from train.add.losses import r1_penalty
+from train.add.step import AddStep, frozen
+from train.run.checkpoints import Checkpoints
+from train.run.loop import AddTrainer
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train_fixtures import some_draws
-from train.augment import CHOICES, diff_augment
+from tests.support.train_fixtures import some_draws
+from train.add.augment import CHOICES, diff_augment
+from train.add.discriminator import Discriminator, DiscriminatorHead, VirtualBatchNorm
+from train.add.feature_networks import (
+    DinoTaps,
+    MobileNetTaps,
+    PictureFeatures,
+    TeacherFeatures,
+    load_dino,
+    tapped_modules,
+)
+from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
+from train.add.mobilenet import load_mobilenet
 from train.diffusion import NoiseLevels
-from train.discriminator import Discriminator, DiscriminatorHead, VirtualBatchNorm
 from train.errors import UserError
-from train.feature_networks import DinoTaps, MobileNetTaps, PictureFeatures, TeacherFeatures, load_dino, tapped_modules
-from train.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
-from train.mobilenet import load_mobilenet
 from train.teacher import build_unet
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from train.metrics import (
+from train.evaluate.metrics import (
     Lite0,
     frechet_distance,
     kernel_distance,

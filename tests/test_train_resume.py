@@ -18,12 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train_fixtures import Parts, add_config, make_parts
+from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import to_json
 from train.errors import UserError
 from train.files import only_process, replace_folder
-from train.loop import AddTrainer
-from train.states import Checkpoints, State, file_hash
+from train.run.checkpoints import Checkpoints, State, file_hash
+from train.run.loop import AddTrainer
 
 FILES = ("student", "ema", "heads", "optimizer", "optimizer_d")
 STEPS = 12
@@ -226,7 +226,7 @@ def test_a_full_disk_in_the_middle_of_a_checkpoint(
             raise OSError(28, "No space left on device", str(path))
         path.write_bytes(b"half")
 
-    monkeypatch.setattr("train.states.save_file", no_space)
+    monkeypatch.setattr("train.run.checkpoints.save_file", no_space)
     with pytest.raises(UserError, match="step 1 could not be saved.*No space left.*the last good checkpoint is step 0"):
         trainer.save()
     monkeypatch.undo()

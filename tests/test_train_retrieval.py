@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from train.errors import UserError
-from train.retrieval import Remembered, RetrievalScorer, hashed_words, text_embedder
+from train.evaluate.retrieval import Remembered, RetrievalScorer, hashed_words, text_embedder
 
 torch.set_num_threads(1)
 COLOURS, SHAPES, SIZES = (
@@ -87,7 +87,7 @@ def test_ranks_are_among_the_distinct_prompts_and_ties_count_against_the_picture
 
 
 def test_a_validation_group_is_never_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from train import retrieval
+    from train.evaluate import retrieval
 
     seen: set[int] = set()
     step = retrieval._Fit._step

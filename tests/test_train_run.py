@@ -13,14 +13,14 @@ import pytest
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from tests.train_fixtures import Parts, add_config, make_parts
+from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.ablation import ROWS, order, summarise, table
-from train.bench import compare
+from train.bench.__main__ import compare
 from train.config import from_json
 from train.errors import UserError
-from train.loop import AddTrainer
-from train.states import Checkpoints
-from train.telemetry import read_rows
+from train.run.checkpoints import Checkpoints
+from train.run.loop import AddTrainer
+from train.run.telemetry import read_rows
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from tests.train_fixtures import Parts, add_config, make_parts
-from train.config import Config, from_json, make_config, to_json
+from tests.support.train_fixtures import Parts, add_config, make_parts
+from train.config import Config, from_json, to_json
 from train.errors import UserError
-from train.loop import AddTrainer
+from train.presets import make_config
 from train.random_teacher import make_random_teacher
+from train.run.loop import AddTrainer
 
 
 @pytest.fixture(scope="module")

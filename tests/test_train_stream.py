@@ -23,12 +23,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.train_fixtures import COLOURS, make_data, make_encoders, picture, png
-from train.encoding import encode_latents
+from tests.support.train_fixtures import COLOURS, make_data, make_encoders, picture, png
+from train.data.encoders import Encoders
+from train.data.examples import DataSource, Examples
+from train.data.shards import Record, _reason, write_shard
+from train.data.sources import MemorySource, open_source
+from train.data.stream import ShardStream
 from train.errors import UserError
-from train.shards import Record, _reason, write_shard
-from train.sources import DataSource, Encoders, Examples, MemorySource, open_source
-from train.stream import ShardStream
+from train.latents import encode_latents
 
 SIZES = (5, 3, 4, 6, 2, 5, 1)  # pictures of each shard
 
@@ -283,7 +285,7 @@ def test_auto_streams_many_shards(
     data: Path, cache: Path, encoders: Encoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for most, kind in ((len(SIZES), MemorySource), (len(SIZES) - 1, ShardStream)):
-        monkeypatch.setattr("train.sources.MEMORY_SHARDS", most)
+        monkeypatch.setattr("train.data.sources.MEMORY_SHARDS", most)
         assert isinstance(open_source(str(data), encoders, cache), kind)
 
 
@@ -494,7 +496,7 @@ def test_the_next_group_is_read_ahead_and_close_ends_the_thread(
     assert list(tmp_path.glob(f"cache/{ahead}-*.text.safetensors"))
     slow = stream(data, tmp_path / "other", encoders)
     encode = encode_latents
-    monkeypatch.setattr("train.corpus.encode_latents", lambda vae, x: (time.sleep(0.1), encode(vae, x))[1])
+    monkeypatch.setattr("train.data.corpus.encode_latents", lambda vae, x: (time.sleep(0.1), encode(vae, x))[1])
     update(slow, 0, 1, slice(0, 1))
     source.close()
     slow.close()
@@ -544,7 +546,7 @@ def test_concurrent_readers_encode_a_shard_once(
         encoded.append(len(pictures))
         return encode(vae, pictures)
 
-    monkeypatch.setattr("train.corpus.encode_latents", counted)
+    monkeypatch.setattr("train.data.corpus.encode_latents", counted)
     threads = [
         threading.Thread(target=open_source, args=(str(data), encoders, tmp_path / "cache"),
                          kwargs={"rank": rank, "world": 3}) for rank in range(3)

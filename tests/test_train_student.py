@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from train.autoencoder import build_autoencoder, encode_all, pca_of_patches, set_pca_encoder
 from train.errors import UserError
-from train.linear_decoder import fit_linear_decoder
+from train.latents import fit_linear_decoder
 from train.lora import add_lora
 from train.random_teacher import SHAPES, random_unet
 from train.sizes import count_adapters, describe_sizes

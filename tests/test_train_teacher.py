@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.tiny import SMALL, make_checkpoint
-from tests.train_fixtures import make_data, make_teacher, picture, png
-from train.corpus import Corpus, share_groups
+from tests.support.tiny import SMALL, make_checkpoint
+from tests.support.train_fixtures import make_data, make_teacher, picture, png
+from train.data.corpus import Corpus, share_groups
+from train.data.shards import Record, write_shard
 from train.diffusion import NoiseLevels
 from train.errors import UserError
-from train.shards import Record, write_shard
 from train.student import blocks_of
 from train.teacher import build_unet, main, parse, start_unet, x0_loss
 

@@ -8,8 +8,9 @@ import logging
 import sys
 from pathlib import Path
 
-from train.config import PRESETS, Config, from_json, make_config
+from train.config import Config, from_json
 from train.errors import UserError, run_command
+from train.presets import PRESETS, make_config
 
 
 def chosen_config(args: argparse.Namespace) -> Config:
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
     config = chosen_config(parser.parse_args(argv))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    from train.loop import AddTrainer
+    from train.run.loop import AddTrainer
 
     trainer = AddTrainer(config)
     if trainer.engine.is_main:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from train.checkpoint import load_pipeline
-from train.config import Config, sticker
+from train.config import Config
 from train.errors import UserError, run_command
-from train.evaluate import Evaluation, checkpoint_generator
+from train.evaluate.evaluation import Evaluation
+from train.evaluate.generators import checkpoint_generator
 from train.files import write_text
-from train.loop import AddTrainer
-from train.telemetry import say
+from train.presets import sticker
+from train.run.loop import AddTrainer
+from train.run.telemetry import say
 
 FIGURES = ("fd_lite0", "kid_lite0", "precision", "recall", "alignment", "retrieval_at_1", "vendi")
 WITHIN = 8  # prompts a split that are drawn with several seeds, for the Vendi score

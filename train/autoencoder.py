@@ -19,10 +19,10 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from train.encoding import encode_all, to_tensor
+from train.data.shards import read_records
 from train.errors import run_command
 from train.files import TrainingState, replace_folder
-from train.shards import read_records
+from train.latents import encode_all, to_tensor
 
 PATCH = 8
 WHITENING = 0.65  # latent std = (PCA std) ** (1 - WHITENING): low-variance detail is lifted, but stays small

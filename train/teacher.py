@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from train.checkpoint import load_part, resolve_checkpoint, save_pipeline
-from train.compose import KINDS
-from train.corpus import Corpus, encode_texts, load_corpus, share_groups
+from train.data.corpus import Corpus, load_corpus, share_groups
+from train.data.encoders import encode_texts
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
-from train.ema import Ema
 from train.errors import UserError, run_command
+from train.evaluate.grids import save_grid
 from train.files import TrainingState, replace_folder
-from train.grids import save_grid
-from train.schedules import learning_rate
+from train.run.ema import Ema
+from train.run.learning_rate import learning_rate
+from train.sticker.compose import KINDS
 from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
 
 NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from train.clip_vocab import write_tokenizer_folder
+from train.data.shards import read_records
 from train.errors import run_command
 from train.files import TrainingState, replace_folder
 from train.minilm import embed
-from train.packages import fetch
-from train.shards import read_records
+from train.registry import CLIP_BENCHMARK, OPEN_CLIP, fetch
 
 MINILM_WIDTH = 384
 
@@ -56,7 +56,7 @@ class PhraseStudent(nn.Module):
 def training_phrases(data: Path, descriptions: int, seed: int) -> list[str]:
     """Captions of the training split, class descriptions, and every whole word of CLIP's vocabulary."""
     captions = {caption for record, _ in read_records(data, "train") for caption in record.captions}
-    path = fetch("clip-benchmark") / "clip_benchmark/datasets/cupl_prompts.json"
+    path = fetch(CLIP_BENCHMARK) / "clip_benchmark/datasets/cupl_prompts.json"
     prompts = [text for texts in json.loads(path.read_text())["imagenet1k"].values() for text in texts]
     rng = random.Random(seed)
     chosen = rng.sample(sorted(set(prompts)), descriptions)
@@ -155,7 +155,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    vocabulary = fetch("open_clip_torch") / "open_clip/bpe_simple_vocab_16e6.txt.gz"
+    vocabulary = fetch(OPEN_CLIP) / "open_clip/bpe_simple_vocab_16e6.txt.gz"
     with replace_folder(args.out / "tokenizer") as folder:
         write_tokenizer_folder(folder, vocabulary)
     tokenizer = CLIPTokenizerFast.from_pretrained(args.out / "tokenizer")

@@ -1,7 +1,7 @@
 /**
  * A picture and how it was made -> the bytes of a PNG file.
  *
- * As the Python runtime's files (runtime/encoding.py): the `parameters` text of A1111's web UI, and an XMP packet with
+ * As the Python runtime's files (runtime/image_files.py): the `parameters` text of A1111's web UI, and an XMP packet with
  * IPTC's digital source type, which says that a model made the picture.
  */
 

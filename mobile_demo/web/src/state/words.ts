@@ -5,7 +5,7 @@ export type StyleName = '3d' | 'flat' | 'cartoon' | 'none';
 export interface Style {
   name: StyleName;
   label: string;
-  /** The words of the training captions (train/captions.py); none for 'none'. */
+  /** The words of the training captions (train/sticker/captions.py); none for 'none'. */
   words: string;
 }
 

@@ -1,0 +1,131 @@
+"""Whether an export's pictures are as close to real ones as the checkpoint's: their Frechet distances compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.checks.measure import Network, to_pixels
+from export.checks.reference import pictures, torch_network
+from export.source import Source
+from train.config import DEMO_SHARD
+from train.errors import UserError
+
+COUNT = 160  # pictures of each side
+BATCH = 8
+MOST_RATIO = 1.03  # of the export's distance to the checkpoint's
+SEED = 30_000
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """FD-Lite0 to real pictures, of the checkpoint's and of the export's pictures of the same captions and seeds."""
+
+    checkpoint: float | None
+    export: float | None
+    status: str  # passed | failed | not run
+    why: str = ""
+    pictures: int = 0
+
+    @property
+    def ratio(self) -> float | None:
+        """The export's distance by the checkpoint's; None where they were not measured."""
+        return self.export / self.checkpoint if self.export is not None and self.checkpoint else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures for a manifest."""
+        ratio = self.ratio
+        return {
+            "checkpoint": self.checkpoint and round(self.checkpoint, 2),
+            "export": self.export and round(self.export, 2), "ratio": ratio and round(ratio, 4),
+            "pictures": self.pictures, "status": self.status, "why": self.why,
+        }
+
+
+def measure_distance(
+    source: Source, network: Network, data: Path | None = None, most_ratio: float = MOST_RATIO
+) -> Distance:
+    """Draw COUNT captions of `data` (WebDataset shards; the demo's by default) by both and compare their FD-Lite0.
+
+    "not run" for a large model without data of its own: it would take hours, and the demo's stickers say little of it.
+    Raises UserError when `data` holds no shards.
+    """
+    if source.large and data is None:
+        return Distance(None, None, "not run", "a large model: give its own pictures with --data")
+    if data is None and not Path(DEMO_SHARD).is_dir():
+        return Distance(None, None, "not run", "no real pictures here: give some with --data")
+    try:
+        ours = drawn(source, network, data or Path(DEMO_SHARD))
+    except ImportError as error:
+        return Distance(None, None, "not run", f"{error.name} is not installed: pip install '.[train]'")
+    theirs = reference_distance(source, data or Path(DEMO_SHARD))
+    passed = ours <= most_ratio * theirs
+    why = "" if passed else f"{ours / theirs:.3f} times the checkpoint's, beyond {most_ratio:g}"
+    return Distance(theirs, ours, "passed" if passed else "failed", why, len(captions(data or Path(DEMO_SHARD))))
+
+
+@cache
+def reference_distance(source: Source, data: Path) -> float:
+    """FD-Lite0 of the checkpoint's own pictures."""
+    return drawn(source, torch_network(source), data)
+
+
+def drawn(source: Source, network: Network, data: Path) -> float:
+    """FD-Lite0 between the real pictures and a network's pictures of their captions."""
+    from train.evaluate.metrics import frechet_distance
+
+    features = feature_set()
+    made = [batch_of(source, network, captions(data), start) for start in range(0, len(captions(data)), BATCH)]
+    return frechet_distance(real_features(data, source.image_size[0]), features.of(np.concatenate(made)))
+
+
+def batch_of(source: Source, network: Network, texts: tuple[str, ...], start: int) -> Pixels:
+    """Pictures u8[B,H,W,3] of the captions from `start` on."""
+    part = list(texts[start : start + BATCH])
+    noise = source.noise([SEED + start + i for i in range(len(part))])
+    return to_pixels(pictures(network, source, source.encode(part), noise))
+
+
+@cache
+def feature_set() -> Any:
+    """EfficientNet-Lite0."""
+    from train.evaluate.feature_sets import make_feature_set
+
+    return make_feature_set("lite0")
+
+
+@cache
+def captions(data: Path) -> tuple[str, ...]:
+    """COUNT captions, evenly spread over the training pictures."""
+    from train.data.corpus import load_pictures
+
+    records, _ = load_pictures(data, "train")
+    chosen = np.linspace(0, len(records) - 1, min(COUNT, len(records))).astype(int)
+    return tuple(records[i].captions[0] for i in chosen)
+
+
+@cache
+def real_features(data: Path, side: int) -> torch.Tensor:
+    """Features of all training pictures of `data`, at the generated pictures' size."""
+    from train.data.corpus import load_pictures
+    from train.evaluate.feature_sets import fit_side
+
+    _, found = load_pictures(data, "train")
+    return feature_set().of(fit_side(found, side))  # type: ignore[no-any-return]
+
+
+def refuse_further(distance: Distance, what: str) -> None:
+    """Raise UserError when the export's pictures are further from real ones than the gate allows."""
+    if distance.status == "failed":
+        raise UserError(
+            f"{what}: FD-Lite0 is {distance.why} (checkpoint {distance.checkpoint:.1f}, export {distance.export:.1f}); "
+            "nothing was written (a larger --budget-db keeps more layers in float, --max-fd-ratio sets another limit)"
+        )

@@ -1,0 +1,133 @@
+"""How close an export is to the PyTorch model: modules, whole pictures, and the gate that refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.source import Floats, Ids
+from train.errors import UserError
+
+MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+# The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR.
+THRESHOLDS_DB = {
+    "fp32": 50.0, "fp16": 35.0, "int8": 30.0, "int8-weights": 30.0, "int4-weights": 20.0, "w8a8": 28.0,
+    "palettized-8bit": 28.0, "palettized-6bit": 20.0, "palettized-4bit": 12.0,
+}
+CAP_DB = 150.0  # what equal arrays get: infinity has no JSON
+# No text-to-image picture shows a broken encoder, so it has a threshold of its own, in dB of PSNR.
+MIN_ENCODER_DB = 25.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model as functions of numpy arrays, whatever runs it; names, shapes and ranges as in `export.graphs`.
+
+    vae_encoder is None where the export has none; prediction_type where the U-Net gives another than the
+    checkpoint's. one_step: its U-Net knows the first timestep of one step only.
+    """
+
+    text_encoder: Callable[[Ids], Floats]
+    unet: Callable[[Floats, float, Floats], Floats]
+    vae_decoder: Callable[[Floats], Floats]
+    vae_encoder: Callable[[Floats], Floats] | None = None
+    prediction_type: str | None = None
+    one_step: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One comparison: the largest difference, the PSNR, and passed | failed | not run with the reason."""
+
+    max_abs: float | None
+    psnr_db: float | None
+    status: str = "passed"
+    why: str = ""
+
+
+@dataclass
+class Parity:
+    """All comparisons of one export. picture: the worst one-step picture; pictures_db: each one's PSNR."""
+
+    picture: Measure
+    modules: dict[str, Measure] = field(default_factory=dict)
+    pictures_db: list[float] = field(default_factory=list)
+    four_steps_db: float | None = None
+    threshold_db: float = 0.0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, rounded, for a manifest or a report."""
+        figures: dict[str, Any] = _rounded(asdict(self))
+        notes: dict[str, Any] = figures.pop("notes")
+        return figures | notes
+
+
+def psnr_db(reference: npt.NDArray[Any], other: npt.NDArray[Any], peak: float | None = None) -> float:
+    """Peak signal to noise ratio in dB, at most CAP_DB; -CAP_DB where `other` is not finite.
+
+    peak: the reference's largest magnitude by default; 1.0 for pictures in [0,1].
+    """
+    a, b = reference.astype(np.float64), other.astype(np.float64)
+    if not np.isfinite(b).all():
+        return -CAP_DB
+    error = float(np.mean((a - b) ** 2))
+    top = float(np.abs(a).max()) if peak is None else peak
+    if error == 0 or top == 0:
+        return CAP_DB if error == 0 else -CAP_DB
+    return min(CAP_DB, 10 * math.log10(top**2 / error))
+
+
+def measure(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Measure:
+    """max_abs and PSNR of a module's output; failed only where it is not finite or not of the same shape."""
+    if reference.shape != other.shape:
+        return Measure(None, None, "failed", f"shape {other.shape}, not {reference.shape}")
+    if not np.isfinite(other).all():
+        return Measure(None, None, "failed", "the output holds NaN or infinity")
+    difference = np.abs(reference.astype(np.float64) - other.astype(np.float64))
+    return Measure(float(difference.max()), psnr_db(reference, other))
+
+
+def at_least(measured: Measure, psnr: float) -> Measure:
+    """The measure, failed when it is below `psnr` dB."""
+    if measured.status != "passed" or measured.psnr_db is None or measured.psnr_db >= psnr:
+        return measured
+    return Measure(measured.max_abs, measured.psnr_db, "failed", f"{measured.psnr_db:.1f} dB, below {psnr:g} dB")
+
+
+def not_run(why: str) -> Measure:
+    """A comparison that this machine cannot make."""
+    return Measure(None, None, "not run", why)
+
+
+def to_pixels(found: Floats) -> npt.NDArray[np.uint8]:
+    """Pictures f32[N,3,H,W] in [0,1] as u8[N,H,W,3], rounded as the runtime rounds."""
+    return np.asarray(np.floor(found.transpose(0, 2, 3, 1) * 255 + 0.5), np.uint8)
+
+
+def refuse_below(parity: Parity, what: str) -> None:
+    """Raise UserError unless every module is sound and the picture is close enough."""
+    broken = [f"{name}: {m.why}" for name, m in parity.modules.items() if m.status == "failed"]
+    if broken:
+        raise UserError(f"{what} is broken, nothing was written: {'; '.join(broken)}")
+    if parity.picture.status == "failed":
+        found = {name: m.psnr_db for name, m in parity.modules.items()}
+        modules = ", ".join(f"{name} {value:.1f}" for name, value in found.items() if value is not None)
+        raise UserError(
+            f"{what}: a one-step picture is {parity.picture.psnr_db:.1f} dB from PyTorch's, below the "
+            f"threshold of {parity.threshold_db:g} dB; nothing was written (modules, dB: {modules}; "
+            "--min-psnr-db sets another threshold)"
+        )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if abs(value) < 1 else round(value, 2)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

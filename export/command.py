@@ -1,0 +1,50 @@
+"""What the exporters' commands do alike."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from export.plan import check_room, plan, show_plan
+
+
+def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
+    """What every exporter takes: checkpoint, --out, --overwrite, --json, --debug, --dry-run, --no-room-check.
+
+    makes: what the folder --out will hold, for --help.
+    """
+    parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder of {makes}; must not exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the sizes, disk and memory that this needs, and write nothing"
+    )
+    add_room_option(parser)
+
+
+def add_room_option(parser: argparse.ArgumentParser) -> None:
+    """--no-room-check."""
+    parser.add_argument(
+        "--no-room-check", action="store_true", help="start even where disk or memory look too small for it"
+    )
+
+
+def only_planned(
+    args: argparse.Namespace, format: str, precision: str, times: Mapping[str, int] | None = None
+) -> bool:
+    """With --dry-run print the plan (JSON with --json) and say True; else check the room and say False.
+
+    args: with checkpoint, out, dry_run, no_room_check and json. Raises UserError.
+    """
+    from export.source import locate
+
+    made = plan(locate(args.checkpoint), format, precision, times)
+    if args.dry_run:
+        print(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))
+    elif not args.no_room_check:
+        check_room(made, args.out)
+    return bool(args.dry_run)

@@ -1,0 +1,58 @@
+"""The configuration files that every format's folder holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from export.source import Source
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def component_config(source: Source, component: str) -> dict[str, Any]:
+    """The config.json of one component, as diffusers or transformers wrote it."""
+    if component == "text_encoder":
+        config: dict[str, Any] = source.pipe.text_encoder.config.to_dict()
+        return {key: value for key, value in config.items() if key != "_name_or_path"}
+    module = source.pipe.unet if component == "unet" else source.pipe.vae
+    kept = {key: value for key, value in module.config.items() if key != "_name_or_path"}
+    return {"_class_name": type(module).__name__, "_diffusers_version": version("diffusers")} | kept
+
+
+def model_index(source: Source) -> dict[str, Any]:
+    """model_index.json: diffusers' pipeline class and where each part's class lives."""
+    vae = ["diffusers", type(source.pipe.vae).__name__]
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": version("diffusers"),
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", type(source.pipe.scheduler).__name__],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae_decoder": vae,
+        "vae_encoder": vae,
+    }
+
+
+def write_tokenizer(folder: Path, source: Source) -> None:
+    """The checkpoint's own tokenizer files, byte for byte; written anew where it has them in another form."""
+    origin = source.folder / "tokenizer"
+    if not all((origin / name).is_file() for name in TOKENIZER_FILES):
+        source.pipe.tokenizer.save_pretrained(folder)
+        return
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(origin / name, folder / name)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Readable JSON in one order."""
+    path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

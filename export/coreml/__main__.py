@@ -1,0 +1,91 @@
+"""`python -m export.coreml CHECKPOINT --out DIR`: Core ML packages for Apple's loaders, verified anywhere.
+
+Without a Mac the packages are computed by a reference evaluator of their programs (export.mil) and refused when their
+pictures are not PyTorch's; on macOS Core ML itself predicts as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields
+from typing import Any
+
+from export.checks.report import line, table
+from export.checks.weights import preflight
+from export.command import add_export_options, only_planned
+from export.coreml.convert import COMPUTE_UNITS, TARGETS
+from export.coreml.export import ATTENTIONS, Options, export_coreml
+from export.coreml.package import MARKER
+from export.coreml.palettize import NBITS
+from export.folder import check_free
+from export.source import open_source
+from train.errors import run_command
+
+EXAMPLES = """examples:
+  python -m export.coreml sticker-128 --out out/sticker-coreml --quantize-nbits 6
+  python -m export.coreml path/to/checkpoint --out out/ane --attention-implementation SPLIT_EINSUM
+  python -m export.coreml path/to/checkpoint --out out/int8 --quantize-activations --min-deployment-target iOS17
+  python -m export.coreml path/to/checkpoint --out out/swift --chunk-unet --bundle-resources-for-swift-cli
+  python -m export.coreml path/to/checkpoint --out out/swift --quantize-nbits 4 --dry-run"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, its options named as Apple's converter names them."""
+    made = argparse.ArgumentParser(
+        "python -m export.coreml", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_export_options(made, "the packages")
+    made.add_argument("--quantize-nbits", type=int, choices=NBITS, help="palettize weights; default: fp16")
+    made.add_argument(
+        "--quantize-activations", action="store_true",
+        help="a U-Net of int8 weights and int8 activations, from iOS17 on; 8-bit weights elsewhere",
+    )
+    made.add_argument(
+        "--attention-implementation", choices=ATTENTIONS, default="ORIGINAL",
+        help="ORIGINAL for the GPU; SPLIT_EINSUM for the Neural Engine, _V2 with queries in chunks for large pictures",
+    )
+    made.add_argument("--compute-unit", choices=COMPUTE_UNITS, default="ALL", help="for predictions on macOS")
+    made.add_argument("--min-deployment-target", choices=TARGETS, default="iOS16")
+    made.add_argument("--chunk-unet", action="store_true", help="also write the U-Net in two halves")
+    made.add_argument(
+        "--bundle-resources-for-swift-cli", action="store_true",
+        help="also write Resources/ for Apple's Swift package",
+    )
+    made.add_argument(
+        "--check-output-correctness", action="store_true",
+        help="report the comparison on a device as well, run or not run",
+    )
+    made.add_argument(
+        "--min-psnr-db", type=float, metavar="DB",
+        help="least PSNR of a picture; default 35, palettized 28, 20, 12, int8 28",
+    )
+    return made
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+    check_free(args.out, MARKER, args.overwrite)
+    if only_planned(args, "coreml", options.precision, options.copies):
+        return
+    source = open_source(args.checkpoint)
+    preflight(source, options.precision)
+    facts = export_coreml(source, args.out, options)
+    print(json.dumps(facts, indent=2) if args.json else shown(facts, args))
+
+
+def shown(facts: dict[str, Any], args: argparse.Namespace) -> str:
+    """The report for a reader."""
+    rows = [table(facts)]
+    if args.check_output_correctness:
+        rows.append(line("on device", facts["real_prediction"]))
+    if "compile" in facts:
+        how = facts["compile"]
+        rows.append(line("compiled", how) + ("" if how["status"] == "passed" else f": cd {args.out}; {how['command']}"))
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,6 @@
+"""A reference evaluator of Core ML programs, of use alone: `Program(path).run(inputs)`, errors are `MilError`."""
+
+from export.mil.package import MilError
+from export.mil.program import Program
+
+__all__ = ["MilError", "Program"]

@@ -1,0 +1,70 @@
+"""`python -m export.onnx CHECKPOINT --out DIR`: an ONNX bundle, written once its pictures are PyTorch's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from export.checks.distance import MOST_RATIO
+from export.checks.report import table
+from export.checks.weights import preflight
+from export.command import add_export_options, only_planned
+from export.folder import check_free
+from export.onnx.export import Options, export_onnx
+from export.onnx.fused import FUSED
+from export.source import open_source
+from runtime.manifest import MANIFEST, PRECISIONS
+from train.errors import run_command
+
+EXAMPLES = """examples:
+  python -m export.onnx sticker-128 --out out/sticker-onnx
+  python -m export.onnx path/to/checkpoint --out out/bundle --precision int8 --fused
+  python -m export.onnx path/to/checkpoint --out out/bundle --precision int4-weights --dry-run
+  python -m export.onnx path/to/checkpoint --out out/bundle --overwrite --json"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "python -m export.onnx", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_export_options(made, "the bundle")
+    made.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="int8: computed in 8 bits where the picture allows; int8-weights, int4-weights: only stored smaller",
+    )
+    made.add_argument("--fold-timestep", action="store_true", help="a U-Net for the one-step timestep alone: one step")
+    made.add_argument("--fused", action="store_true", help=f"also {FUSED}: ids and noise in, pixels out")
+    made.add_argument(
+        "--budget-db", type=float, metavar="DB",
+        help="PSNR of the mean picture down to which layers are made smaller; default 40, 31 for int4-weights",
+    )
+    made.add_argument(
+        "--min-psnr-db", type=float, metavar="DB",
+        help="least PSNR of a picture; default 50 (fp32), 35 (fp16), 30 (int8), 20 (int4-weights)",
+    )
+    made.add_argument(
+        "--max-fd-ratio", type=float, default=MOST_RATIO, metavar="R",
+        help=f"most FD-Lite0 to real pictures by the checkpoint's; default {MOST_RATIO}",
+    )
+    made.add_argument("--data", type=Path, metavar="DIR", help="shards of real pictures for it; default: the demo's")
+    return made
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    check_free(args.out, MANIFEST, args.overwrite)
+    if only_planned(args, "onnx", args.precision):
+        return
+    source = open_source(args.checkpoint)
+    preflight(source, args.precision)
+    options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+    facts = export_onnx(source, args.out, options)
+    print(json.dumps(facts, indent=2) if args.json else table(facts))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,91 @@
+"""The folder of an ONNX bundle: graphs, the configurations that loaders ask for, and the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx.external_data_helper import set_external_data
+
+from export.configs import component_config, model_index, write_json, write_tokenizer
+from export.facts import as_metadata, model_facts, model_manifest
+from export.onnx.fused import FUSED
+from export.onnx.trace import COMPONENTS
+from export.source import FACTS, Source
+from runtime.bundle import Manifest, describe_files, write_manifest
+from runtime.errors import BundleError
+from train.errors import UserError
+
+INLINE_BYTES = 14_000_000  # of weights in model.onnx; larger weights go to model.onnx_data
+ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped into memory
+
+
+def write_configs(folder: Path, source: Source) -> None:
+    """Write everything but the graphs and the manifest."""
+    for name in COMPONENTS:
+        (folder / name).mkdir()
+        write_json(folder / name / "config.json", component_config(source, name))
+    write_tokenizer(folder / "tokenizer", source)
+    source.pipe.scheduler.save_pretrained(folder / "scheduler")
+    write_json(folder / "model_index.json", model_index(source))
+
+
+def finish_bundle(folder: Path, source: Source, precision: str, parity: dict[str, Any], steps: int) -> Manifest:
+    """Note what was measured in every graph, and write manifest.json, with the hash of every file that is there.
+
+    parity: figures and recipe. steps: the most that the U-Net can be asked for. Raises UserError when what the
+    checkpoint says of itself is not of a manifest's form.
+    """
+    facts = model_facts(source, precision, parity.get("recipe"), steps) | {"parity": parity}
+    for path in [*folder.glob("*/model.onnx"), *folder.glob(FUSED)]:
+        note(path, facts)
+    said = model_manifest(source, precision, steps) | source.facts()
+    try:
+        manifest = Manifest.from_dict(said | {"files": describe_files(folder), "parity": parity})
+    except BundleError as error:
+        raise UserError(f"{source.folder / FACTS}: {error}") from error
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def note(path: Path, facts: dict[str, Any]) -> None:
+    """Store facts in a written graph's metadata; weights in other files stay as they are."""
+    model = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(model, as_metadata(facts))
+    onnx.save(model, path)
+
+
+def write_graph(folder: Path, model: onnx.ModelProto) -> None:
+    """Write model.onnx, and model.onnx_data where the weights exceed INLINE_BYTES.
+
+    The weights go from `model` to the file: it is of no use afterwards.
+    """
+    del model.graph.value_info[:]  # a loader infers them
+    outside = split_weights(model)
+    if outside:
+        with (folder / "model.onnx_data").open("wb") as file:
+            for tensor in outside:
+                move_out(tensor, file)
+    onnx.save(model, folder / "model.onnx")
+
+
+def split_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """The weights, largest first, without which the rest fits inline; in the graph's order."""
+    tensors = model.graph.initializer
+    total = sum(len(tensor.raw_data) for tensor in tensors)
+    outside = set()
+    for index in sorted(range(len(tensors)), key=lambda i: -len(tensors[i].raw_data)):
+        if total <= INLINE_BYTES:
+            break
+        outside.add(index)
+        total -= len(tensors[index].raw_data)
+    return [tensors[index] for index in sorted(outside)]
+
+
+def move_out(tensor: onnx.TensorProto, file: Any) -> None:
+    """Append a weight to the data file and leave a reference to it in the graph."""
+    file.write(b"\0" * (-file.tell() % ALIGNMENT))
+    set_external_data(tensor, "model.onnx_data", offset=file.tell(), length=len(tensor.raw_data))
+    file.write(tensor.raw_data)
+    tensor.ClearField("raw_data")

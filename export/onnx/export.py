@@ -1,0 +1,187 @@
+"""An ONNX bundle: graphs written, judged against PyTorch, put in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export.checks.distance import MOST_RATIO, Distance, measure_distance, refuse_further
+from export.checks.measure import THRESHOLDS_DB, Parity, psnr_db, refuse_below
+from export.checks.reference import Reference
+from export.checks.weights import watching
+from export.folder import size_mb, whole_folder
+from export.heap import give_back_memory, keep_no_large_blocks
+from export.onnx.bundle import finish_bundle, write_configs, write_graph
+from export.onnx.fused import COMPONENTS as FUSED_COMPONENTS
+from export.onnx.fused import FUSED, fused
+from export.onnx.half import to_fp16
+from export.onnx.quantize.planner import (
+    BUDGET_DB,
+    FURTHER_DB,
+    LADDERS,
+    MARGIN_DB,
+    ROUNDS,
+    Plan,
+    Planner,
+    stored_encoder,
+)
+from export.onnx.quantize.qdq import rewrite
+from export.onnx.run import fused_pixels, network_of
+from export.onnx.trace import COMPONENTS, Tracer
+from export.source import MOST_STEPS, Source
+from runtime.manifest import MANIFEST
+from train.errors import UserError
+from train.progress import progress
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a bundle is made; None where the precision's own default holds."""
+
+    precision: str = "fp32"
+    fold_timestep: bool = False  # the U-Net of the one-step timestep alone
+    fused: bool = False  # also one graph for the whole way
+    min_psnr_db: float | None = None  # of the worst picture
+    budget_db: float | None = None  # error that smaller weights may make in the mean picture
+    max_fd_ratio: float = MOST_RATIO  # of the bundle's FD-Lite0 to the checkpoint's
+    data: Path | None = None  # real pictures for it
+    overwrite: bool = False
+
+    @property
+    def threshold_db(self) -> float:
+        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
+
+    @property
+    def steps(self) -> int:
+        """The most steps that the bundle can be asked for."""
+        return 1 if self.fold_timestep else MOST_STEPS
+
+
+def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict[str, Any]:
+    """Write the bundle `out` of a checkpoint and return its report.
+
+    Raises UserError, and writes nothing, when `out` is taken or the pictures are too far from the checkpoint's.
+    """
+    started = time.perf_counter()
+    precision = options.precision
+    if source.large:
+        keep_no_large_blocks()
+    stages = len(COMPONENTS) + 3 + (precision in LADDERS)
+    with progress(f"export to ONNX {precision}", stages) as advance, \
+            whole_folder(out, MANIFEST, options.overwrite) as folder:
+        with watching(source, precision):
+            reference = Reference(source)
+        advance(1)
+        write_configs(folder, source)
+        verdict, recipe = write_graphs(folder, source, reference, options, advance)
+        verdict.refuse(f"ONNX {precision} of {source.name}")
+        figures = verdict.to_json() | {"recipe": recipe}
+        advance(1)
+        if options.fused:
+            figures["fused"] = write_fused(folder, source, reference)
+        finish_bundle(folder, source, precision, figures, options.steps)
+        advance(1)
+    facts = {"path": str(out), "format": "onnx", "precision": precision, "size_mb": round(size_mb(out), 2)}
+    return facts | {"export_s": round(time.perf_counter() - started, 1)} | figures
+
+
+def write_graphs(
+    folder: Path, source: Source, reference: Reference, options: Options, advance: Callable[[int], None]
+) -> tuple[Verdict, dict[str, Any]]:
+    """Write the four graphs and compare them; also the recipe. Smaller weights are tried until the gates are kept."""
+    tracer = Tracer(source, options.fold_timestep, keep=options.precision in LADDERS)
+    recipe: dict[str, Any] = {"attention": "com.microsoft MultiHeadAttention"}
+    recipe |= {"folded_timestep": source.steps(1)[0][0]} if options.fold_timestep else {}
+    if options.precision not in LADDERS:
+        for name in COMPONENTS:
+            write_component(folder, name, tracer, to_fp16 if options.precision == "fp16" else as_it_is)
+            advance(1)
+        return judged(folder, reference, options), recipe
+    planner = Planner(source, options.precision)
+    give_back_memory()
+    advance(1)
+    goal = BUDGET_DB[options.precision] if options.budget_db is None else options.budget_db
+    budget = goal
+    for rounds in range(1, ROUNDS + 1):
+        plan = planner.plan(budget)
+        for name in COMPONENTS:
+            write_component(folder, name, tracer, partial(smaller, component=name, plan=plan, reference=reference))
+            advance(1 if rounds == 1 else 0)
+        verdict = judged(folder, reference, options)
+        if not verdict.missing_db or not plan.kinds:
+            break
+        budget = max(budget, plan.expected_db) + verdict.missing_db
+    return verdict, recipe | planner.notes(plan, goal, rounds)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gates of one try. distance: None where it is not asked for, or the pictures failed already."""
+
+    parity: Parity
+    distance: Distance | None
+
+    @property
+    def missing_db(self) -> float:
+        """By how much the error in the picture should shrink; 0 when the gates are kept."""
+        worst = self.parity.picture.psnr_db
+        if self.parity.picture.status == "failed" and worst is not None:
+            return self.parity.threshold_db - worst + MARGIN_DB
+        return FURTHER_DB if self.distance is not None and self.distance.status == "failed" else 0.0
+
+    def refuse(self, what: str) -> None:
+        """Raise UserError unless both gates are kept."""
+        refuse_below(self.parity, what)
+        if self.distance is not None:
+            refuse_further(self.distance, what)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures."""
+        return self.parity.to_json() | ({"fd_lite0": self.distance.to_json()} if self.distance else {})
+
+
+def judged(folder: Path, reference: Reference, options: Options) -> Verdict:
+    """The written graphs beside the checkpoint."""
+    network = network_of(folder, options.fold_timestep)
+    parity = reference.compare(network, options.threshold_db)
+    if options.precision == "fp32" or parity.picture.status == "failed":
+        return Verdict(parity, None)
+    return Verdict(parity, measure_distance(reference.source, network, options.data, options.max_fd_ratio))
+
+
+def write_component(
+    folder: Path, name: str, tracer: Tracer, rewritten: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> None:
+    """Trace, rewrite and write one component, of which nothing stays in memory unless the tracer keeps it."""
+    write_graph(folder / name, rewritten(tracer.graph(name)))
+    give_back_memory()
+
+
+def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in single precision."""
+    return model
+
+
+def smaller(model: onnx.ModelProto, component: str, plan: Plan, reference: Reference) -> onnx.ModelProto:
+    """One graph with the layers of a plan in fewer bits."""
+    if component == "vae_encoder":
+        return stored_encoder(model, reference)
+    return rewrite(model, plan.kinds, plan.ranges)
+
+
+def write_fused(folder: Path, source: Source, reference: Reference) -> dict[str, Any]:
+    """Write fused.onnx from the written graphs; how close its pixels are to those of the graphs one by one."""
+    graphs = {name: onnx.load(folder / name / "model.onnx") for name in FUSED_COMPONENTS}
+    onnx.save(fused(source, graphs), folder / FUSED)
+    found = fused_pixels(folder / FUSED, reference)
+    expected = reference.pixels(network_of(folder, one_step=True))
+    psnr = psnr_db(expected / 255, found / 255, peak=1.0)
+    if psnr < THRESHOLDS_DB["fp32"]:
+        raise UserError(f"{FUSED} of {source.name} is {psnr:.1f} dB from its own parts; nothing was written")
+    return {"psnr_db": round(psnr, 2), "size_mb": round((folder / FUSED).stat().st_size / 1e6, 2)}

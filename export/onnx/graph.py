@@ -1,0 +1,78 @@
+"""Trace a module into a small ONNX graph, named after the module's own parts and free of shape arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
+Array = npt.NDArray[np.generic]
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and weights that no output needs."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    for i in reversed(range(len(graph.initializer))):  # one by one: to make the list anew would copy every weight
+        if graph.initializer[i].name not in needed:
+            del graph.initializer[i]
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Drop the tracer's notes: stack traces, the machine's paths. Types and shapes stay until the file is written."""
+    graph = model.graph
+    for part in [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    graph.name = "graph"
+    model.producer_name, model.producer_version = "addkit", ""
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Tensor name -> the node that makes it."""
+    return {name: node for node in graph.node for name in node.output}
+
+
+def users(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Tensor name -> the nodes that take it; of an output of the graph, one more that is no node of it."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    for output in graph.output:
+        found.setdefault(output.name, []).append(onnx.NodeProto(op_type="Output"))
+    return found
+
+
+def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Tensor name -> the stored tensor."""
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+def add_initializer(graph: onnx.GraphProto, name: str, value: Array) -> str:
+    """Store an array in the graph under `name`; returns the name."""
+    graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
+def attribute(node: onnx.NodeProto, name: str) -> object | None:
+    """A node's attribute as a Python value, None where it is not given."""
+    for item in node.attribute:
+        if item.name == name:
+            return onnx.helper.get_attribute_value(item)  # type: ignore[no-any-return]
+    return None
+
+
+def declare_microsoft(model: onnx.ModelProto) -> None:
+    """Name ONNX Runtime's own operators among the model's imports where it uses them."""
+    domains = {opset.domain for opset in model.opset_import}
+    if MICROSOFT not in domains and any(node.domain == MICROSOFT for node in model.graph.node):
+        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))

@@ -1,0 +1,128 @@
+"""What each layer's fewer bits cost in the picture: all layers priced by a few backward passes.
+
+To first order an error e of a layer's output moves the picture by J e, where J is the derivative of the picture by
+that output. With v drawn from a standard normal distribution over the picture, E[(v . J e)^2] = |J e|^2 (Hutchinson
+1989), and v . J e = (J' v) . e: one backward pass gives J' v at every layer at once. Errors of different layers
+hardly correlate, so their prices add up to that of any choice of layers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export.calibrate import Range, scale_and_zero
+from export.layers import Layer, calibration, draw, layers, observed
+from export.onnx.quantize import codes as qdq_codes
+from export.onnx.quantize.qdq import INT4, STATIC, WEIGHTS
+from export.source import Source
+
+SEED = 20_000  # of the probes
+PROBES, LARGE_PROBES = 4, 2  # backward passes a batch
+
+
+@dataclass
+class Price:
+    """One layer: multiply-adds and inputs a picture, numbers in its weight, and by kind its part of the error."""
+
+    layer: Layer
+    macs: int = 0
+    inputs: int = 0
+    weights: int = 0
+    squared_error: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def prices(
+    source: Source, ranges: Mapping[str, tuple[Range, Range]], kinds: tuple[str, ...], count: int, batch: int
+) -> dict[str, Price]:
+    """Layer name -> price, its errors as mean squared errors of pictures in [0,1], over `count` pictures.
+
+    kinds: of `qdq`, those that are to be priced. A layer that has no form of a kind has no such price.
+    """
+    found: dict[str, Price] = {}
+    probes = LARGE_PROBES if source.large else PROBES
+    generator = torch.Generator().manual_seed(SEED)
+
+    def price(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
+        entry = found.setdefault(layer.name, Price(layer, weights=layer.weight.numel()))
+        entry.macs = output[0].numel() * layer.weight[0].numel() if given.is_floating_point() else 0
+        entry.inputs = given[0].numel()
+        with torch.no_grad():
+            errors = {kind: error_of(layer, kind, given, output, ranges.get(layer.name)) for kind in kinds}
+        known = {kind: error for kind, error in errors.items() if error is not None}
+        # A leaf where nothing before it has a gradient; a view elsewhere, which the caller may change in place.
+        passed = output.view_as(output) if output.requires_grad else output.detach().requires_grad_()
+
+        def collect(gradient: Tensor) -> None:
+            for kind, error in known.items():
+                products = (gradient * error).flatten(1).sum(1)
+                entry.squared_error[kind] += float((products**2).sum()) / (count * probes)
+
+        passed.register_hook(collect)  # type: ignore[no-untyped-call]
+        return passed
+
+    with torch.enable_grad(), observed(layers(source), price):
+        for ids, noise in calibration(source, count, batch):
+            picture = draw(source, ids, noise)
+            for probe in range(probes):
+                v = torch.randn(picture.shape, generator=generator) / picture[0].numel() ** 0.5
+                v = v * ((picture >= 0) & (picture <= 1))  # what is clamped shows no error
+                torch.autograd.backward(picture, v, retain_graph=probe + 1 < probes)
+    return found
+
+
+def error_of(
+    layer: Layer, kind: str, given: Tensor, output: Tensor, sides: tuple[Range, Range] | None
+) -> Tensor | None:
+    """What a layer computes in a kind of fewer bits, less what it should compute; None where it has no such form."""
+    matrix = isinstance(layer.module, nn.Linear) and given.ndim > 2  # a Gemm, of two axes, has no form in 4 bits
+    if kind == STATIC and sides is not None and isinstance(layer.module, (nn.Linear, nn.Conv2d)):
+        return static_error(layer, given, output, sides)
+    if kind == WEIGHTS or (kind == INT4 and matrix):
+        return applied(layer.module, given, stored_weight(layer, kind) - layer.weight, None)
+    return None
+
+
+def static_error(layer: Layer, given: Tensor, output: Tensor, sides: tuple[Range, Range]) -> Tensor:
+    """The error of a layer on 8-bit codes; a convolution's result is coded as well, as ONNX Runtime does it."""
+    weight = decoded(layer.weight, qdq_codes.STATIC_LIMIT)
+    found = applied(layer.module, through_codes(given, sides[0]), weight, layer.module.bias)
+    found = through_codes(found, sides[1]) if isinstance(layer.module, nn.Conv2d) else found
+    return found - output
+
+
+def applied(module: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The layer with another weight and bias."""
+    if isinstance(module, nn.Embedding):
+        return F.embedding(given, weight)
+    if isinstance(module, nn.Linear):
+        return F.linear(given, weight, bias)
+    assert isinstance(module, nn.Conv2d)
+    return F.conv2d(given, weight, bias, module.stride, module.padding, module.dilation, module.groups)
+
+
+def stored_weight(layer: Layer, kind: str) -> Tensor:
+    """A layer's weight as it comes back from 8 or 4 bits."""
+    if kind == WEIGHTS:
+        return decoded(layer.weight, qdq_codes.STORED_LIMIT)
+    codes, scales = qdq_codes.encode_blocks(layer.weight.numpy())
+    blocks = (codes.astype("float32") - 8) * scales[..., None]
+    return torch.from_numpy(blocks.reshape(len(codes), -1)[:, : layer.weight.shape[1]].copy())
+
+
+def decoded(weight: Tensor, limit: int) -> Tensor:
+    """A weight through symmetric 8-bit codes, one scale a row."""
+    codes, scales = qdq_codes.encode(weight.numpy(), 0, limit)
+    shape = (-1,) + (1,) * (weight.ndim - 1)
+    return torch.from_numpy(codes.astype("float32") * scales.reshape(shape))
+
+
+def through_codes(values: Tensor, limits: Range) -> Tensor:
+    """Values through the 256 levels of a range."""
+    scale, zero = scale_and_zero(*limits)
+    return torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero), 0, 255)

@@ -1,0 +1,194 @@
+"""The fp32 ONNX graphs of a checkpoint, traced one by one."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGraph, attention_as, fused_attention
+from export.onnx.fold_timestep import folded_timestep
+from export.onnx.graph import add_initializer, attribute, drop_unused, producers, strip
+from export.onnx.passes import optimize
+from export.source import Source
+from export.subpixel import fold_upsampling
+from train.errors import UserError
+
+COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+
+
+class Tracer:
+    """Gives the graph of each component; the end of the checkpoint's decoder is folded by it.
+
+    fold_timestep: the U-Net is of the one-step timestep alone, whatever timestep it is given. keep: the graphs of a
+    model that is not large are remembered, and must be copied before they are changed.
+    """
+
+    def __init__(self, source: Source, fold_timestep: bool = False, keep: bool = False) -> None:
+        self.source, self.fold, self.keep = source, fold_timestep, keep and not source.large
+        self.kept: dict[str, onnx.ModelProto] = {}
+        fold_upsampling(source.pipe.vae)
+
+    def graph(self, component: str) -> onnx.ModelProto:
+        """One graph. UserError with PyTorch's reason when it cannot be traced."""
+        if component in self.kept:
+            return self.kept[component]
+        try:
+            model = getattr(self, component)()
+        except Exception as error:  # torch.export and its translation raise whatever they meet
+            raise UserError(f"PyTorch cannot export the {component} of {self.source.name} to ONNX: {error}") from error
+        optimize(model)
+        if self.keep:
+            self.kept[component] = model
+        return model
+
+    def text_encoder(self) -> onnx.ModelProto:
+        """input_ids -> last_hidden_state, pooler_output."""
+        ids = torch.from_numpy(self.source.encode(["a", "b"]))
+        module = TextEncoderGraph(self.source.pipe.text_encoder, fused_attention)
+        return trace(module, [Port("input_ids", ids)], ["last_hidden_state", "pooler_output"])
+
+    def unet(self) -> onnx.ModelProto:
+        """sample, timestep, encoder_hidden_states -> out_sample."""
+        pipe = self.source.pipe
+        states = torch.zeros(2, self.source.encode([""]).shape[1], pipe.text_encoder.config.hidden_size)
+        timestep = self.source.steps(1)[0][0]
+        ports = [
+            Port("sample", torch.zeros(2, *self.source.latent_shape)),
+            Port("timestep", torch.tensor(float(timestep)), batched=False),
+            Port("encoder_hidden_states", states),
+        ]
+        folded = folded_timestep(pipe.unet, timestep) if self.fold else nullcontext()
+        with attention_as(pipe.unet, fused_attention), folded:
+            return trace(UNetGraph(pipe.unet), ports, ["out_sample"])
+
+    def vae_decoder(self) -> onnx.ModelProto:
+        """latent_sample -> sample."""
+        latents = torch.zeros(2, *self.source.latent_shape)
+        return trace(DecoderGraph(self.source.pipe.vae), [Port("latent_sample", latents)], ["sample"])
+
+    def vae_encoder(self) -> onnx.ModelProto:
+        """sample -> latent_sample."""
+        picture = torch.zeros(2, 3, *self.source.image_size)
+        return trace(EncoderGraph(self.source.pipe.vae), [Port("sample", picture)], ["latent_sample"])
+
+
+OPSET = 18  # the oldest that has LayerNormalization and all else these graphs need: read by old loaders too
+MAX_BATCH = 64
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A graph input: its name, an example tensor, and whether the first axis is the batch."""
+
+    name: str
+    example: Tensor
+    batched: bool = True
+
+
+def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The ONNX graph of `module`, with a dynamic batch.
+
+    The examples' batch must be 2 or more: torch.export takes an axis of 1 as constant.
+    """
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(port.example for port in inputs),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[port.name for port in inputs],
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: batch} if port.batched else None for port in inputs),
+        )
+    assert program is not None  # with dynamo=True there always is one
+    model: onnx.ModelProto = program.model_proto
+    tidy(model)
+    return model
+
+
+@contextmanager
+def quiet(logger: str = "torch.onnx") -> Iterator[None]:
+    """Keep a converter's remarks about itself off stderr: warnings, and what it logs below an error."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def tidy(model: onnx.ModelProto) -> None:
+    """In place: fix reshapes, name nodes and weights, drop what is unused and the tracer's notes."""
+    fix_reshapes(model.graph)
+    name_parts(model.graph)
+    drop_unused(model.graph)
+    strip(model)
+
+
+def fix_reshapes(graph: onnx.GraphProto) -> None:
+    """Replace a reshape to another tensor's computed shape by one to constants, with -1 for the batch."""
+    dims = {
+        info.name: [dim.dim_value or -1 for dim in info.type.tensor_type.shape.dim]
+        for info in [*graph.value_info, *graph.input]
+    }
+    made = producers(graph)
+    for i, node in enumerate(graph.node):
+        source = made.get(node.input[1]) if node.op_type == "Reshape" else None
+        if source is None or source.op_type != "Shape" or source.attribute and attribute(source, "end"):
+            continue
+        target = dims.get(source.input[0], [])
+        if target and target.count(-1) <= 1:
+            name = f"shape_{i}"
+            add_initializer(graph, name, np.array(target, np.int64))
+            node.input[1] = name
+
+
+def name_parts(graph: onnx.GraphProto) -> None:
+    """Name each node `path.of.module/Op` and each unnamed weight `path.of.module.weight`."""
+    taken: set[str] = set()
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    uses = [name for node in graph.node for name in node.input]
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        scope = scope_of(node)
+        node.name = unique(f"{scope}/{node.op_type}", taken)
+        weight = node.input[1] if node.op_type == "MatMul" else ""
+        if weight in weights and weight.startswith("val_") and uses.count(weight) == 1:
+            renamed[weight] = unique(f"{scope}.weight", taken | weights.keys())
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+
+
+def scope_of(node: onnx.NodeProto) -> str:
+    """The path of the module that a node came from, "graph" where the tracer did not say."""
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    scopes: list[str] = ast.literal_eval(notes.get(SCOPES, "[]"))
+    return next((scope for scope in reversed(scopes[:-1]) if scope and not scope.startswith("_")), "graph")
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, or `name_2`, `name_3`, ... where it is taken already; the answer is taken from then on."""
+    answer, n = name, 1
+    while answer in taken:
+        n += 1
+        answer = f"{name}_{n}"
+    taken.add(answer)
+    return answer

@@ -1,0 +1,119 @@
+"""An OpenVINO folder: models written, judged against PyTorch, put in place."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.checks.measure import THRESHOLDS_DB, Measure, Parity, at_least, psnr_db, refuse_below
+from export.checks.prompts import CASES
+from export.checks.reference import Reference
+from export.checks.weights import watching
+from export.facts import model_facts
+from export.folder import size_mb, whole_folder
+from export.heap import give_back_memory
+from export.openvino.convert import convert, parts
+from export.openvino.folder import MARKER, note, write_configs
+from export.openvino.genai import text_to_image
+from export.openvino.int8 import quantize_weights
+from export.openvino.run import COMPONENTS, MODEL, load_openvino, network_of
+from export.source import Source
+from runtime.bundle import describe_files
+from train.errors import UserError
+from train.progress import progress
+
+STORED = {
+    "fp32": "f32",
+    "fp16": "f16",
+    "int8": "u8 with an f16 scale and a u8 zero point an output channel; the rest f16 or f32",
+}
+FLOAT_PARTS = ("vae_encoder",)  # not quantized: an exact projection loses everything, and no picture from text shows it
+COMPARED = "f32"  # what models are computed in where they are compared
+GENAI_DB = 40.0  # at most asked of GenAI's picture: it cuts pixels off to whole numbers, which alone gives 53 dB
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the models are made; min_psnr_db: None where the precision's own holds."""
+
+    precision: str = "fp32"
+    min_psnr_db: float | None = None
+    overwrite: bool = False
+
+    @property
+    def threshold_db(self) -> float:
+        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
+
+
+def export_openvino(source: Source, out: Path, options: Options = Options()) -> dict[str, Any]:
+    """Write the folder `out` of a checkpoint and return its report.
+
+    Raises UserError, and writes nothing, when `out` is taken, GenAI has no scheduler for the checkpoint, or a picture
+    is too far from the checkpoint's.
+    """
+    started = time.perf_counter()
+    with progress(f"export to OpenVINO {options.precision}", 4 + len(COMPONENTS)) as advance, \
+            whole_folder(out, MARKER, options.overwrite) as folder:
+        scheduler = write_configs(folder, source)
+        advance(1)
+        with watching(source, options.precision):
+            reference = Reference(source)
+        advance(1)
+        recipe = write_models(folder, source, options.precision, advance)
+        figures = verify(folder, reference, options).to_json()
+        advance(1)
+        facts = model_facts(source, options.precision, recipe) | {"format": "openvino", "scheduler": scheduler}
+        for path in folder.glob("*/*.xml"):
+            note(path, facts | {"parity": figures})
+        marker = facts | figures | source.facts() | {"files": describe_files(folder)}
+        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+        advance(1)
+    report = {"path": str(out), "size_mb": round(size_mb(out), 2)}
+    return report | {"export_s": round(time.perf_counter() - started, 1)} | facts | figures
+
+
+def write_models(folder: Path, source: Source, precision: str, advance: Callable[[int], None]) -> dict[str, Any]:
+    """Convert and write every part, one at a time; how the weights are stored."""
+    openvino = load_openvino()
+    counts: dict[str, int] = {}
+    for part in parts(source):
+        model = convert(part)
+        if precision == "int8" and part.name not in FLOAT_PARTS:
+            counts[part.name] = quantize_weights(model)
+        openvino.save_model(model, folder / part.name / MODEL, compress_to_fp16=precision != "fp32")
+        del model
+        give_back_memory()
+        advance(1)
+    return {"weights": STORED[precision]} | ({"quantized_weights": counts} if counts else {})
+
+
+def verify(folder: Path, reference: Reference, options: Options) -> Parity:
+    """Compare the written models, and a picture that GenAI draws with them; UserError below the threshold."""
+    what = f"OpenVINO {options.precision} of {reference.source.name}"
+    parity = reference.compare(network_of(folder, precision_hint=COMPARED), options.threshold_db)
+    refuse_below(parity, what)
+    give_back_memory()
+    drawn = genai_picture(folder, reference, min(GENAI_DB, options.threshold_db))
+    if drawn.status == "failed":
+        raise UserError(f"{what}: drawn by OpenVINO GenAI, a picture is {drawn.why}; nothing was written")
+    version = load_openvino().get_version()
+    parity.notes = {"computed_by": f"OpenVINO {version}, CPU, {COMPARED}", "genai_picture": asdict(drawn)}
+    return parity
+
+
+def genai_picture(folder: Path, reference: Reference, least_db: float) -> Measure:
+    """The first case's picture by GenAI beside the one by diffusers, each with its own tokenizer and scheduler."""
+    source, prompt, noise = reference.source, CASES[0][0], reference.noise[0]
+    found = text_to_image(folder, prompt, noise, precision_hint=COMPARED)
+    latents = torch.from_numpy(noise[None])
+    expected = source.pipe(
+        prompt, latents=latents, num_inference_steps=1, guidance_scale=0.0, output_type="np"
+    ).images[0]
+    return at_least(Measure(None, psnr_db(expected, found / np.float32(255), peak=1.0)), least_db)

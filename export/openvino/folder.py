@@ -1,0 +1,51 @@
+"""The folder of OpenVINO IR: models, the configurations that OpenVINO GenAI asks for, metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from export.configs import component_config, model_index, write_json, write_tokenizer
+from export.facts import PREFIX, as_metadata
+from export.openvino.run import COMPONENTS
+from export.openvino.scheduler import genai_scheduler
+from export.openvino.tokenizer import write_openvino_tokenizer
+from export.source import Source
+
+MARKER = "export.json"
+VAE = "AutoencoderKL"  # the only one that GenAI knows; it reads the same of a tiny autoencoder
+
+
+def write_configs(folder: Path, source: Source) -> str:
+    """Write everything but the models; the scheduler's name, and whose place it took."""
+    for name in COMPONENTS:
+        (folder / name).mkdir()
+        write_json(folder / name / "config.json", component_config(source, name))
+    write_tokenizer(folder / "tokenizer", source)
+    write_openvino_tokenizer(folder / "tokenizer", int(source.pipe.tokenizer.pad_token_id))
+    scheduler = genai_scheduler(source)
+    scheduler.save_pretrained(folder / "scheduler")
+    name, own = type(scheduler).__name__, type(source.pipe.scheduler).__name__
+    write_json(folder / "model_index.json", genai_index(source, name))
+    return name if name == own else f"{name} in place of {own}"
+
+
+def genai_index(source: Source, scheduler: str) -> dict[str, Any]:
+    """model_index.json with one entry `vae` for both halves of the autoencoder."""
+    index = {key: value for key, value in model_index(source).items() if not key.startswith("vae_")}
+    return index | {"scheduler": ["diffusers", scheduler], "vae": ["diffusers", VAE]}
+
+
+def note(path: Path, facts: dict[str, Any]) -> None:
+    """Store facts as rt_info of a written model's .xml: openvino.Model.get_rt_info(["addkit", key]).value.
+
+    Only the .xml is written anew, whatever the size of the weights.
+    """
+    tree = ElementTree.parse(path)
+    root = tree.getroot()
+    info = root.find("rt_info")
+    ours = ElementTree.SubElement(ElementTree.SubElement(root, "rt_info") if info is None else info, PREFIX.rstrip("."))
+    for key, value in as_metadata(facts).items():
+        ElementTree.SubElement(ours, key.removeprefix(PREFIX), value=value)
+    tree.write(path, encoding="utf-8", xml_declaration=True)

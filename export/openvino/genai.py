@@ -1,0 +1,48 @@
+"""Draw with OpenVINO GenAI's own pipelines from given noise, as its users will."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.openvino.run import load_openvino, reason
+from export.source import Floats
+from train.errors import UserError
+
+
+def text_to_image(
+    folder: Path, prompt: str, noise: Floats, device: str = "CPU", precision_hint: str = "f32"
+) -> npt.NDArray[np.uint8]:
+    """The one-step picture u8[H,W,3] of a prompt from initial latents f32[C,h,w].
+
+    Raises UserError with OpenVINO's reason where GenAI cannot open the folder or draw with it.
+    """
+    load_openvino()
+    import openvino_genai
+
+    try:
+        pipe = openvino_genai.Text2ImagePipeline(folder, device, INFERENCE_PRECISION_HINT=precision_hint)
+        made = pipe.generate(prompt, num_inference_steps=1, guidance_scale=0.0, generator=given([noise]))
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO GenAI cannot draw with {folder}: {reason(error)}") from error
+    return np.array(made.data[0], np.uint8)
+
+
+def given(noises: Iterable[Floats]) -> Any:
+    """A generator of GenAI that hands out these noises in turn, each f32 of as many numbers as are asked for."""
+    openvino = load_openvino()
+    import openvino_genai
+
+    class Given(openvino_genai.Generator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.noises = iter(noises)
+
+        def randn_tensor(self, shape: Any) -> Any:
+            return openvino.Tensor(np.ascontiguousarray(next(self.noises), np.float32).reshape(tuple(shape)))
+
+    return Given()

@@ -1,0 +1,123 @@
+"""CLIP's tokenizer as an OpenVINO model, which is how OpenVINO GenAI reads prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.checks.prompts import CALIBRATION
+from export.openvino.run import load_openvino
+from export.source import MAX_TOKENS, Ids
+from train.errors import UserError
+
+TOKENIZER = "openvino_tokenizer.xml"
+PADDING = 4  # the input of RaggedToDense that fills up
+ADDED = 2  # tokens around a prompt's own: <|startoftext|> and <|endoftext|>
+DOTTED_I = ("\u0130", "i\u0307")  # which case folding leaves as it is, and lower case takes apart
+# Letters of lower case that case folding changes all the same: micro sign, long s, final sigma, iota subscript.
+LOWER = "\u00b5\u017f\u03c2\u0345"
+PRIVATE = 0xE000  # a code point that no text uses, where they hide meanwhile
+PROMPTS = (
+    *CALIBRATION, "a cat,sitting on:the(mat)", "a 🦊 and 🍕", "a fox\U0001f98a", "東京の猫", "고양이", "naïve café",
+    "it's 3 o'clock", "1234567890", "a  b\t c\n d", "!!! ... ###", "fox " * 80, "x" * 300, "<|endoftext|> a fox",
+    "\u0130stanbul", "5 \u00b5m", "Κόσμος",
+)  # fmt: skip
+
+
+def write_openvino_tokenizer(folder: Path, pad_token_id: int) -> None:
+    """Add openvino_tokenizer.xml and .bin to a folder with vocab.json and merges.txt of a CLIP tokenizer.
+
+    The ids are CLIP's own, as transformers' CLIPTokenizerFast gives them; prompts are padded with `pad_token_id`.
+    Raises UserError when they are not, for one of PROMPTS.
+    """
+    openvino = load_openvino()
+    from transformers import CLIPTokenizerFast
+
+    # From these two alone: what else lies there may make an ordinary word special, as Stable Diffusion 2 does with "!".
+    reference = CLIPTokenizerFast(folder / "vocab.json", folder / "merges.txt", model_max_length=MAX_TOKENS)
+    openvino.save_model(converted(reference, pad_token_id), folder / TOKENIZER, compress_to_fp16=False)
+    refuse_others(folder, reference, pad_token_id)
+
+
+def converted(tokenizer: Any, pad_token_id: int) -> Any:
+    """An openvino.Model of a CLIPTokenizerFast: strings -> input_ids i64[B,77], padded and cut as CLIP does."""
+    ops = load_openvino().opset13
+    from openvino_tokenizers import convert_tokenizer
+
+    model = convert_tokenizer(tokenizer, use_max_padding=True, truncation=True, max_length=MAX_TOKENS)
+    nodes = {node.get_type_name(): node for node in model.get_ordered_ops()}
+    always_cut(nodes["Truncate"])
+    know_suffixed(nodes["BPETokenizer"])
+    lower_case(nodes["CharsMapNormalization"])
+    nodes["RaggedToDense"].input(PADDING).replace_source_output(ops.constant(np.int32(pad_token_id)).output(0))
+    model.set_rt_info(pad_token_id, "pad_token_id")  # GenAI fills up with it
+    return model
+
+
+def always_cut(node: Any) -> None:
+    """Cut a prompt's tokens ahead of the node Truncate, which GenAI switches off: it would lose <|endoftext|>."""
+    ops = load_openvino().opset13
+    begins, ends = node.input_value(0), node.input_value(1)
+    most = ops.add(begins, ops.constant(np.int32(MAX_TOKENS - ADDED)))
+    node.input(1).replace_source_output(ops.minimum(ends, most).output(0))
+
+
+def know_suffixed(node: Any) -> None:
+    """Let special tokens that stand in a prompt be known with the end of word that the node puts behind them.
+
+    Otherwise </w> is left over, and comes out as four tokens more.
+    """
+    from openvino_tokenizers.utils import create_string_constant_node
+
+    suffix = node.get_attributes()["end_suffix"]
+    first = node.get_input_size() - 4  # begins, ends and characters of the special tokens, then their ids
+    begins, ends, characters = (node.input_value(first + index).get_node().get_data() for index in range(3))
+    names = [bytes(characters[begin:end]).decode() + suffix for begin, end in zip(begins, ends, strict=True)]
+    for index, output in enumerate(create_string_constant_node(names)):
+        node.input(first + index).replace_source_output(output)
+
+
+def lower_case(node: Any) -> None:
+    """Make of the node's case folding what CLIP does: lower case."""
+    ahead = [DOTTED_I, *((letter, chr(PRIVATE + index)) for index, letter in enumerate(LOWER))]
+    inputs = [node.input_value(index) for index in range(node.get_input_size())]
+    for index, output in enumerate(replaced(inputs, ahead)):
+        node.input(index).replace_source_output(output)
+    readers = [[(target.get_node(), target.get_index()) for target in output.get_target_inputs()]
+               for output in node.outputs()]
+    behind = [(hidden, letter) for letter, hidden in ahead[1:]]
+    for output, found in zip(replaced(list(node.outputs()), behind), readers, strict=True):
+        for reader, index in found:
+            reader.input(index).replace_source_output(output)
+
+
+def replaced(outputs: list[Any], pairs: list[tuple[str, str]]) -> list[Any]:
+    """Strings with the first of each pair replaced by the second."""
+    from openvino_tokenizers.tokenizer_pipeline import RegexNormalizationStep
+
+    for found, put in pairs:
+        outputs = RegexNormalizationStep(found, put).get_ov_subgraph(outputs)
+    return outputs
+
+
+def genai_ids(folder: Path, prompts: list[str]) -> Ids:
+    """Token ids i64[N,77] as OpenVINO GenAI's CLIPTextModel makes them of prompts, one by one."""
+    load_openvino()
+    import openvino_genai
+
+    tokenizer = openvino_genai.Tokenizer(folder)
+    rows = np.full((len(prompts), MAX_TOKENS), tokenizer.get_pad_token_id(), np.int64)
+    for row, prompt in zip(rows, prompts, strict=True):
+        ids = tokenizer.encode(prompt).input_ids.data.reshape(-1)[:MAX_TOKENS]
+        row[: len(ids)] = ids
+    return rows
+
+
+def refuse_others(folder: Path, reference: Any, pad_token_id: int) -> None:
+    """Raise UserError for a tokenizer that GenAI reads otherwise than transformers does."""
+    for prompt, found in zip(PROMPTS, genai_ids(folder, list(PROMPTS)), strict=True):
+        ids = reference(prompt, max_length=MAX_TOKENS, truncation=True).input_ids
+        if found.tolist() != ids + [pad_token_id] * (MAX_TOKENS - len(ids)):
+            raise UserError(f"the tokenizer cannot be written for OpenVINO GenAI: it reads {prompt[:40]!r} otherwise")

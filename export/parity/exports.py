@@ -1,0 +1,126 @@
+"""An export on disk: its format, what it says of itself, whether its files are whole and its model is the right one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.checks.measure import THRESHOLDS_DB
+from export.facts import PREFIX, checkpoint_sha256
+from export.folder import size_mb
+from export.parity.engines import Engine
+from export.source import Source
+from runtime.bundle import FileFacts, check_file, open_bundle
+from runtime.errors import BundleError
+from runtime.manifest import MANIFEST
+from train.errors import UserError
+
+MARKER = "export.json"  # of Core ML and OpenVINO exports
+FORMATS = ("onnx", "openvino", "coreml")
+
+
+@dataclass(frozen=True)
+class Export:
+    """One export. facts: what it says of itself; parts: the file or folder of each module."""
+
+    path: Path
+    format: str
+    precision: str
+    facts: Mapping[str, Any]
+    parts: Mapping[str, Path]
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """How its weights were made smaller."""
+        return self.facts.get("recipe") or {}
+
+    @property
+    def sizes_mb(self) -> dict[str, float]:
+        """Megabytes of each module."""
+        return {name: round(size_mb(path), 2) for name, path in self.parts.items()}
+
+    def threshold_db(self, engine: Engine) -> float:
+        """What the worst picture must reach on an engine; the exporter's own threshold for a precision of its own."""
+        recorded = (self.facts.get("parity") or self.facts).get("threshold_db", 0.0)
+        known = float(THRESHOLDS_DB.get(self.precision, recorded))
+        return min(known, THRESHOLDS_DB["fp16"]) if engine.half else known
+
+    def doubts(self, source: Source) -> list[str]:
+        """Why its figures may say nothing of this checkpoint."""
+        said, found = self.facts.get("checkpoint_sha256"), checkpoint_sha256(source.folder)
+        if said is None:
+            return [f"{self.path} does not say which checkpoint it was made from"]
+        if said != found:
+            return [f"{self.path} was made from another checkpoint ({said[:12]}..., this one is {found[:12]}...)"]
+        return []
+
+
+def open_export(path: Path, source: Source) -> Export:
+    """An export of a checkpoint; UserError as `read_export` says, or when it has another model's sizes."""
+    export = read_export(path)
+    refuse_other_sizes(export, source)
+    return export
+
+
+def read_export(path: Path) -> Export:
+    """An ONNX bundle, OpenVINO IR or a folder of Core ML packages, its files verified.
+
+    Raises UserError when it is none of them, or is damaged.
+    """
+    try:
+        return onnx_export(path) if (path / MANIFEST).is_file() else marked_export(path)
+    except BundleError as error:
+        raise UserError(str(error)) from error
+
+
+def refuse_other_sizes(export: Export, source: Source) -> None:
+    """Raise UserError for an export whose latents are not the checkpoint's."""
+    shape = tuple(export.facts["latent_shape"])
+    if shape != source.latent_shape:
+        sizes = f"latents {shape}, the checkpoint's are {source.latent_shape}"
+        raise UserError(f"{export.path} is the export of another model: {sizes}")
+
+
+def onnx_export(path: Path) -> Export:
+    """A bundle with manifest.json; what that has no field for is in its graphs' metadata."""
+    import onnx
+
+    manifest = open_bundle(path).manifest
+    graphs = {file.parent.name: file for file in sorted(path.glob("*/model.onnx"))}
+    facts = manifest.to_dict() | {"recipe": manifest.parity.get("recipe", {})}
+    entries = onnx.load(graphs["vae_decoder"], load_external_data=False).metadata_props
+    said = {entry.key.removeprefix(PREFIX): entry.value for entry in entries}
+    facts |= {"checkpoint_sha256": said.get("checkpoint_sha256")}
+    return Export(path, "onnx", manifest.precision, facts, {name: file.parent for name, file in graphs.items()})
+
+
+def marked_export(path: Path) -> Export:
+    """A folder with export.json: OpenVINO IR or Core ML packages."""
+    if not (path / MARKER).is_file():
+        raise UserError(f"{path} is no export: it has neither {MANIFEST} (ONNX) nor {MARKER} (Core ML, OpenVINO)")
+    facts = read_marker(path / MARKER)
+    for name, known in facts["files"].items():
+        check_file(path, name, FileFacts(**known))
+    if facts["format"] == "openvino":
+        parts = {file.parent.name: file.parent for file in sorted(path.glob("*/openvino_model.xml"))}
+    else:
+        from export.coreml.package import packages_in
+
+        parts = packages_in(path, facts["name"])
+    return Export(path, facts["format"], facts["precision"], facts, parts)
+
+
+def read_marker(path: Path) -> dict[str, Any]:
+    """export.json, with the keys that a report needs; UserError when they are not there."""
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"format", "precision", "name", "latent_shape", "scaling_factor", "files"} - facts.keys()
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): export again") from error
+    if missing or facts["format"] not in FORMATS:
+        what = f"lacks {', '.join(sorted(missing))}" if missing else f"is of the unknown format {facts['format']!r}"
+        raise UserError(f"{path} {what}: export again with this version")
+    return facts

@@ -1,0 +1,67 @@
+"""The memory that an export takes at its peak, from the sizes of the checkpoint's weights and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.plan.weights import Weight
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peak of an exporter: `base` bytes, and so many fp32 copies of all weights and of the largest part's.
+
+    base: the libraries and what tracing itself takes.
+    """
+
+    base: int
+    all_weights: float
+    largest: float
+
+
+# Measured: a sticker-sized model (136 MB of fp32 weights): ONNX fp32 1.23 GB, int8 2.28 GB, OpenVINO fp32 1.15 GB, Core
+# ML 0.9 GB; an SD-2.1-shaped one (4.8 GB): ONNX fp32 10.9 GB, fp16 13.8, int8 10.6, OpenVINO fp32 15.6, int8 12.1, Core
+# ML 6-bit 9.0, the report of export.parity 5.6 GB.
+MEMORY = {
+    "onnx": Memory(800_000_000, 1.2, 1.25),  # the pipeline; one part traced, then written, then in a session
+    "coreml": Memory(800_000_000, 1.0, 1.0),  # the pipeline; one part at a time
+    "openvino": Memory(900_000_000, 1.0, 3.0),  # the pipeline; traced copy, fp32 and stored constants
+}
+CALIBRATION = 1_200_000_000  # more for activations and their gradients: onnx int8
+HALVES = 0.6  # more of all weights: onnx fp16, of which both forms are there for a while
+PROCESS = 600_000_000  # an interpreter with PyTorch and one engine
+LOADED = 1.5  # bytes that an engine takes for each byte of an export: its own layout beside the file's
+LAYER_OUTPUTS = 3  # of a picture's size that live at once: what a layer reads, adds and makes
+
+
+def peak_memory(folder: Path, format: str, precision: str, weights: Mapping[str, Mapping[str, Weight]]) -> int:
+    """Estimated peak of the process, in bytes."""
+    sizes = [4 * sum(weight.count for weight in found.values()) for found in weights.values()]
+    factors = MEMORY[format]
+    needed = factors.base + factors.all_weights * sum(sizes) + factors.largest * max(sizes)
+    if (format, precision) == ("onnx", "int8"):
+        needed += CALIBRATION
+    if (format, precision) == ("onnx", "fp16"):
+        needed += HALVES * sum(sizes)
+    return int(needed + activations(folder))
+
+
+def report_memory(folder: Path, export_bytes: int, weights: int) -> int:
+    """Estimated peak of export.parity: PyTorch's outputs first, then one export (the largest has `export_bytes`).
+
+    weights: how many the checkpoint has.
+    """
+    return PROCESS + max(4 * weights + activations(folder), int(LOADED * export_bytes))
+
+
+def activations(folder: Path) -> int:
+    """Bytes of the decoder's widest layers at the picture's size, f32, for one picture."""
+    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    channels = vae.get("block_out_channels") or vae["decoder_block_out_channels"]
+    size = unet["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = height * width * 4 ** (len(channels) - 1)
+    return int(4 * LAYER_OUTPUTS * pixels * channels[min(1, len(channels) - 1)])

@@ -1,0 +1,93 @@
+"""How large the parts of an export become, from the names and shapes of the checkpoint's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.plan.weights import Weight, stored_weights
+
+# The parts that each exporter writes, and the component of the checkpoint that each comes from.
+PARTS = {
+    "onnx": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
+    "openvino": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
+    "coreml": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
+}
+VAE_PREFIXES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": ("encoder.", "quant_conv.")}
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Bits of a stored number: of matrices, of convolutions' kernels, of all else.
+
+    row, table: bytes more for each output channel (a scale) and each weight (a table of values).
+    """
+
+    matrix: float
+    kernel: float
+    rest: int
+    row: int = 0
+    table: int = 0
+
+
+# What the exporters store, as their own modules say (onnx.half, onnx.quantize.qdq, coreml.convert, openvino.export).
+WIDTHS = {
+    ("onnx", "fp32"): Widths(32, 32, 32),
+    ("onnx", "fp16"): Widths(16, 16, 16),
+    ("onnx", "int8"): Widths(8, 8, 32, row=5),
+    ("onnx", "int8-weights"): Widths(8, 8, 32, row=4),
+    ("onnx", "int4-weights"): Widths(4 + 32 / 32, 8, 32, row=4),  # a float scale for every 32 codes of a row
+    ("coreml", "fp16"): Widths(16, 16, 16),
+    ("coreml", "palettized-8bit"): Widths(8, 8, 16, table=2 * 2**8),
+    ("coreml", "palettized-6bit"): Widths(6, 6, 16, table=2 * 2**6),
+    ("coreml", "palettized-4bit"): Widths(4, 4, 16, table=2 * 2**4),
+    ("coreml", "w8a8"): Widths(8, 8, 16, row=3),
+    ("openvino", "fp32"): Widths(32, 32, 32),
+    ("openvino", "fp16"): Widths(16, 16, 16),
+    ("openvino", "int8"): Widths(8, 8, 16, row=3),
+}
+# Layers that every exporter leaves unquantized: the first and last convolution and the time embedding.
+FULL_PARTS = ("time_embedding.", "conv_in.", "conv_out.")
+FULL_COMPONENTS = {"onnx": ("vae_encoder",), "openvino": ("vae_encoder",)}
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part of an export."""
+
+    name: str
+    parameters: int
+    checkpoint_bytes: int
+    export_bytes: int
+
+
+def part_weights(folder: Path, part: str) -> dict[str, Weight]:
+    """The weights of one part; an autoencoder's are shared out by their names."""
+    if part not in VAE_PREFIXES:
+        return stored_weights(folder / part)
+    return {name: w for name, w in stored_weights(folder / "vae").items() if name.startswith(VAE_PREFIXES[part])}
+
+
+def widths_of(format: str, part: str, widths: Widths) -> Widths:
+    """The widths of one part: some are not quantized."""
+    spared = part in FULL_COMPONENTS.get(format, ())
+    return Widths(widths.rest, widths.rest, widths.rest) if spared else widths
+
+
+def component(name: str, weights: Mapping[str, Weight], widths: Widths, times: int) -> Component:
+    """The sums over a part's weights."""
+    return Component(
+        name,
+        parameters=sum(weight.count for weight in weights.values()),
+        checkpoint_bytes=sum(weight.count * weight.bits // 8 for weight in weights.values()),
+        export_bytes=times * sum(exported_bytes(label, weight, widths) for label, weight in weights.items()),
+    )
+
+
+def exported_bytes(name: str, weight: Weight, widths: Widths) -> int:
+    """Bytes of one weight in the export."""
+    if len(weight.shape) < 2 or any(part in name for part in FULL_PARTS):
+        return weight.count * widths.rest // 8
+    bits = widths.matrix if len(weight.shape) == 2 else widths.kernel
+    return int(weight.count * bits / 8) + widths.row * weight.shape[0] + widths.table

@@ -1,0 +1,197 @@
+"""The arguments of one call, checked and spread out: a job for every picture, and the steps to take."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.generation import Job
+from runtime.manifest import Manifest, Step
+from runtime.noise import check_seed
+
+F32 = npt.NDArray[np.float32]
+OUTPUT_TYPES = ("pil", "np", "latent")
+
+
+def jobs(
+    prompts: Sequence[str],
+    negative_prompt: str | Sequence[str] | None,
+    guidance_scale: float,
+    seed: int | Sequence[int] | None,
+    num_images_per_prompt: int,
+) -> list[Job]:
+    """Prompt after prompt, each `num_images_per_prompt` times with seed, seed + 1, ...
+
+    prompts: as `prompts` gives them. One seed serves every prompt; None draws one by chance. Raises ValueError that
+    says what is allowed.
+    """
+    negatives = _negatives(negative_prompt, guidance_scale, len(prompts))
+    count = check_count("num_images_per_prompt", num_images_per_prompt)
+    firsts = _seeds(seed, len(prompts))
+    rows = zip(prompts, negatives, firsts, strict=True)
+    return [
+        Job(text, negative, check_seed(first + i)) for text, negative, first in rows for i in range(count)
+    ]
+
+
+def steps(
+    manifest: Manifest, num_inference_steps: int, strength: float, image_given: bool
+) -> tuple[Step, ...]:
+    """The steps to take, noisiest first.
+
+    From noise: all `num_inference_steps` of them. From a picture, as diffusers: the last
+    int(num_inference_steps * strength); a single step starts at the known timestep nearest to
+    1000 * strength - 1, so that one step has more than one strength. Raises ValueError.
+    """
+    if not _is_whole(num_inference_steps) or num_inference_steps not in manifest.steps:
+        known = ", ".join(map(str, sorted(manifest.steps)))
+        raise ValueError(f"num_inference_steps must be one of {known}, not {num_inference_steps!r}")
+    every = manifest.steps[num_inference_steps]
+    if not image_given:
+        return every
+    if not _is_number(strength) or not 0 < strength <= 1:
+        raise ValueError(f"strength must be above 0 and at most 1, not {strength!r}")
+    if num_inference_steps == 1:
+        return (_nearest(manifest, strength),)
+    count = int(num_inference_steps * strength)
+    if count == 0:
+        least = math.ceil(1000 / num_inference_steps) / 1000  # up: 0.333 would leave none of 3 either
+        raise ValueError(
+            f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more"
+        )
+    return every[num_inference_steps - count :]
+
+
+def latents(given: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
+    """The caller's latents, one [C, h, w] a picture; ValueError on another shape or on values not finite."""
+    try:
+        array = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"latents must be numbers in the shape {(count, *shape)} or {shape}") from error
+    if array.shape not in ((count, *shape), (1, *shape), shape):
+        raise ValueError(f"latents must have the shape {(count, *shape)} or {shape}, not {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("latents hold values that are not finite")
+    return list(np.broadcast_to(array, (count, *shape)))
+
+
+def embeds(prompt: Any, given: Any, max_tokens: int) -> list[F32]:
+    """The caller's text states, one [tokens, width] a prompt, none where there are prompts; ValueError.
+
+    Their width is the U-Net's to check.
+    """
+    if given is None:
+        return []
+    if prompt is not None:
+        raise ValueError("give prompt or prompt_embeds, not both")
+    array = np.asarray(given, np.float32)
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[1] != max_tokens or not len(array) or not np.isfinite(array).all():
+        raise ValueError(
+            f"prompt_embeds must be finite, in the shape ({max_tokens}, width) or (B, {max_tokens}, width), "
+            f"not {array.shape}"
+        )
+    return list(array)
+
+
+def is_latents(start: Any, shape: tuple[int, int, int]) -> bool:
+    """Whether a start picture is latents already; pictures have three channels last."""
+    return isinstance(start, np.ndarray) and start.shape == shape and start.dtype.kind == "f"
+
+
+def images(image: Any, count: int, shape: tuple[int, int, int]) -> list[Any]:
+    """One start picture a picture: the same for all, or a list of as many; [B, C, h, w] counts as a list of latents."""
+    if isinstance(image, np.ndarray) and image.shape[1:] == shape:
+        image = list(image)
+    starts = list(image) if isinstance(image, (list, tuple)) else [image] * count
+    if len(starts) != count:
+        raise ValueError(f"{count} pictures need one image or a list of {count}, not {len(starts)}")
+    return starts
+
+
+def check_size(manifest: Manifest, height: int | None, width: int | None) -> None:
+    """ValueError unless height and width are None or the bundle's own."""
+    allowed_height, allowed_width = manifest.image_size
+    if height not in (None, allowed_height) or width not in (None, allowed_width):
+        asked = f"{width or allowed_width}x{height or allowed_height}"
+        allowed = f"width {allowed_width}, height {allowed_height}"
+        raise ValueError(f"a picture of {asked} is not possible: bundle {manifest.name} makes {allowed}")
+
+
+def check_output_type(output_type: str) -> None:
+    """ValueError unless it is one of OUTPUT_TYPES."""
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
+
+
+def check_count(name: str, value: int) -> int:
+    """The value itself; ValueError unless it is a whole number of 1 or more."""
+    if not _is_whole(value) or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+    return int(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    """numpy's numbers too; neither infinite nor not-a-number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def prompts(prompt: str | Sequence[str] | None) -> list[str]:
+    """One text or several as a list; ValueError when there is none, or one that is empty."""
+    texts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("prompt must be a text, or a list of one text or more")
+    for text in texts:
+        if not text.strip():
+            raise ValueError("the prompt is empty: say what the picture should show")
+    return texts
+
+
+def _negatives(
+    negative_prompt: str | Sequence[str] | None, guidance_scale: float, count: int
+) -> Sequence[str | None]:
+    """One negative prompt a prompt where guidance is on ("" when none is given), else None for each."""
+    if not _is_number(guidance_scale):
+        raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")
+    if guidance_scale <= 1:
+        if negative_prompt:
+            raise ValueError(
+                f"negative_prompt has no effect at guidance_scale {guidance_scale}: "
+                "use a guidance_scale above 1, or leave it out"
+            )
+        return [None] * count
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        return [negative_prompt or ""] * count
+    negatives = list(negative_prompt) if isinstance(negative_prompt, Sequence) else [negative_prompt]
+    if not all(isinstance(text, str) for text in negatives):
+        raise ValueError("negative_prompt must be a text, or a list of one text a prompt")
+    if len(negatives) != count:
+        raise ValueError(f"{count} prompts need {count} negative prompts, not {len(negatives)}")
+    return negatives
+
+
+def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
+    if seed is None:
+        return [int.from_bytes(os.urandom(4), "little")] * count
+    if not isinstance(seed, Sequence):
+        return [check_seed(seed)] * count
+    if len(seed) != count:
+        raise ValueError(f"{count} prompts need one seed or a list of {count}, not {len(seed)} seeds")
+    return [check_seed(one) for one in seed]
+
+
+def _nearest(manifest: Manifest, strength: float) -> Step:
+    """Of all the timesteps that the manifest knows, the one nearest to `strength` of the noisiest."""
+    known = [step for entries in manifest.steps.values() for step in entries]
+    target = strength * (max(step.timestep for step in known) + 1) - 1
+    return min(known, key=lambda step: (abs(step.timestep - target), -step.timestep))

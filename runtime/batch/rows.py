@@ -1,0 +1,135 @@
+"""The rows of a batch: records checked and completed, a picture to make each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from runtime import arguments
+from runtime.batch.names import automatic_path, named_path
+from runtime.batch.prompts_file import KNOWN, Record
+from runtime.manifest import Manifest
+from runtime.noise import check_seed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture to make."""
+
+    row: int  # position among the prompts, from 0
+    line: int  # of the file that it comes from, from 1
+    prompt: str
+    seed: int
+    path: str  # of the picture, below the output folder, with "/"
+    extra: dict[str, Any] = field(default_factory=dict)  # the columns of --keep
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Row:
+        """What `to_line` wrote."""
+        return cls(**json.loads(line))
+
+    def to_line(self) -> bytes:
+        """One line of JSON in ASCII: text that is no valid UTF-8 passes through too."""
+        return json.dumps(asdict(self)).encode("ascii") + b"\n"
+
+    def identity(self) -> bytes:
+        """What must not change between the starts of one run; the line may, as by an empty line more."""
+        return json.dumps([self.prompt, self.seed, self.path, self.extra]).encode("ascii") + b"\n"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What completes a record."""
+
+    manifest: Manifest  # of the bundle: its size is the only one
+    format: str  # of the pictures
+    seed: int = 0  # from which rows without a seed get theirs
+    keep: tuple[str, ...] = ()  # columns to carry into the manifest
+    keys: bool = False  # names become WebDataset keys
+
+
+def rows(found: Iterable[Record], where: str, rules: Rules) -> Iterator[Row]:
+    """Row after row; ValueError that names file and line, and says what is wrong with it."""
+    for number, (line, record) in enumerate(found):
+        try:
+            yield _row(number, line, record, rules)
+        except ValueError as error:
+            raise ValueError(f"{where}, line {line}: {error}") from error
+
+
+def row_seed(seed: int, row: int) -> int:
+    """The seed of a row that names none, 0 to 2**32 - 1: the first 4 bytes of BLAKE2b of "seed:row", low first.
+
+    Runs with neighbouring seeds share none, as they would with seed + row.
+    """
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{row}".encode(), digest_size=4).digest(), "little")
+
+
+def _row(number: int, line: int, record: dict[str, Any], rules: Rules) -> Row:
+    prompt = _prompt(record.get("prompt"))
+    arguments.check_size(rules.manifest, _whole(record, "height"), _whole(record, "width"))
+    seed = _whole(record, "seed")
+    name = record.get("name")
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"name must be a text, not {name!r}")
+    path = named_path(name.strip(), rules.format) if name else automatic_path(number, prompt, rules.format)
+    if rules.keys:
+        path = _key_path(path, number if not name else None)
+    extra = {column: record[column] for column in rules.keep if column in record and column not in KNOWN}
+    return Row(number, line, prompt, row_seed(rules.seed, number) if seed is None else check_seed(seed), path, extra)
+
+
+def _prompt(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it has no prompt" if value is None else f"prompt must be a text, not {value!r}")
+    if not value.strip():
+        raise ValueError("the prompt is empty: say what the picture should show")
+    if "\0" in value:
+        raise ValueError("the prompt holds a NUL character, which no picture file can carry: remove it")
+    return value
+
+
+def _whole(record: dict[str, Any], name: str) -> int | None:
+    """A whole number, or its digits as CSV has them; None where there is none."""
+    value = record.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        if isinstance(value, (bool, float)):
+            raise ValueError
+        return int(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} must be a whole number, not {str(value)[:40]!r}") from error
+
+
+def _key_path(path: str, number: int | None) -> str:
+    """WebDataset divides a sample's key from its ending at the first dot of the file's name."""
+    file = PurePosixPath(path)
+    if number is not None:
+        return f"{number:09d}{file.suffix}"
+    if "." in file.stem:
+        raise ValueError(f"name {file.stem!r} holds a dot, which WebDataset takes for the end of the name: remove it")
+    return path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One batch's settings; two starts with equal ones and equal rows make the same folder."""
+
+    bundle: str  # name in its manifest
+    bundle_sha256: str  # of its manifest.json, which holds the hash of every other file
+    provider: str  # cpu, cuda, coreml or openvino
+    num_inference_steps: int
+    format: str  # a key of runtime.image_files.SUFFIXES
+    quality: int | None  # 1 to 100; None: the format's own
+    seed: int  # from which rows without a seed get theirs
+    shard_size: int | None  # samples of a WebDataset shard; None: plain files
+    addkit: str  # version, which stands in every picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json."""
+        return asdict(self)

@@ -1,0 +1,101 @@
+"""In-between frames by one-step generation: `python -m runtime.interpolate a.png b.png --frames 8 --out morph`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.command import command_parser, print_result, run_command
+
+EXAMPLES = """examples:
+  python -m runtime.interpolate fox.png pizza.png --frames 8 --out morph
+  python -m runtime.interpolate a.jpg b.jpg --prompt "a red fox, 3d style" --prompt-b "a pizza, 3d style" --out morph
+  python -m runtime.interpolate fox.png pizza.png --strength 1 --animation png --fps 24 --out morph --json
+  python -m runtime.interpolate clip.mp4 --frames 1 --out double
+
+Pictures of another size than the bundle's are scaled and cut about their middle. DIR gets frame-0000.png (A),
+frame-0001.png ... (N between), the last (B), animation.webp and interpolation.json; of a video video.mp4 and
+interpolation.json. Without --prompt, a picture made by this program knows its own; a nameless picture has none.
+Without --strength it is the most at which the model still knows both pictures; of a video the least there is.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments; names and meaning as in `python -m runtime`."""
+    made = command_parser(
+        "runtime.interpolate", "Frames between two pictures, or between the neighbours of a video.", EXAMPLES
+    )
+    add = made.add_argument
+    add("inputs", nargs="+", metavar="A.png B.png | CLIP", help="two pictures, or one video")
+    add("--out", required=True, metavar="DIR", help="a folder to make; it appears when all is done")
+    add(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="frames between: 1 to 500, default 8; of each two of a video 1 to 63, default 1",
+    )
+    add("--prompt", metavar="TEXT", help="what the pictures, or the video, show")
+    add("--prompt-b", metavar="TEXT", help="what B shows, where that is something else")
+    add("--seed", type=int, default=0, metavar="N", help="of the noise; default 0")
+    add("--seed-b", type=int, metavar="N", help="of the noise at B; default: the same all the way")
+    add("--strength", type=float, metavar="S", help="above 0 (nearly a cross-fade) to 1 (the prompts' pictures)")
+    add("--timing", choices=("even", "uniform"), help="even (default): frames differ alike; uniform: equal weights")
+    add("--animation", choices=("webp", "png", "none"), help="beside the frames; default webp, png is an APNG")
+    add("--fps", type=float, metavar="F", help="frames a second of the animation; default 12")
+    add("--overwrite", action="store_true", help="replace what an earlier interpolation left in DIR")
+    add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
+    add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    args = parser().parse_args(argv)
+
+    def work() -> None:
+        report, written = run(args)
+        print_result(json.dumps(report) if args.json else "\n".join(str(Path(args.out, name)) for name in written))
+
+    return run_command(work, args.debug)
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Makes the folder; the report for `--json`, and the files to name. Refuses before any work what it can."""
+    from runtime.interpolate.folder import check_folder
+
+    if len(args.inputs) > 2:
+        raise ValueError(f"two pictures or one video are needed, not {len(args.inputs)} files")
+    check_folder(args.out, args.overwrite)
+    if len(args.inputs) == 2:
+        from runtime.interpolate.pictures import run_pictures
+
+        return run_pictures(args)
+    from runtime.interpolate.video_frames import run_video
+
+    _check_is_video(args)
+    return run_video(args)
+
+
+def _check_is_video(args: argparse.Namespace) -> None:
+    """ValueError for a lone picture, and for options that a video has no use for."""
+    from PIL import Image
+
+    (path,) = args.inputs
+    try:
+        with Image.open(path) as image:
+            still = getattr(image, "n_frames", 1) == 1
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        still = False
+    if still:
+        raise ValueError(f"{path} is one picture: give a second one, or a video")
+    for option in ("prompt_b", "seed_b", "timing", "animation", "fps"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option.replace('_', '-')} is for two pictures, not for a video")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

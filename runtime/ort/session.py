@@ -1,0 +1,163 @@
+"""One graph of a bundle: opened when it is first used, checked against what its component takes and gives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.cancel import CancelToken
+from runtime.errors import BundleError, ClosedError
+from runtime.onnx_guard.component import check_output, declared_output
+from runtime.ort.device import BoundSession
+from runtime.ort.providers import PROVIDERS, advice, brief, create, onnx_runtime, warn_once
+from runtime.threads import watch
+
+# What a graph must take and give. Source: the names of optimum's ORTStableDiffusionPipeline.
+INPUTS = {
+    "text_encoder": ("input_ids",),
+    "unet": ("sample", "timestep", "encoder_hidden_states"),
+    "vae_decoder": ("latent_sample",),
+    "vae_encoder": ("sample",),
+}
+OUTPUTS = {
+    "text_encoder": ("last_hidden_state",),
+    "unet": ("out_sample",),
+    "vae_decoder": ("sample",),
+    "vae_encoder": ("latent_sample", "latent_parameters"),  # either
+}
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+_log = logging.getLogger("runtime")
+_abandoned: list[Any] = []  # sessions of a parent process: to free one would wait for threads that are not there
+
+
+class Session:
+    """One graph, opened on first use, then shared by all threads; after a fork the child opens it again."""
+
+    def __init__(
+        self, component: str, path: Path, provider: str, threads: int = 0, fingerprint: str = ""
+    ) -> None:
+        """`component`: a key of INPUTS; `threads`: per operator, 0 lets ONNX Runtime choose.
+
+        `fingerprint`: see `runtime.ort.providers.create`.
+        """
+        self.component, self.path, self.provider = component, path, provider
+        self._threads, self._fingerprint = threads, fingerprint
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._bound: BoundSession | None = None
+        self._closed = False
+        self._dtypes: dict[str, Any] = {}
+        self._ranks: dict[str, int] = {}
+        self._output = ""
+        watch(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the graph has been opened."""
+        return self._session is not None
+
+    def open(self) -> None:
+        """Opens the graph unless it is open; BundleError when it is not what its folder's name says."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the pipeline is closed: load the bundle again")
+            if self._session is None:
+                start = time.perf_counter()
+                self._session = self._opened()
+                took = (time.perf_counter() - start) * 1000
+                _log.info("%s opened on %s in %.0f ms", self.path, self.provider, took)
+
+    def close(self) -> None:
+        """Lets go of the graph and its memory; a call that is at work ends as usual, later ones are refused."""
+        with self._lock:
+            self._session, self._bound, self._closed = None, None, True
+
+    def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The graph's main output, f32, for inputs by name, each cast to the type that the graph takes.
+
+        Raises BundleError when the graph fails, Cancelled when `cancel` stopped it, ClosedError after `close`.
+        """
+        self.open()
+        feeds = {name: self._fitted(name, value) for name, value in inputs.items()}
+        options = onnx_runtime().RunOptions()
+        stopping = nullcontext() if cancel is None else cancel.stopping(lambda: setattr(options, "terminate", True))
+        with stopping:
+            try:
+                output = self._run(feeds, options)
+            except ClosedError:
+                raise
+            except Exception as error:  # onnxruntime's exceptions share no base but Exception
+                if cancel is not None:
+                    cancel.check()
+                raise BundleError(f"{self.path} cannot be run on {self.provider}: {brief(error)}") from error
+        return check_output(self.path, np.asarray(output, np.float32), self._declared)
+
+    def _run(self, feeds: dict[str, npt.NDArray[Any]], options: Any) -> npt.NDArray[Any]:
+        session, bound = self._session, self._bound
+        if session is None:
+            raise ClosedError("the pipeline was closed")
+        if bound is not None:
+            return bound.run(self._output, feeds, options)
+        (output,) = session.run([self._output], feeds, options)
+        return np.asarray(output)
+
+    def _opened(self) -> Any:
+        """The checked session, on the CPU when the provider cannot be used after all."""
+        session = self._created()
+        inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
+        self._check([node.name for node in inputs], outputs)
+        self._dtypes = {node.name: _DTYPES.get(node.type, np.float32) for node in inputs}
+        self._ranks = {node.name: len(node.shape) for node in inputs}
+        self._output = next(name for name in OUTPUTS[self.component] if name in outputs)
+        self._declared = declared_output(self.path, self._output)
+        self._bound = BoundSession(session) if self.provider == "cuda" else None
+        return session
+
+    def _created(self) -> Any:
+        """ONNX Runtime drops a provider that fails to start, or raises: either way the CPU takes over."""
+        why = advice(self.provider)
+        try:
+            session = create(self.path, self.provider, self._threads, self._fingerprint)
+            if session.get_providers()[0] == PROVIDERS[self.provider]:
+                return session
+        except BundleError as error:
+            if self.provider == "cpu":
+                raise
+            session, why = None, brief(error.__cause__)
+        warn_once(f"provider {self.provider} could not be started ({why}); using cpu")
+        self.provider = "cpu"
+        return create(self.path, "cpu", self._threads, self._fingerprint) if session is None else session
+
+    def _check(self, inputs: list[str], outputs: list[str]) -> None:
+        wanted = INPUTS[self.component]
+        if set(inputs) != set(wanted):
+            raise BundleError(
+                f"{self.path} takes {', '.join(inputs)}; a {self.component} takes {', '.join(wanted)}"
+            )
+        wanted = OUTPUTS[self.component]
+        if not set(outputs) & set(wanted):
+            raise BundleError(f"{self.path} gives {', '.join(outputs)}; a {self.component} gives {wanted[0]}")
+
+    def _fitted(self, name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+        """The value in the graph's type; a scalar as rank 1 where the graph wants that (timestep)."""
+        array = np.asarray(value, self._dtypes[name])
+        return array.reshape(1) if array.ndim == 0 and self._ranks[name] == 1 else array
+
+    def forked(self) -> None:
+        """In a child process: the parent's session has threads that were not forked, and locks in any state."""
+        self._lock = threading.Lock()
+        if self._session is not None:
+            _abandoned.append((self._session, self._bound))
+        self._session = self._bound = None

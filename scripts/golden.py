@@ -1,0 +1,281 @@
+"""Writes the golden files of tests/golden from reference implementations, or compares them.
+
+    python -m scripts.golden            writes them
+    python -m scripts.golden --check    computes them again and compares; exit code 1 when one differs
+
+References: transformers' CLIPTokenizerFast, torch.randn, diffusers' DDIMScheduler, exact fractions, and
+optimum's ONNX pipelines on tests/golden/tiny_bundle. Every file states its count and its tolerance. The default
+bundle's pictures are our own runtime's, for the clients in other languages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import runtime
+from runtime.files import write_whole
+from runtime.slerp import lerp
+from scripts import golden_cases as cases
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+TINY = "tests/golden/tiny_bundle"
+TOKENIZERS = ("runtime/bundles/sticker-128/tokenizer", f"{TINY}/tokenizer")
+MAX_TOKENS = 77
+SAMPLED = 64  # values of a large tensor that its case holds
+
+
+def tokenizer() -> dict[str, Any]:
+    """Ids up to and with the first end mark that closes the prompt; the rest is padding."""
+    from transformers import CLIPTokenizerFast
+
+    groups = []
+    for folder in TOKENIZERS:
+        reference = CLIPTokenizerFast.from_pretrained(ROOT / folder)
+        texts = cases.tokenizer_texts()
+        encoded = reference(texts, truncation=True, max_length=MAX_TOKENS).input_ids
+        rows = [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
+        groups.append({"tokenizer": folder, "pad_id": reference.pad_token_id, "cases": rows})
+    count = sum(len(group["cases"]) for group in groups)
+    return _headed("transformers.CLIPTokenizerFast", count, "exact", max_tokens=MAX_TOKENS, groups=groups)
+
+
+def noise() -> dict[str, Any]:
+    """Values of torch.randn at some flat indices, as the bits of float32."""
+    import torch
+
+    rows = []
+    for seed in cases.NOISE_SEEDS:
+        for shape in cases.NOISE_SHAPES:
+            values = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).numpy().ravel()
+            at = sorted({round(i) for i in np.linspace(0, values.size - 1, min(values.size, SAMPLED))})
+            rows.append({"seed": str(seed), "shape": shape, "at": at, "bits": bits(values[at])})
+    return _headed("torch.randn on x86-64", len(rows), {"ulp": 1}, cases=rows)
+
+
+def schedule() -> dict[str, Any]:
+    """Timesteps, levels and single steps of diffusers' DDIMScheduler (trailing, eta 0)."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    config = json.loads((ROOT / TINY / "scheduler" / "scheduler_config.json").read_text())
+    draw = torch.Generator("cpu").manual_seed(7)
+    rows: list[dict[str, Any]] = []
+    for prediction_type in ("v_prediction", "epsilon"):
+        reference = DDIMScheduler.from_config({**config, "prediction_type": prediction_type})
+        for n in cases.STEP_COUNTS:
+            reference.set_timesteps(n)
+            row = {"prediction_type": prediction_type, "steps": n, "timesteps": reference.timesteps.tolist()}
+            rows.append(row | {"calls": [_step(reference, t, draw) for t in row["timesteps"][:4]]})
+    return _headed("diffusers.DDIMScheduler", len(rows), {"relative": 1e-4}, config=config, cases=rows)
+
+
+def _step(reference: Any, timestep: int, draw: Any) -> dict[str, Any]:
+    """One call of the scheduler on random values, with the levels that it used."""
+    import torch
+
+    x, output = (torch.randn(4, generator=draw) for _ in range(2))
+    after = timestep - reference.config.num_train_timesteps // reference.num_inference_steps
+    bars = [
+        reference.alphas_cumprod[timestep],
+        reference.alphas_cumprod[after] if after >= 0 else torch.tensor(1.0),
+    ]
+    alphas, sigmas = [bar.sqrt() for bar in bars], [(1 - bar).sqrt() for bar in bars]
+    expected = reference.step(output, timestep, x, eta=0.0).prev_sample
+    return {
+        "timestep": timestep,
+        "next_timestep": after,
+        "alphas": bits(torch.stack(alphas).numpy()),
+        "sigmas": bits(torch.stack(sigmas).numpy()),
+        "x": bits(x.numpy()),
+        "model_output": bits(output.numpy()),
+        "expected": bits(expected.numpy()),
+    }
+
+
+def pixels() -> dict[str, Any]:
+    """u8 of [-1, 1] values by exact fractions, and the bytes of a picture that is not square."""
+    values = np.array(cases.pixel_values(), np.float32)
+    rows = [{"bits": bits(value), "expected": _level(float(value))} for value in values]
+    chw = np.linspace(-1.1, 1.1, 18, dtype=np.float32).reshape(3, 2, 3)
+    rgb = [_level(float(chw[channel, y, x])) for y in range(2) for x in range(3) for channel in range(3)]
+    picture = {"shape": [3, 2, 3], "bits": bits(chw), "height": 2, "width": 3, "rgb": rgb}
+    return _headed("exact fractions", len(rows) + 1, "exact", cases=rows, pictures=[picture])
+
+
+def _level(x: float) -> int:
+    """floor(clamp(x / 2 + 1 / 2) * 255 + 1 / 2); not-a-number is 0."""
+    if not math.isfinite(x):
+        return 255 if x > 0 else 0
+    unit = min(max(Fraction(x) / 2 + Fraction(1, 2), Fraction(0)), Fraction(1))
+    return math.floor(unit * 255 + Fraction(1, 2))
+
+
+def end_to_end() -> dict[str, Any]:
+    """The pictures of optimum's pipeline on the tiny bundle: RGB bytes, rows from the top, base64."""
+    from optimum.onnxruntime import ORTStableDiffusionPipeline
+
+    pipe = ORTStableDiffusionPipeline.from_pretrained(ROOT / TINY, use_io_binding=False)
+    pipe.set_progress_bar_config(disable=True)
+    height, width = json.loads((ROOT / TINY / "manifest.json").read_text())["image_size"]
+    rows = [{**case, "rgb": _picture(pipe, case, height, width)} for case in cases.END_TO_END]
+    facts = {"height": height, "width": width, "cases": rows}
+    return _headed("optimum.ORTStableDiffusionPipeline", len(rows), {"psnr_db": 50}, **facts)
+
+
+def _picture(pipe: Any, case: Mapping[str, Any], height: int, width: int) -> str:
+    import torch
+
+    options = {key: case[key] for key in case if key not in ("prompt", "seed")}
+    draw = torch.Generator("cpu").manual_seed(int(case["seed"]))
+    size = {"height": height, "width": width}
+    options = {"guidance_scale": 0.0, **options, **size, "generator": draw, "output_type": "np"}
+    unit = pipe(case["prompt"], **options).images[0]
+    return base64.b64encode(np.floor(unit * 255 + 0.5).astype(np.uint8).tobytes()).decode()
+
+
+def default_bundle() -> dict[str, Any]:
+    """The runtime's pictures of the default bundle on the CPU: RGB bytes, rows from the top, base64."""
+    with runtime.load(provider="cpu") as pipe:
+        height, width = pipe.manifest.image_size
+        rows = [{**case, "rgb": _drawn(pipe, case)} for case in cases.DEFAULT_BUNDLE]
+        facts = {"bundle": pipe.manifest.name, "height": height, "width": width, "cases": rows}
+    # processors without 8-bit products of their own round otherwise: they check that it is this picture, no more
+    return _headed("runtime, onnxruntime on a CPU", len(rows), {"psnr_db": 40, "check_psnr_db": 30}, **facts)
+
+
+def _drawn(pipe: runtime.Pipeline, case: Mapping[str, Any]) -> str:
+    options = {"seed": int(case["seed"]), "num_inference_steps": case["num_inference_steps"]}
+    if "to" in case:
+        ends = [pipe.encode_prompt(case[name]) for name in ("prompt", "to")]
+        (image,) = pipe(prompt_embeds=lerp(ends[0], ends[1], case["t"]), **options)
+    else:
+        (image,) = pipe(case["prompt"], **options)
+    return base64.b64encode(image.tobytes()).decode()
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """Every manifest file, and the index that says which are valid."""
+    base = json.loads((ROOT / TINY / "manifest.json").read_text())
+    valid, invalid = cases.manifests(base)
+    files = {f"manifests/valid/{name}.json": data for name, data in valid.items()}
+    files |= {f"manifests/invalid/{name}.json": data for name, (_, data) in invalid.items()}
+    rows: list[dict[str, Any]] = [{"file": f"valid/{name}.json", "valid": True} for name in valid]
+    rows += [{"file": f"invalid/{name}.json", "valid": False, "why": invalid[name][0]} for name in invalid]
+    index = _headed("the format itself", len(rows), "exact", cases=rows)
+    return files | {"manifests/index.json": index}
+
+
+def bits(values: Any) -> Any:
+    """The bits of float32 as 8 hexadecimal digits: a text for a scalar, a flat list for an array."""
+    array = np.asarray(values, np.float32)
+    texts = [f"{word:08x}" for word in array.ravel().view(np.uint32).tolist()]
+    return texts if array.ndim else texts[0]
+
+
+def _headed(reference: str, count: int, tolerance: Any, **content: Any) -> dict[str, Any]:
+    return {"reference": reference, "count": count, "tolerance": tolerance, **content}
+
+
+FILES: dict[str, Callable[[], dict[str, Any]]] = {
+    "tokenizer.json": tokenizer,
+    "noise.json": noise,
+    "schedule.json": schedule,
+    "pixels.json": pixels,
+    "tiny_bundle/end_to_end.json": end_to_end,
+    "default_bundle.json": default_bundle,
+}
+
+
+def computed() -> dict[str, dict[str, Any]]:
+    """Every golden file's content, by its path inside tests/golden."""
+    return {name: make() for name, make in FILES.items()} | manifests()
+
+
+def differences(expected: Any, found: Any, where: str = "", psnr_db: float = 50) -> list[str]:
+    """Where two JSON values differ by more than is allowed: nothing, 1 ulp in bits, `psnr_db` in pictures."""
+    if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
+        return [line for key in expected for line in differences(expected[key], found[key], f"{where}.{key}", psnr_db)]
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        pairs = zip(expected, found, strict=True)
+        return [line for i, pair in enumerate(pairs) for line in differences(*pair, f"{where}[{i}]", psnr_db)]
+    if expected == found or _near(where.rpartition(".")[2], expected, found, psnr_db):
+        return []
+    return [f"{where}: {str(expected)[:60]} is now {str(found)[:60]}"]
+
+
+def _near(key: str, expected: Any, found: Any, psnr_db: float) -> bool:
+    """1 ulp for bits, `psnr_db` for pictures; everything else is exact."""
+    if key == "rgb" and isinstance(expected, str):
+        a, b = (np.frombuffer(base64.b64decode(text), np.uint8).astype(float) for text in (expected, found))
+        return len(a) == len(b) and float(np.mean((a - b) ** 2)) < 255**2 / 10 ** (psnr_db / 10)
+    if key.partition("[")[0] in ("bits", "expected", "alphas", "sigmas") and isinstance(expected, str):
+        return abs(int(expected, 16) - int(found, 16)) <= 1
+    return False
+
+
+def _text(data: dict[str, Any]) -> str:
+    """JSON with one line a case, so that a change shows as the lines that changed."""
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace('},{"', '},\n{"').replace(':[{"', ':[\n{"') + "\n"
+
+
+def write() -> None:
+    """Writes every golden file whole."""
+    for name, data in computed().items():
+        (GOLDEN / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(GOLDEN / name, _text(data).encode())
+        print(GOLDEN / name)
+
+
+def check() -> list[str]:
+    """What differs between the golden files and a fresh computation; [] when nothing does."""
+    lines = []
+    for name, data in computed().items():
+        if not (GOLDEN / name).is_file():
+            lines.append(f"{name} is missing: run python -m scripts.golden")
+            continue
+        fresh = json.loads(json.dumps(data))
+        tolerance = fresh["tolerance"] if isinstance(fresh.get("tolerance"), dict) else {}
+        expected = json.loads((GOLDEN / name).read_text())
+        lines += differences(expected, fresh, name, tolerance.get("check_psnr_db", 50))
+    known = set(FILES) | set(manifests())
+    stray = {path.relative_to(GOLDEN).as_posix() for path in (GOLDEN / "manifests").rglob("*.json")} - known
+    return lines + [f"{name} is not written by scripts.golden" for name in sorted(stray)]
+
+
+def main() -> int:
+    """The command; 0, or 1 when a file differs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.golden",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    if not args.check:
+        write()
+        return 0
+    lines = check()
+    for line in lines[:20]:
+        print(line, file=sys.stderr)
+    print(f"{len(lines)} differences" if lines else "every golden file is as computed")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

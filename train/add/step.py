@@ -1,0 +1,316 @@
+"""One ADD step: the discriminator's updates, then the student's, from the same student pictures.
+
+The student's output is a leaf at which the gradients of all terms meet: each term is differentiated once, its size
+there can be logged for nothing, and one backward pass goes through the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.add.discriminator import Discriminator
+from train.add.draws import Draws, adversarial_rows, draw, update_rng
+from train.add.guide import TeacherGuide
+from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
+from train.config import Config
+from train.data.examples import DataSource, Examples
+from train.diffusion import NoiseLevels
+from train.run.engine import Engine, whole
+from train.run.learning_rate import learning_rate
+from train.run.timing import Timer
+
+Values = dict[str, Tensor]
+
+
+class NotFinite(Exception):
+    """A loss or a gradient that is NaN or infinite; nothing was updated by it."""
+
+
+@dataclass
+class MicroBatch:
+    """What one process handles at once."""
+
+    x0: Tensor  # f32[B, C, h, w], latents of real pictures
+    text: Tensor  # f32[B, 77, D]
+    pooled: Tensor  # f32[B, D]
+    draws: Draws
+    seen: Tensor  # bool[B]: which pictures the discriminator sees
+    real: Tensor | None = None  # their real pictures or latents, once they have been asked for
+
+
+@dataclass
+class Fakes:
+    """A student output with everything that both updates need of it, computed once."""
+
+    x0_hat: Tensor  # with the student's graph, or without one
+    leaf: Tensor  # the same values; gradients of the terms meet here
+    pictures: Tensor | None  # decoded leaf, where the objective is on pictures
+    features: list[Tensor]  # the discriminator's input features of the leaf's seen rows
+    condition: Tensor | None
+
+
+@dataclass
+class AddStep:
+    """Everything that one step works with."""
+
+    config: Config
+    engine: Engine
+    source: DataSource
+    student: Any  # as wrapped by the engine
+    discriminator: Discriminator
+    guide: TeacherGuide
+    levels: NoiseLevels
+    decode: nn.Module
+    optimizer: Any
+    optimizer_d: torch.optim.Optimizer
+    timer: Timer
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Update discriminator and student once; returns what was measured, scalars on the device.
+
+        Raises NotFinite before a value that is not finite reaches any weight.
+        """
+        torch.manual_seed(hash_of(self.config.seed, step))  # for whatever draws for itself, such as dropout
+        set_learning_rates(self.config, step, self.optimizer, self.optimizer_d)
+        measured: Values = {}
+        adversarial = self.config.loss != "distill"
+        extra = self.config.discriminator_updates - 1 if adversarial else 0
+        for update in range(1, extra + 1):
+            measured |= self._update_discriminator(step, update, self._batches(step, update))
+        batches = self._batches(step, 0)
+        if self.engine.parts == 1:
+            fakes = self._fakes(batches[0])
+            if adversarial:
+                measured |= self._update_discriminator(step, 0, batches, fakes)
+            return measured | self._update_student(step, batches, fakes)
+        if adversarial:
+            measured |= self._update_discriminator(step, 0, batches)
+        return measured | self._update_student(step, batches)
+
+    # ---- batches --------------------------------------------------------------------------------------------
+
+    def _batches(self, step: int, update: int) -> list[MicroBatch]:
+        config, device = self.config, self.engine.device
+        draws = draw(config, step, update, self.source.latent_shape)
+        seen = adversarial_rows(config.batch, config.adversarial_batch)
+        batches = []
+        with self.timer("data"):
+            for rows, _ in self.engine.micro_rows():
+                rng = update_rng(config, step, update)
+                examples: Examples = self.source.take(config.batch, rows, rng, config.text_dropout)
+                batches.append(MicroBatch(
+                    examples.latents.to(device), examples.text.to(device), examples.pooled.to(device),
+                    draws.rows(rows, device), seen[rows].to(device),
+                ))
+        return batches
+
+    def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:
+        """The student's input x_s = alpha_s x0 + sigma_s eps of REAL pictures; noise alone at the noisiest level."""
+        make = self.levels.generator_input if self.config.zero_terminal_snr else self.levels.noised
+        return make(x0, draws.noise, draws.timesteps)
+
+    def _x0_hat(self, batch: MicroBatch, network: Any) -> Tensor:
+        noisy = self.noised_input(batch.x0, batch.draws)
+        with self.timer("student"), self.engine.autocast():
+            output = network(noisy, batch.draws.timesteps, batch.text).sample
+        return self.levels.x0(noisy, output.float(), batch.draws.timesteps)
+
+    # ---- the discriminator ----------------------------------------------------------------------------------
+
+    def _fakes(self, batch: MicroBatch, with_graph: bool = True) -> Fakes:
+        with torch.set_grad_enabled(with_graph):
+            x0_hat = self._x0_hat(batch, self.student if with_graph else self.engine.unwrap(self.student))
+            leaf = x0_hat.detach().requires_grad_(with_graph)
+            pictures = self._decode(leaf) if self._needs_pictures(with_graph) else None
+            features: list[Tensor] = []
+            condition: Tensor | None = None
+            if self.config.loss != "distill":
+                with self.timer("discriminator"):
+                    features, condition = self._observe_fake(batch, leaf, pictures)
+        return Fakes(x0_hat, leaf, pictures, features, condition)
+
+    def _needs_pictures(self, for_student: bool) -> bool:
+        adversarial = self.config.loss != "distill" and not self.discriminator.network.on_latents
+        return adversarial or (for_student and self.config.loss != "adv" and self.config.space == "pixel")
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        with self.timer("decoder"), self.engine.autocast():
+            return self.decode(latents).float()
+
+    def _observe_fake(
+        self, batch: MicroBatch, leaf: Tensor, pictures: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        network, rows = self.discriminator.network, batch.seen
+        x = leaf if network.on_latents or pictures is None else pictures
+        draws, text = batch.draws.rows(rows, x.device), batch.text[rows]
+        with self.engine.autocast_features():
+            features = [f.float() for f in network.observe(x[rows], text, draws, fake=True)]
+        with self.engine.autocast():
+            return features, self.discriminator.condition(self._real(batch), text, batch.pooled[rows], draws)
+
+    @torch.no_grad()
+    def _real(self, batch: MicroBatch) -> Tensor:
+        """The seen rows' real pictures, or latents, as the feature network reads them."""
+        if batch.real is None:
+            x0 = batch.x0[batch.seen]
+            batch.real = x0 if self.discriminator.network.on_latents else self._decode(x0)
+        return batch.real
+
+    @torch.no_grad()
+    def _observe_real(self, batch: MicroBatch) -> list[Tensor]:
+        draws = batch.draws.rows(batch.seen, batch.x0.device)
+        with self.engine.autocast_features():
+            features = self.discriminator.network.observe(self._real(batch), batch.text[batch.seen], draws, fake=False)
+        return [f.float().requires_grad_() for f in features]
+
+    def _update_discriminator(
+        self, step: int, update: int, batches: list[MicroBatch], fakes: Fakes | None = None
+    ) -> Values:
+        """Hinge loss and R1 on the heads (ADD eq. 3); `fakes`: those of the only micro-batch, if they are there."""
+        measured: Values = {}
+        self.optimizer_d.zero_grad()
+        self.discriminator.refresh_norms()
+        regular = (step * self.config.discriminator_updates + update) % self.config.r1_every == 0
+        for batch in batches:
+            given = fakes or self._fakes(batch, with_graph=False)
+            with self.timer("discriminator"):
+                loss, found = self._discriminator_loss(batch, given, regular)
+                (loss / len(batches)).backward()
+            measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
+        heads = list(self.discriminator.heads.parameters())
+        with self.timer("discriminator"):
+            self.engine.average_gradients(heads)
+            measured["grad_norm_d"] = nn.utils.get_total_norm([p.grad for p in heads if p.grad is not None])
+            must_be_finite(measured["grad_norm_d"] + measured["loss_d"], "the discriminator's loss or gradient")
+            self.optimizer_d.step()
+        return measured
+
+    def _discriminator_loss(self, batch: MicroBatch, fakes: Fakes, regular: bool) -> tuple[Tensor, Values]:
+        real_features = self._observe_real(batch)
+        real = self.discriminator(real_features, fakes.condition)
+        fake = self.discriminator([f.detach() for f in fakes.features], fakes.condition)
+        loss = adversarial_loss_d(real, fake)
+        found = {"loss_d": loss, **logit_facts(real, fake)}
+        if regular and self.config.r1_weight:
+            found["r1"] = r1_penalty(real, real_features)
+            loss = loss + self.config.r1_weight / 2 * self.config.r1_every * found["r1"]
+        return loss, found
+
+    # ---- the student ----------------------------------------------------------------------------------------
+
+    def _update_student(self, step: int, batches: list[MicroBatch], fakes: Fakes | None = None) -> Values:
+        """Adversarial, distillation and reconstruction terms; one backward pass through the student."""
+        measured: Values = {}
+        self.optimizer.zero_grad()
+        for index, batch in enumerate(batches):
+            # The forward pass belongs inside: it is there that DDP decides whether gradients will be exchanged.
+            with self.engine.accumulating(self.student, index == len(batches) - 1):
+                given = fakes or self._fakes(batch)
+                gradient, found = self._term_gradients(step, batch, given)
+                with self.timer("student"):
+                    self.engine.accelerator.backward((given.x0_hat * gradient).sum() / len(batches))
+            if len(batch.x0) > 1:
+                found["diversity"] = diversity(batch, given.leaf.detach())
+            measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
+        with self.timer("student"):
+            trained = [p for p in self.student.parameters() if p.requires_grad]
+            measured["grad_norm"] = whole(nn.utils.clip_grad_norm_(trained, self.config.grad_clip)).detach().float()
+            must_be_finite(measured["grad_norm"], "the student's loss or gradient")
+            self.optimizer.step()
+        return measured
+
+    def _term_gradients(self, step: int, batch: MicroBatch, fakes: Fakes) -> tuple[Tensor, Values]:
+        """Sum of the terms' gradients at the student's x0, and each term's value and gradient size there."""
+        total, found = torch.zeros_like(fakes.leaf), Values()
+        for name, term in self._terms(step, batch, fakes):
+            (gradient,) = torch.autograd.grad(term, fakes.leaf, retain_graph=True)
+            total += gradient
+            found |= {f"loss_{name}": term, f"grad_{name}": gradient.norm()}
+        if "grad_adv" in found and "grad_distill" in found:
+            found["grad_ratio"] = found["grad_adv"] / found["grad_distill"].clamp_min(1e-12)
+        return total, found
+
+    def _terms(self, step: int, batch: MicroBatch, fakes: Fakes) -> Iterator[tuple[str, Tensor]]:
+        config = self.config
+        if config.loss != "distill" and step >= config.discriminator_start:
+            with self.timer("discriminator"), frozen(self.discriminator.heads):
+                logits = self.discriminator(fakes.features, fakes.condition)
+                yield "adv", adversarial_loss_g(logits) * config.adversarial_weight
+        if config.loss != "adv":
+            yield "distill", self.distillation_term(batch, fakes) * config.distillation_weight
+        if config.reconstruction_weight:
+            yield "rec", (fakes.leaf - batch.x0).square().mean() * config.reconstruction_weight
+
+    def distillation_term(self, batch: MicroBatch, fakes: Fakes) -> Tensor:
+        """c(t) times the squared distance to the teacher's x0 of the re-noised student output (ADD eq. 4)."""
+        with self.timer("teacher"):
+            target = self.guide.target(fakes.leaf.detach(), batch.text, batch.draws)
+        alpha, sigma = self.levels.at(batch.draws.teacher_timesteps)
+        weight = distillation_weight(alpha, sigma, self.config.weighting)
+        if self.config.space == "latent" or fakes.pictures is None:
+            return distillation_loss(fakes.leaf, target, weight)
+        with torch.no_grad():
+            target_pictures = self._decode(target)
+        return distillation_loss(fakes.pictures, target_pictures, weight)
+
+
+def set_learning_rates(config: Config, step: int, optimizer: Any, optimizer_d: Any) -> None:
+    """The rates of a step: warm-up, constant, half a cosine to zero."""
+    for one, peak in ((optimizer, config.lr), (optimizer_d, config.lr_discriminator)):
+        rate = learning_rate(step, peak, config.max_steps, config.warmup, config.decay_from)
+        for group in one.param_groups:
+            group["lr"] = rate
+
+
+def hash_of(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) % 2**63
+
+
+def must_be_finite(value: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(value)):
+        raise NotFinite(f"{what} is {float(value)}")
+
+
+def logit_facts(real: list[Tensor], fake: list[Tensor]) -> Values:
+    """Mean logits of every head and of all, and the shares of logits on the right side of zero."""
+    means = [(r.mean().detach(), f.mean().detach()) for r, f in zip(real, fake, strict=True)]
+    facts = {f"d_real/head{i}": r for i, (r, _) in enumerate(means)}
+    facts |= {f"d_fake/head{i}": f for i, (_, f) in enumerate(means)}
+    facts["d_real"] = torch.stack([r for r, _ in means]).mean()
+    facts["d_fake"] = torch.stack([f for _, f in means]).mean()
+    facts["d_accuracy_real"] = torch.stack([(r > 0).float().mean() for r in real]).mean()
+    facts["d_accuracy_fake"] = torch.stack([(f < 0).float().mean() for f in fake]).mean()
+    return facts
+
+
+def diversity(batch: MicroBatch, x0_hat: Tensor) -> Tensor:
+    """Spread of the outputs at the noisiest level over that of their real pictures (all levels where it has just one).
+
+    At lower levels the input shows the picture, and a student that has collapsed would still look diverse.
+    """
+    noisiest = batch.draws.timesteps == batch.draws.timesteps.max()
+    if noisiest.sum() < 2:
+        noisiest = torch.ones_like(noisiest)
+    return spread(x0_hat[noisiest]) / spread(batch.x0[noisiest]).clamp_min(1e-6)
+
+
+@torch.no_grad()
+def spread(x: Tensor) -> Tensor:
+    """Root mean square distance of a batch's members from their mean: 0 when they are all the same."""
+    return (x - x.mean(dim=0, keepdim=True)).square().mean().sqrt()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients for the module's weights inside the block: the student's update must leave none behind."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -1,0 +1,321 @@
+"""WebDataset shards of captioned pictures: written whole or not at all, read as records, ours or other people's."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import shlex
+import tarfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from runtime.pixels import to_uint8
+from train.data.pictures import MAX_PIXELS, BadPicture
+from train.errors import UserError
+
+T = TypeVar("T")
+SHARD_SIZE = 1000
+PICTURE_MEMBERS = ("png", "jpg", "jpeg", "webp")
+URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+EXIT_CODES = {
+    6: "no such host", 7: "no connection", 18: "the transfer was cut", 22: "the server refuses it or has no such file",
+    127: "no such command",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One captioned picture."""
+
+    key: str
+    captions: tuple[str, ...]  # the plainest first
+    style: str
+    concept: str  # the unit of the held-out split
+    group: str
+    weight: float  # how often it is drawn in training, relative to 1
+
+
+class DamagedShard(Exception):
+    """A shard that cannot be read to its end; the message says why."""
+
+
+def write_shard(path: Path, records: Iterable[tuple[Record, bytes]]) -> int:
+    """Write (record, PNG bytes) pairs as one .tar shard, atomically. Returns how many were written."""
+    import webdataset
+
+    partial = path.with_name(f".{path.name}.partial")
+    count = 0
+    with partial.open("wb") as stream:
+        writer = webdataset.TarWriter(stream, encoder=False, mtime=0.0)
+        for record, png in records:
+            facts = {key: value for key, value in asdict(record).items() if key != "key"}
+            writer.write({"__key__": record.key, "png": png, "json": json.dumps(facts).encode()})
+            count += 1
+        writer.close()
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    return count
+
+
+def shard_paths(folder: Path, split: str) -> list[Path]:
+    """The shards of a split ("train", "composed" or "held_out"), in order. Raises UserError if there are none."""
+    paths = sorted(Path(folder).glob(f"{split}-*.tar"))
+    if not paths:
+        raise UserError(
+            f"{folder}: no {split}-*.tar shards there; make them with `python -m train.data prepare --out {folder}`"
+        )
+    return paths
+
+
+def splits_of(folder: Path, wanted: Sequence[str]) -> list[str]:
+    """Those of the splits that a folder has. The first one always counts: to read it says that it is missing."""
+    return [split for split in wanted if split == wanted[0] or any(Path(folder).glob(f"{split}-*.tar"))]
+
+
+def list_shards(data: str, split: str) -> list[str]:
+    """The shards that `data` stands for: paths and URLs, in order.
+
+    data: a folder (its `{split}-*.tar`), or paths and URLs with braces, as webdataset expands them, joined by "::".
+    `split` chooses among a folder's shards alone. Raises UserError when there is nothing.
+    """
+    from webdataset.shardlists import expand_urls
+
+    if Path(data).is_dir():
+        return [str(path.resolve()) for path in shard_paths(Path(data), split)]
+    try:
+        shards = list(expand_urls(data))
+    except ValueError as error:
+        raise UserError(f"data={data}: {error}; braces go like train-{{00000..00099}}.tar") from error
+    for shard in shards:
+        if not is_url(shard) and not Path(shard).is_file():
+            raise UserError(f"data={data}: there is no folder, file or URL {shard}")
+    return [shard if is_url(shard) else str(Path(shard).resolve()) for shard in shards]
+
+
+def is_url(shard: str) -> bool:
+    return URL.match(shard) is not None
+
+
+def shard_name(shard: str) -> str:
+    """What messages call a shard: a file's name, or the whole URL."""
+    return shard if is_url(shard) else Path(shard).name
+
+
+def read_shard(shard: str) -> Iterator[dict[str, Any]]:
+    """Yield a shard's samples: {"__key__": key, member: bytes}. Raises DamagedShard where it cannot be read on.
+
+    shard: a path, or a URL that webdataset opens (http(s), gs, hf, `pipe:COMMAND`); s3:// goes through the `aws`
+    command.
+    """
+    from webdataset.gopen import gopen, set_options
+    from webdataset.tariterators import group_by_keys
+
+    stream = None
+    try:
+        stream = gopen(_openable(shard))
+        yield from group_by_keys(_members(stream, shard))
+        _finish(stream)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise DamagedShard(_reason(stream, error)) from error
+    finally:
+        if stream is not None:
+            set_options(stream, ignore_errors=True)  # a reader that leaves early must not hear of a broken pipe
+            stream.close()
+
+
+def _openable(shard: str) -> str:
+    from webdataset.gopen import gopen_schemes
+
+    if shard.startswith("s3://") and "s3" not in gopen_schemes:
+        return f"pipe:aws s3 cp {shlex.quote(shard)} -"
+    return shard
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """A header that must be one: tarfile takes garbage, and an end without a mark, for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictHeader:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no tar header where one must be: {error}") from error
+
+
+def _members(stream: IO[bytes], shard: str) -> Iterator[dict[str, Any]]:
+    """The regular files of a tar stream, in the form that webdataset groups into samples."""
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictHeader) as archive:
+        for member in archive:
+            if not member.isreg() or Path(member.name).name.startswith((".", "__")):
+                continue  # neither folders nor what a file system or webdataset itself leaves behind
+            content = archive.extractfile(member)
+            data = content.read() if content else b""
+            if len(data) != member.size:
+                raise tarfile.ReadError(f"{member.name} is cut short")
+            yield {"fname": member.name, "data": data, "__url__": shard}
+            archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+
+
+def _finish(stream: IO[bytes]) -> None:
+    """Read what is left and close: a command that fails does so when its output has been read."""
+    while stream.read(1 << 20):
+        pass
+    stream.close()
+
+
+def _reason(stream: Any, error: Exception) -> str:
+    """Why a shard could not be read: the failed command's exit code where there is one, else the error."""
+    if hasattr(stream, "proc"):
+        with suppress(OSError, ValueError):  # what a failed command's pipe says, and one that is closed already
+            _finish(stream)
+        if (code := stream.proc.returncode or 0) > 0:  # below 0: its reader left early
+            return f"exit code {code}" + (f", {EXIT_CODES[code]}" if code in EXIT_CODES else "")
+    return str(getattr(error, "strerror", None) or (error.args or [error])[0])
+
+
+def count_pictures(shard: str) -> int:
+    """How many pictures a local shard seems to hold, for the bar; 0 where that would cost a download."""
+    kinds = tuple(f".{kind}" for kind in (*PICTURE_MEMBERS, "npy"))
+    try:
+        with tarfile.open(shard) as archive:
+            return sum(member.name.lower().endswith(kinds) for member in archive)
+    except (OSError, tarfile.TarError, EOFError):
+        return 0
+
+
+def read_records(folder: Path, split: str) -> Iterator[tuple[Record, np.ndarray]]:
+    """Yield (record, u8[H, W, 3]) of every picture of a split, in the order of writing.
+
+    Raises UserError at a damaged shard or picture.
+    """
+    return _read_split(folder, split, lambda sample: (record_of(sample), _pixels_of(sample)))
+
+
+def read_facts(folder: Path, split: str) -> Iterator[Record]:
+    """As `read_records`, the records alone: no picture is decoded."""
+    return _read_split(folder, split, record_of)
+
+
+def _pixels_of(sample: dict[str, Any]) -> np.ndarray:
+    picture = picture_of(sample)
+    return np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else to_uint8(picture)
+
+
+def _read_split(folder: Path, split: str, read: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    for shard in map(str, shard_paths(folder, split)):
+        count = 0
+        try:
+            for sample in read_shard(shard):
+                try:
+                    found = read(sample)
+                except BadPicture as error:
+                    raise bad_picture(shard, sample["__key__"], str(error)) from error
+                yield found
+                count += 1
+        except DamagedShard as error:
+            raise bad_shard(shard, count, str(error)) from error
+
+
+def bad_picture(shard: str, key: str, why: str, choice: str = "") -> UserError:
+    """The error at one picture; `choice`: what to do other than mending it."""
+    return UserError(f"{shard_name(shard)}, picture {key}: {why}; mend it or take it out{choice}")
+
+
+def bad_shard(shard: str, count: int, why: str, choice: str = "") -> UserError:
+    """The error at a shard of which only `count` pictures could be read."""
+    return UserError(
+        f"{shard_name(shard)} cannot be read beyond its first {count} pictures ({why}); prepare it again{choice}"
+    )
+
+
+def record_of(sample: dict[str, Any]) -> Record:
+    """A sample's record: from our `json` member, or another WebDataset's `txt`, json "caption" or "text".
+
+    Raises BadPicture when there is no caption or the weight is no number from 0.
+    """
+    facts = _facts(sample)
+    texts = facts.get("captions")
+    if texts is None:
+        beside = _member(sample, "txt")
+        texts = [beside.decode("utf-8", "replace") if beside else facts.get("caption") or facts.get("text")]
+    captions = tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
+    if not captions:
+        raise BadPicture("it has no caption: a txt member, or json with captions, caption or text")
+    return Record(
+        sample["__key__"], captions, str(facts.get("style", "")), str(facts.get("concept", sample["__key__"])),
+        str(facts.get("group", "")), _weight(facts),
+    )
+
+
+def _facts(sample: dict[str, Any]) -> dict[str, Any]:
+    try:
+        facts = json.loads(_member(sample, "json") or "{}")
+    except ValueError as error:
+        raise BadPicture(f"its json member cannot be read: {error}") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def _weight(facts: dict[str, Any]) -> float:
+    weight = facts.get("weight", 1.0)
+    if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
+        raise BadPicture(f"its weight is {weight}, not a number from 0")
+    return float(weight)
+
+
+def picture_of(sample: dict[str, Any]) -> Image.Image | np.ndarray:
+    """A sample's picture: decoded and upright, of any mode; or f32[H, W, 3] in [-1, 1], where it is stored as floats.
+
+    Raises BadPicture.
+    """
+    array = _member(sample, "npy")
+    if array is not None:
+        return _from_array(array)
+    data = _member(sample, *PICTURE_MEMBERS)
+    if data is None:
+        raise BadPicture(f"it has no picture: one of {', '.join(PICTURE_MEMBERS)}, npy")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+        if image.width * image.height <= MAX_PIXELS:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+        raise BadPicture(f"not a readable picture: {error}") from error
+    raise BadPicture(f"too large: {image.width}x{image.height} pixels, at most {MAX_PIXELS} are decoded")
+
+
+def _from_array(data: bytes) -> Image.Image | np.ndarray:
+    try:
+        pixels = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise BadPicture(f"its npy member cannot be read: {error}") from error
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise BadPicture(f"its npy member has shape {list(pixels.shape)}, not [height, width, 3]")
+    if pixels.dtype == np.uint8:
+        return Image.fromarray(pixels)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise BadPicture(f"its npy member is {pixels.dtype}: use uint8, or floats in [-1, 1]")
+    if not np.isfinite(pixels).all():
+        raise BadPicture("it has NaN or Inf pixels")
+    if np.abs(pixels).max() > 1.001:
+        raise BadPicture(f"its npy member reaches {np.abs(pixels).max():.4g}: floats must lie in [-1, 1]")
+    return pixels.astype(np.float32)
+
+
+def _member(sample: dict[str, Any], *kinds: str) -> bytes | None:
+    """The first member whose name ends in one of `kinds`: "png", or "image.png"."""
+    return next((sample[name] for name in sample if name.rpartition(".")[2] in kinds), None)

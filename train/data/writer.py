@@ -1,0 +1,126 @@
+"""Pictures with captions to WebDataset shards, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from train.data.pictures import BadPicture, encode_png
+from train.data.shards import SHARD_SIZE, Record, write_shard
+from train.errors import UserError
+from train.progress import progress
+from train.sticker.captions import is_held_out
+
+
+class Drawable(Protocol):
+    """A record and the means to draw its picture."""
+
+    @property
+    def record(self) -> Record: ...
+
+    def draw(self, size: int) -> np.ndarray: ...
+
+
+def write_dataset(
+    sources: Sequence[Drawable], out: Path, size: int, facts: dict[str, object], composed: Sequence[Drawable] = ()
+) -> dict[str, object]:
+    """Draw the sources and write `train-*.tar`, `held_out-*.tar`, `skipped.jsonl` and `dataset.json`.
+
+    composed: pictures made of training concepts alone, which go to `composed-*.tar`.
+
+    A shard that is already there is kept, so that an interrupted run goes on where it stopped; a folder made
+    of other sources is refused. Returns what dataset.json holds.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, [*sources, *composed], size)
+    splits: dict[str, list[Drawable]] = {"train": [], "held_out": []}
+    for source in sources:
+        splits["held_out" if is_held_out(source.record.concept) else "train"].append(source)
+    if composed:
+        splits["composed"] = list(composed)
+    counts = {split: _write_split(members, out, split, size) for split, members in splits.items()}
+    skipped = _collect_skipped(out)
+    summary: dict[str, object] = {"pictures": counts, "skipped": skipped, "image_size": size, **facts}
+    _write_text(out / "dataset.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _write_split(members: Sequence[Drawable], out: Path, split: str, size: int) -> int:
+    total = 0
+    with progress(f"drawing {split}", len(members)) as advance:
+        for index in range(0, len(members), SHARD_SIZE):
+            part = members[index : index + SHARD_SIZE]
+            shard = out / f"{split}-{index // SHARD_SIZE:05d}.tar"
+            if not shard.is_file():
+                _write_part(part, shard, size, advance)
+            else:
+                advance(len(part))
+            total += len(part) - _count_lines(_skip_file(shard))
+    return total
+
+
+def _write_part(part: Sequence[Drawable], shard: Path, size: int, advance: Callable[[int], None]) -> None:
+    drawn: list[tuple[Record, bytes]] = []
+    skipped: list[str] = []
+    with multiprocessing.get_context("spawn").Pool(min(4, multiprocessing.cpu_count())) as pool:
+        for source, png, why in pool.imap(_draw, ((source, size) for source in part), chunksize=16):
+            advance(1)
+            if png is None:
+                skipped.append(json.dumps({"key": source.record.key, "file": _file_of(source), "why": why}))
+            else:
+                drawn.append((source.record, png))
+    # The list of skipped files first: a shard that exists is complete, its list included.
+    _write_text(_skip_file(shard), "".join(f"{line}\n" for line in skipped))
+    write_shard(shard, drawn)
+
+
+def _draw(job: tuple[Drawable, int]) -> tuple[Drawable, bytes | None, str]:
+    source, size = job
+    try:
+        return source, encode_png(source.draw(size)), ""
+    except BadPicture as error:
+        return source, None, str(error)
+
+
+def _file_of(source: Drawable) -> str:
+    path = getattr(source, "path", None)
+    return path.name if path is not None else source.record.key
+
+
+def _skip_file(shard: Path) -> Path:
+    return shard.with_suffix(".skipped")
+
+
+def _count_lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def _collect_skipped(out: Path) -> int:
+    text = "".join(path.read_text() for path in sorted(out.glob("*.skipped")))
+    _write_text(out / "skipped.jsonl", text)
+    return len(text.splitlines())
+
+
+def _claim(out: Path, sources: Sequence[Drawable], size: int) -> None:
+    """Refuse to mix the shards of one set of sources with another's."""
+    listing = "\n".join(f"{source.record.key} {source.record.captions}" for source in sources) + f"\n{size}"
+    digest = hashlib.sha256(listing.encode()).hexdigest()
+    mark = out / ".sources"
+    if mark.is_file() and mark.read_text() != digest:
+        raise UserError(f"{out} holds shards of other pictures; choose another --out, or delete that folder")
+    if not mark.is_file():
+        if any(out.glob("*.tar")):
+            raise UserError(f"{out} holds shards of unknown origin; choose another --out")
+        _write_text(mark, digest)
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

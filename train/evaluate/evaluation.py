@@ -1,0 +1,198 @@
+"""Quality figures of one subject and the pictures beside them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from train.data.corpus import load_pictures
+from train.data.shards import Record
+from train.errors import UserError
+from train.evaluate.feature_sets import (
+    ClipScore,
+    FeatureSet,
+    Inception,
+    Lite0,
+    cached_features,
+    fit_side,
+    make_feature_set,
+)
+from train.evaluate.generators import SCORER_PICTURES, Generate
+from train.evaluate.grids import draw_comparison, draw_grid
+from train.evaluate.metrics import frechet_distance, mean_distance, score_features, vendi_score
+from train.evaluate.retrieval import Embed, RetrievalScorer, text_embedder
+from train.run.telemetry import say
+from train.sticker.prompts import COMPARED_PROMPTS, SHEET_PROMPTS, SHEET_SEED
+
+SEEDS_A_PROMPT = 8  # for the diversity within a prompt
+# Figures against the real pictures are reported for each split; these are of pictures by themselves, have a "real"
+# column where that means something, and are reported as NAME (all concepts) and NAME_held_out.
+OWN_FIGURES = ("alignment", "retrieval_at_1", "retrieval_at_5", "clip_score", "diversity", "vendi", "vendi_across")
+
+
+def choose(records: Sequence[Record], count: int) -> np.ndarray:
+    """Indices of `count` records (or all there are), spread evenly over the split."""
+    return np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
+
+
+class Evaluation:
+    """Real pictures' features and a retrieval scorer, made once; then the figures of any generator against them.
+
+    data: folder of shards; without held-out ones all figures are on "all" alone. count: pictures a split, at least 2.
+    network: Lite0 when left out. embed: texts for the alignment, MiniLM when left out. inception, clip: make `fid`
+    and `clip_score` as well. Raises UserError.
+    """
+
+    def __init__(
+        self, data: Path, count: int, *, network: FeatureSet | None = None, embed: Embed | None = None,
+        inception: Inception | None = None, clip: ClipScore | None = None,
+    ) -> None:
+        if count < 2:
+            raise UserError(f"--n {count}: at least 2 pictures a split are needed")
+        self.network, self.inception, self.clip = network or Lite0(), inception, clip
+        records, pictures = load_pictures(data, "train")
+        self.side = pictures.shape[1]
+        self.scorer = self._fit_scorer(records, pictures, embed or text_embedder("minilm"))
+        self.prompts: dict[str, list[str]] = {}
+        self.pictures: dict[str, np.ndarray] = {}
+        if any(Path(data).glob("held_out-*.tar")):
+            held_records, held_pictures = load_pictures(data, "held_out")
+            self._take("all", records + held_records, np.concatenate([pictures, held_pictures]), count)
+            self._take("held_out", held_records, held_pictures, count)
+        else:
+            say(f"{data} has no held_out-*.tar: figures on all concepts only")
+            self._take("all", records, pictures, count)
+        self.real = {name: cached_features(self.network, real, f"real pictures, {name}")
+                     for name, real in self.pictures.items()}
+        self.real_inception = {name: cached_features(inception, real, f"Inception on real pictures, {name}")
+                               for name, real in self.pictures.items()} if inception else {}
+
+    def _fit_scorer(self, records: list[Record], pictures: np.ndarray, embed: Embed) -> RetrievalScorer:
+        index = choose(records, SCORER_PICTURES)
+        features = cached_features(self.network, pictures[index], "real training pictures")
+        captions, concepts = [records[i].captions[0] for i in index], [records[i].concept for i in index]
+        return RetrievalScorer(features, captions, embed, concepts)
+
+    def _take(self, name: str, records: list[Record], pictures: np.ndarray, count: int) -> None:
+        index = choose(records, count)
+        self.prompts[name], self.pictures[name] = [records[i].captions[0] for i in index], pictures[index]
+
+    def score(self, generate: Generate, steps: int, within: int = 0, seed: int = 0) -> dict[str, dict[str, float]]:
+        """{"all": figures, "held_out": figures} of one generator at one number of steps.
+
+        The i-th prompt is drawn from seed + i. within: prompts a split that are drawn with 8 seeds each, for
+        `diversity` (mean cosine distance within a prompt) and `vendi` (mean Vendi score within a prompt); 0: neither.
+        """
+        result = {}
+        for name, prompts in self.prompts.items():
+            pictures = fit_side(generate(prompts, range(seed, seed + len(prompts)), steps), self.side)
+            result[name] = self._figures(name, pictures)
+            if within:
+                result[name] |= self._diversity(generate, prompts, steps, within, seed)
+        return result
+
+    def _figures(self, name: str, pictures: np.ndarray) -> dict[str, float]:
+        features = self.network.of(pictures)
+        figures = score_features(self.real[name], features, self.network.name)
+        if self.inception:
+            figures["fid"] = frechet_distance(self.real_inception[name], self.inception.of(pictures))
+        return figures | self._own(name, features, pictures)
+
+    def _own(self, name: str, features: Tensor, pictures: np.ndarray) -> dict[str, float]:
+        """What pictures for a split's prompts are by themselves, real or generated."""
+        figures = self.scorer.figures(features, self.prompts[name]) | {"vendi_across": vendi_score(features)}
+        return figures | ({"clip_score": self.clip(pictures, self.prompts[name])} if self.clip else {})
+
+    def real_figures(self) -> dict[str, dict[str, float]]:
+        """The real pictures' own alignment and diversity across prompts: a ceiling.
+
+        On "held_out" none of the pictures was seen by the retrieval scorer; on "all" it learned from many of them.
+        """
+        return {name: self._own(name, self.real[name], pictures) for name, pictures in self.pictures.items()}
+
+    def _diversity(
+        self, generate: Generate, prompts: list[str], steps: int, within: int, seed: int
+    ) -> dict[str, float]:
+        chosen = [prompts[i] for i in np.linspace(0, len(prompts) - 1, min(within, len(prompts))).astype(int)]
+        repeated = [prompt for prompt in chosen for _ in range(SEEDS_A_PROMPT)]
+        seeds = list(range(seed, seed + SEEDS_A_PROMPT)) * len(chosen)
+        parts = self.network.of(fit_side(generate(repeated, seeds, steps), self.side)).split(SEEDS_A_PROMPT)
+        return {"diversity": float(np.mean([mean_distance(part) for part in parts])),
+                "vendi": float(np.mean([vendi_score(part) for part in parts]))}
+
+
+def report(
+    evaluation: Evaluation, student: Generate, teacher: Generate, steps: Sequence[int], teacher_steps: int = 50,
+    within: int = 16,
+) -> dict[str, Any]:
+    """The figures in the shape that the contract fixes for `--json`."""
+    todo = [(f"teacher_{teacher_steps}", teacher, teacher_steps)]
+    todo += [(f"student_{count}", student, count) for count in steps]
+    scores = {}
+    for who, generate, count in todo:
+        say(f"{who}: pictures and figures")
+        scores[who] = evaluation.score(generate, count, within)
+    scores["real"] = evaluation.real_figures()
+    return arrange(scores) | {"n": {name: len(prompts) for name, prompts in evaluation.prompts.items()}}
+
+
+def arrange(scores: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """{who: {split: {figure: value}}} as {figure: {split: {who: value}}}, or {figure: {who: value}} of OWN_FIGURES."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for who, splits in scores.items():
+        for split, figures in splits.items():
+            for figure, value in figures.items():
+                table.setdefault(figure, {}).setdefault(split, {})[who] = value
+    against_real: dict[str, Any] = {figure: rows for figure, rows in table.items() if figure not in OWN_FIGURES}
+    own = {figure if split == "all" else f"{figure}_{split}": row
+           for figure in OWN_FIGURES for split, row in table.get(figure, {}).items()}
+    return against_real | own
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """Every figure, one row each, and what was not run."""
+    rows: dict[str, dict[str, float]] = {}
+    for figure, values in figures.items():
+        if figure in ("n", "params") or not isinstance(values, dict):
+            continue
+        nested = isinstance(next(iter(values.values())), dict)
+        rows |= {f"{figure} {split}": row for split, row in values.items()} if nested else {figure: values}
+    whos = list(dict.fromkeys(who for row in rows.values() for who in row))
+    print(f"{'figure':<26}" + "".join(f"{who:>12}" for who in whos))
+    for name, row in rows.items():
+        print(f"{name:<26}" + "".join(f"{row[who]:>12.4f}" if who in row else " " * 12 for who in whos))
+    for figure in ("fid", "clip_score"):
+        if figure not in figures:
+            print(f"{figure:<26}  not run: no weights given")
+
+
+def write_sheet(path: Path, student: Generate) -> None:
+    """The student's one step for the fixed prompts, one seed for all."""
+    pictures = student(SHEET_PROMPTS, [SHEET_SEED] * len(SHEET_PROMPTS), 1)
+    draw_grid(list(pictures), path, columns=8, captions=SHEET_PROMPTS)
+
+
+def write_comparison(
+    path: Path, student: Generate, teacher: Generate, steps: Sequence[int], teacher_steps: int
+) -> None:
+    """One row a prompt; the teacher, then the student at each number of steps, from the same noise."""
+    seeds = [SHEET_SEED] * len(COMPARED_PROMPTS)
+    columns = {f"teacher, {teacher_steps} steps": teacher(COMPARED_PROMPTS, seeds, teacher_steps)}
+    for count in steps:
+        columns[f"student, {count} step{'s' * (count > 1)}"] = student(COMPARED_PROMPTS, seeds, count)
+    draw_comparison(list(columns.values()), path, list(columns), COMPARED_PROMPTS)
+
+
+def make_evaluation(args: argparse.Namespace) -> Evaluation:
+    """The evaluation that a command line asks for."""
+    return Evaluation(
+        args.data, args.n, network=make_feature_set(args.features, args.features_path, args.device),
+        embed=text_embedder(args.text_embedder),
+        inception=Inception(args.inception, args.device) if args.inception else None,
+        clip=ClipScore(args.clip, args.device) if args.clip else None,
+    )

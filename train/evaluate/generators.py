@@ -1,0 +1,84 @@
+"""What is evaluated, as a function of prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+from runtime.pixels import to_uint8
+from train.checkpoint import resolve_checkpoint
+from train.data.encoders import encode_texts
+from train.diffusion import NoiseLevels, sample
+from train.errors import UserError
+from train.latents import decode_latents
+from train.progress import progress
+
+SCORER_PICTURES = 4000  # real training pictures that the retrieval scorer learns from, at most
+# prompts, seeds, steps -> pictures u8[N, H, W, 3]
+Generate = Callable[[Sequence[str], Sequence[int], int], np.ndarray]
+
+
+def checkpoint_generator(pipeline: StableDiffusionPipeline, guidance: float, batch: int = 0) -> Generate:
+    """Pictures by a diffusers pipeline's networks, on its device: bf16 U-Net, DDIM, its own schedule and prediction.
+
+    batch: pictures at once; 0 is 32 of 128 pixels, fewer larger ones.
+    """
+    levels = NoiseLevels.of(pipeline.scheduler, pipeline.device)
+    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    batch = batch or max(2, 32 * 128**2 // side**2)
+
+    def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:
+        text = encode_texts(pipeline.text_encoder, pipeline.tokenizer, ["", *prompts])
+        parts = []
+        with progress(f"{steps} steps", len(prompts)) as advance, torch.no_grad():
+            for start in range(0, len(prompts), batch):
+                chosen = slice(start, start + batch)
+                latents = sample(pipeline.unet, text[1:][chosen], text[0], seeds[chosen], steps, guidance, levels)
+                decoded = decode_latents(pipeline.vae, latents)
+                parts.append(to_uint8(decoded.permute(0, 2, 3, 1).cpu().numpy()))
+                advance(len(latents))
+        return np.concatenate(parts)
+
+    return generate
+
+
+def bundle_generator(folder: Path) -> Generate:
+    """Pictures by our runtime, as a user gets them."""
+    import runtime
+
+    pipe = runtime.load(folder)
+
+    def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:
+        parts = []
+        with progress(f"{steps} steps", len(prompts)) as advance:
+            for prompt, seed in zip(prompts, seeds, strict=True):
+                picture = pipe(prompt, seed=seed, num_inference_steps=steps)[0]
+                parts.append(np.asarray(picture))
+                advance(1)
+        return np.stack(parts)
+
+    return generate
+
+
+def is_bundle(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file()
+
+
+def find_subject(name_or_path: str) -> tuple[Path, bool]:
+    """(folder, whether it is an ONNX bundle). Raises UserError when it is neither bundle nor checkpoint."""
+    path = Path(name_or_path)
+    return (path, True) if is_bundle(path) else (resolve_checkpoint(name_or_path), False)
+
+
+def require_device(name: str) -> None:
+    """Raises UserError where there is no such device."""
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: no such device; use cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: there is none here; use --device cpu")

@@ -41,6 +41,7 @@ test-slow: setup
 
 lint: setup lint-web
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy runtime export train
 
 lint-web: $(WEB)/node_modules/.installed

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from export.source import MAX_TOKENS
 from runtime.bench.machine import cpu_name, spread
-from train.errors import UserError, run_command
+from runtime.errors import UserError
+from train.errors import run_command
 from train.progress import progress
 
 Feed = dict[str, npt.NDArray[Any]]
@@ -147,14 +148,18 @@ def show(facts: dict[str, Any]) -> str:
             lines.append(f"  {row['name']:<58} not run: {row['why']}")
             continue
         ms, ratio = row["ms"], row["ratio"]
-        lines.append(f"  {row['name']:<58} {ms['median']:9.1f} ms   {ratio['median']:.2f} "
-                     f"({ratio['min']:.2f} to {ratio['max']:.2f})")
+        lines.append(
+            f"  {row['name']:<58} {ms['median']:9.1f} ms   {ratio['median']:.2f} "
+            f"({ratio['min']:.2f} to {ratio['max']:.2f})"
+        )
     return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        "python -m export.bench", description=__doc__, epilog=EXAMPLES,
+        "python -m export.bench",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("export", type=Path, help="the export whose time is divided by the others'")

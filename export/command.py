@@ -33,9 +33,7 @@ def add_room_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def only_planned(
-    args: argparse.Namespace, format: str, precision: str, times: Mapping[str, int] | None = None
-) -> bool:
+def only_planned(args: argparse.Namespace, format: str, precision: str, times: Mapping[str, int] | None = None) -> bool:
     """With --dry-run print the plan (JSON with --json) and say True; else check the room and say False.
 
     args: with checkpoint, out, dry_run, no_room_check and json. Raises UserError.

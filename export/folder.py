@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from export.signals import signals_held
+from runtime.errors import UserError
 from runtime.files import put_in_place
-from train.errors import UserError
 
 PARTIAL, RETIRED = ".tmp", ".old"  # how the names end of a folder in the making, and of the one that it replaces
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

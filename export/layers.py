@@ -37,8 +37,11 @@ class Layer:
 def layers(source: Source) -> list[Layer]:
     """The layers of text encoder, U-Net and decoder, in the order of their modules."""
     pipe = source.pipe
-    parts = (("text_encoder", "text", pipe.text_encoder.text_model), ("unet", "unet", pipe.unet),
-             ("vae_decoder", "vae", pipe.vae))
+    parts = (
+        ("text_encoder", "text", pipe.text_encoder.text_model),
+        ("unet", "unet", pipe.unet),
+        ("vae_decoder", "vae", pipe.vae),
+    )
     return [
         Layer(component, f"{prefix}.{name}", module)
         for component, prefix, root in parts

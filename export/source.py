@@ -18,7 +18,7 @@ import torch
 from export.checks.folder import MAX_TOKENS as MAX_TOKENS
 from export.checks.folder import check_folder, hint
 from runtime import schedule
-from train.errors import UserError
+from runtime.errors import UserError
 
 MOST_STEPS = 4
 LARGE = 200_000_000  # parameters of a U-Net
@@ -55,7 +55,7 @@ class Source:
 
     @property
     def prediction_type(self) -> str:
-        """"v_prediction" or "epsilon"."""
+        """ "v_prediction" or "epsilon"."""
         return str(self.pipe.scheduler.config.prediction_type)
 
     @cached_property

@@ -47,7 +47,12 @@ def foldable(upsample: nn.Module, first: nn.Module, second: nn.Module) -> bool:
 def is_plain(layer: nn.Module) -> bool:
     """Whether a layer is a 3x3 convolution that keeps the size by padding with zeros."""
     return isinstance(layer, nn.Conv2d) and (
-        layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        layer.padding_mode,
     ) == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
@@ -79,11 +84,15 @@ class SubpixelTail(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         packed = self.conv(x)
-        for edge, kernel, place in ((x[:, :, :1], self.top, (0, 0, 0, height - 1)),
-                                    (x[:, :, -1:], self.bottom, (0, 0, height - 1, 0))):
+        for edge, kernel, place in (
+            (x[:, :, :1], self.top, (0, 0, 0, height - 1)),
+            (x[:, :, -1:], self.bottom, (0, 0, height - 1, 0)),
+        ):
             packed = packed + functional.pad(functional.conv2d(edge, kernel, padding=(0, 1)), place)
-        for edge, kernel, out, place in ((x[..., :1], self.left, self.left_out, (0, width - 1, 0, 0)),
-                                         (x[..., -1:], self.right, self.right_out, (width - 1, 0, 0, 0))):
+        for edge, kernel, out, place in (
+            (x[..., :1], self.left, self.left_out, (0, width - 1, 0, 0)),
+            (x[..., -1:], self.right, self.right_out, (width - 1, 0, 0, 0)),
+        ):
             outside = functional.conv2d(edge, kernel, padding=(1, 0))
             packed = packed + functional.pad(functional.conv2d(outside, out, padding=(1, 0)), place)
         return functional.pixel_shuffle(packed, 2)

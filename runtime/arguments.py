@@ -35,14 +35,10 @@ def jobs(
     count = check_count("num_images_per_prompt", num_images_per_prompt)
     firsts = _seeds(seed, len(prompts))
     rows = zip(prompts, negatives, firsts, strict=True)
-    return [
-        Job(text, negative, check_seed(first + i)) for text, negative, first in rows for i in range(count)
-    ]
+    return [Job(text, negative, check_seed(first + i)) for text, negative, first in rows for i in range(count)]
 
 
-def steps(
-    manifest: Manifest, num_inference_steps: int, strength: float, image_given: bool
-) -> tuple[Step, ...]:
+def steps(manifest: Manifest, num_inference_steps: int, strength: float, image_given: bool) -> tuple[Step, ...]:
     """The steps to take, noisiest first.
 
     From noise: all `num_inference_steps` of them. From a picture, as diffusers: the last
@@ -62,9 +58,7 @@ def steps(
     count = int(num_inference_steps * strength)
     if count == 0:
         least = math.ceil(1000 / num_inference_steps) / 1000  # up: 0.333 would leave none of 3 either
-        raise ValueError(
-            f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more"
-        )
+        raise ValueError(f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more")
     return every[num_inference_steps - count :]
 
 
@@ -157,9 +151,7 @@ def prompts(prompt: str | Sequence[str] | None) -> list[str]:
     return texts
 
 
-def _negatives(
-    negative_prompt: str | Sequence[str] | None, guidance_scale: float, count: int
-) -> Sequence[str | None]:
+def _negatives(negative_prompt: str | Sequence[str] | None, guidance_scale: float, count: int) -> Sequence[str | None]:
     """One negative prompt a prompt where guidance is on ("" when none is given), else None for each."""
     if not _is_number(guidance_scale):
         raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")

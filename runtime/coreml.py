@@ -131,5 +131,6 @@ def sessions(folder: Path, manifest: Manifest, parts: list[str], compute_unit: s
         raise BundleError(f"{folder} lacks {', '.join(missing)}: export it again")
     return {
         part: CoremlSession(part, path, manifest.scaling_factor, compute_unit)
-        for part, path in paths.items() if path.is_dir()
+        for part, path in paths.items()
+        if path.is_dir()
     }

@@ -7,6 +7,10 @@ class Error(Exception):
     """Base of the package's own errors; its text is one line that says what is wrong and what to do."""
 
 
+class UserError(Error):
+    """A setting, a file or a folder that a command was given is wrong, and the user can mend it."""
+
+
 class BundleError(Error):
     """A bundle or one of its files is missing, truncated, altered, or not what its manifest says."""
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from runtime.cancel import CancelToken
-    pass
 
+    pass
 
 
 F32 = npt.NDArray[np.float32]
@@ -48,8 +48,6 @@ class Job:
     prompt: str
     negative_prompt: str | None  # None: without guidance
     seed: int
-
-
 
 
 @dataclass

@@ -196,9 +196,7 @@ class Pipeline:
     def encode(self, image: Any, cancel: CancelToken | None = None) -> F32:
         """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError."""
         if "vae_encoder" not in self._sessions:
-            raise BundleError(
-                f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image"
-            )
+            raise BundleError(f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image")
         sample = pixels.from_image(image, self.manifest.image_size)[None]
         code = self._sessions["vae_encoder"].run(cancel=cancel, sample=sample)[0, : self.manifest.latent_shape[0]]
         scaled: F32 = np.multiply(code, np.float32(self.manifest.scaling_factor), dtype=np.float32)
@@ -216,9 +214,7 @@ class Pipeline:
             return arguments.latents(latents, len(jobs), shape)
         return [randn(job.seed, shape) for job in jobs]
 
-    def _start_from(
-        self, image: Any, made: Sequence[Generation], first: Step, cancel: CancelToken | None
-    ) -> None:
+    def _start_from(self, image: Any, made: Sequence[Generation], first: Step, cancel: CancelToken | None) -> None:
         """Puts the pictures' own latents, noised to the first step's level, in place of the noise."""
         shape = self.manifest.latent_shape
         for one, start in zip(made, arguments.images(image, len(made), shape), strict=True):
@@ -226,9 +222,7 @@ class Pipeline:
                 code = start if arguments.is_latents(start, shape) else self.encode(start, cancel)
                 one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
 
-    def _texts_of(
-        self, one: Generation, states: F32 | None, cancel: CancelToken | None
-    ) -> tuple[F32, F32 | None]:
+    def _texts_of(self, one: Generation, states: F32 | None, cancel: CancelToken | None) -> tuple[F32, F32 | None]:
         """The states of the prompt (or the caller's own) and, under guidance, of the negative prompt."""
         with one.timed("text_encoder"):
             negative = one.job.negative_prompt

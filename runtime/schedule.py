@@ -117,9 +117,7 @@ def x0_from_eps(x: Array, eps: Array, alpha: Any, sigma: Any) -> Array:
     return (x - sigma * eps) / alpha
 
 
-def x0_and_eps(
-    x: Array, model_output: Array, prediction_type: str, alpha: Any, sigma: Any
-) -> tuple[Array, Array]:
+def x0_and_eps(x: Array, model_output: Array, prediction_type: str, alpha: Any, sigma: Any) -> tuple[Array, Array]:
     """(x0, eps) that the model's output stands for; ValueError on an unknown prediction_type."""
     if prediction_type == "v_prediction":
         return x0_from_v(x, model_output, alpha, sigma), eps_from_v(x, model_output, alpha, sigma)

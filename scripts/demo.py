@@ -20,8 +20,14 @@ from PIL import Image, ImageDraw
 
 OUT = Path("out/demo")
 PROMPTS = (
-    "pizza, 3d style", "fox, flat style", "green apple, 3d style", "octopus, flat style",
-    "sunflower, 3d style", "birthday cake, flat style", "tiger face, 3d style", "avocado, flat style",
+    "pizza, 3d style",
+    "fox, flat style",
+    "green apple, 3d style",
+    "octopus, flat style",
+    "sunflower, 3d style",
+    "birthday cake, flat style",
+    "tiger face, 3d style",
+    "avocado, flat style",
 )
 
 
@@ -53,8 +59,18 @@ def run(title: str, *arguments: str, parse: bool = True) -> Finished:
 def pictures(bundle: str, folder: Path) -> Finished:
     """The demo's prompts by one bundle, seed 7, one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    return run(f"pictures by {bundle}", "runtime", *PROMPTS, "--seed", "7", "--bundle", bundle, "--json",
-               "-o", str(folder / "{i}.png"))
+    return run(
+        f"pictures by {bundle}",
+        "runtime",
+        *PROMPTS,
+        "--seed",
+        "7",
+        "--bundle",
+        bundle,
+        "--json",
+        "-o",
+        str(folder / "{i}.png"),
+    )
 
 
 def side_by_side(before: Path, after: Path, target: Path) -> None:
@@ -108,10 +124,28 @@ def main() -> None:
     run_dir = OUT / "run"
     run("ADD distillation", "train", "--preset", "demo", f"run_dir={run_dir}", parse=False)
     student = run_dir / "pipeline"
-    onnx = run("export to ONNX int8", "export.onnx", str(student), "--out", str(OUT / "onnx"), "--precision", "int8",
-               "--overwrite", "--json")
-    coreml = run("export to Core ML, 6-bit", "export.coreml", str(student), "--out", str(OUT / "coreml"),
-                 "--quantize-nbits", "6", "--overwrite", "--json")
+    onnx = run(
+        "export to ONNX int8",
+        "export.onnx",
+        str(student),
+        "--out",
+        str(OUT / "onnx"),
+        "--precision",
+        "int8",
+        "--overwrite",
+        "--json",
+    )
+    coreml = run(
+        "export to Core ML, 6-bit",
+        "export.coreml",
+        str(student),
+        "--out",
+        str(OUT / "coreml"),
+        "--quantize-nbits",
+        "6",
+        "--overwrite",
+        "--json",
+    )
     own = pictures(str(OUT / "onnx"), OUT / "pictures" / "demo")
     release = pictures("sticker-128", OUT / "pictures" / "release")
     samples = sorted((run_dir / "samples").glob("step-*.png"))
@@ -130,8 +164,9 @@ def main() -> None:
     ]
     print()
     print(table(rows))
-    print(f"\nsheet: {OUT / 'sheet.png'}   before and after: {OUT / 'progress.png'}   "
-          f"{time.monotonic() - started:.0f} s")
+    print(
+        f"\nsheet: {OUT / 'sheet.png'}   before and after: {OUT / 'progress.png'}   {time.monotonic() - started:.0f} s"
+    )
 
 
 if __name__ == "__main__":

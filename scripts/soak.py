@@ -43,9 +43,14 @@ def soak(pipe: runtime.Pipeline, pictures: int) -> dict[str, Any]:
             progress.done(i)
     growth = max(memory) / memory[0]
     return {
-        "pictures": pictures, "repetitions": pictures // EVERY, "differing": differing,
-        "first_mb": round(memory[0], 1), "most_mb": round(max(memory), 1), "last_mb": round(memory[-1], 1),
-        "growth": round(growth, 4), "passed": not differing and growth <= LIMIT,
+        "pictures": pictures,
+        "repetitions": pictures // EVERY,
+        "differing": differing,
+        "first_mb": round(memory[0], 1),
+        "most_mb": round(max(memory), 1),
+        "last_mb": round(memory[-1], 1),
+        "growth": round(growth, 4),
+        "passed": not differing and growth <= LIMIT,
     }
 
 

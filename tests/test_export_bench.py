@@ -11,8 +11,9 @@ from export import bench
 from export.onnx.export import export_onnx
 from export.onnx.trace import Tracer
 from export.source import open_source
+from runtime.errors import UserError
 from tests.support.tiny import SMALL, copied_graph, small_checkpoint
-from train.errors import UserError, run_command
+from train.errors import run_command
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,10 @@ from export.folder import size_mb
 from export.mil.program import Program
 from export.parity.exports import open_export
 from export.source import open_source
+from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
-from train.errors import UserError, run_command
+from train.errors import run_command
 
 PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 SWIFT = ("TextEncoder", "Unet", "UnetChunk1", "UnetChunk2", "VAEDecoder", "VAEEncoder")
@@ -56,7 +57,8 @@ def expected_ports() -> dict[str, tuple[dict, dict]]:
         ),
         "unet": (
             {
-                "sample": ([1, channels, 8, 8], FLOAT16), "timestep": ([1], FLOAT16),
+                "sample": ([1, channels, 8, 8], FLOAT16),
+                "timestep": ([1], FLOAT16),
                 "encoder_hidden_states": ([1, hidden, 1, 77], FLOAT16),
             },
             {"noise_pred": ([1, channels, 8, 8], FLOAT32)},
@@ -130,7 +132,10 @@ def test_a_loader_that_knows_only_epsilon_draws_the_picture(made, source) -> Non
     z = (latents / APPLE_SCALING).astype(np.float16)
     image = Program(packages["vae_decoder"]).run({"z": z})["image"]
     expected = source.pipe(
-        "a red fox", num_inference_steps=1, guidance_scale=0.0, output_type="np",
+        "a red fox",
+        num_inference_steps=1,
+        guidance_scale=0.0,
+        output_type="np",
         generator=torch.Generator().manual_seed(7),
     ).images[0]
     assert psnr_db(expected, np.clip(image[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1), peak=1.0) >= 35
@@ -174,7 +179,10 @@ def test_resources_are_complete_and_compile_on_a_mac_only(made, tmp_path) -> Non
     resources = shutil.copytree(made[0] / "Resources", tmp_path / "Resources")
     packages = {f"{name}.mlpackage" for name in SWIFT}
     assert {path.name for path in resources.iterdir()} == packages | {
-        "merges.txt", "vocab.json", "compile.sh", "README.md",
+        "merges.txt",
+        "vocab.json",
+        "compile.sh",
+        "README.md",
     }
     if on_macos():
         return

@@ -18,8 +18,8 @@ from export.coreml.split_einsum import split_einsum
 from export.graphs import attention_as, plain_attention
 from export.mil.program import Program
 from export.source import open_source
+from runtime.errors import UserError
 from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
-from train.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,13 @@ def test_a_variational_autoencoder(scaling: float, source, tmp_path: Path) -> No
     """Encoder.swift's sample times 0.18215 must be diffusers' sample times the scaling factor, and back."""
     torch.manual_seed(0)
     vae = AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4,
-        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, layers_per_block=1, scaling_factor=scaling,
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        latent_channels=4,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        layers_per_block=1,
+        scaling_factor=scaling,
     ).eval()
     pipe = copy.copy(source.pipe)
     pipe.vae = vae

@@ -19,7 +19,7 @@ import pytest
 
 from export import folder as folders
 from export.folder import whole_folder
-from train.errors import UserError
+from runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "marker"

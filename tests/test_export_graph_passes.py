@@ -21,9 +21,9 @@ from export.onnx.passes import optimize
 from export.onnx.run import open_session
 from export.onnx.trace import Port, Tracer, trace
 from export.source import open_source
+from runtime.errors import UserError
 from tests.support.tiny import SMALL, copied_graph, small_checkpoint, small_graphs
 from tests.test_export_quantize import no_distance
-from train.errors import UserError
 from train.random_teacher import make_random_teacher
 
 RNG = np.random.default_rng(0)
@@ -114,8 +114,11 @@ def test_fused_attention_computes_what_plain_attention_computes(component: str) 
         ids = Port("input_ids", torch.from_numpy(feed["input_ids"]))
         plain = trace(TextEncoderGraph(source.pipe.text_encoder, plain_attention), [ids], ["h", "p"])
     else:
-        feed = {"sample": source.noise([1, 2]), "timestep": np.array(999, np.float32),
-                "encoder_hidden_states": values(2, 77, SMALL.hidden)}
+        feed = {
+            "sample": source.noise([1, 2]),
+            "timestep": np.array(999, np.float32),
+            "encoder_hidden_states": values(2, 77, SMALL.hidden),
+        }
         ports = [Port(name, torch.from_numpy(value), name != "timestep") for name, value in feed.items()]
         with attention_as(source.pipe.unet, plain_attention):
             plain = trace(UNetGraph(source.pipe.unet), ports, ["out_sample"])
@@ -127,8 +130,11 @@ def test_a_folded_timestep_is_that_timestep(tmp_path: Path) -> None:
     """Where time alone is embedded its projections are constants, and each convolution's bias holds them."""
     source = open_source(str(make_random_teacher(tmp_path / "tiny", "tiny", one_step=True)))
     feed = {"sample": source.noise([1, 2]), "encoder_hidden_states": values(2, 77, 32)}
-    ports = [Port("sample", torch.from_numpy(feed["sample"])), Port("timestep", torch.tensor(999.0), False),
-             Port("encoder_hidden_states", torch.from_numpy(feed["encoder_hidden_states"]))]
+    ports = [
+        Port("sample", torch.from_numpy(feed["sample"])),
+        Port("timestep", torch.tensor(999.0), False),
+        Port("encoder_hidden_states", torch.from_numpy(feed["encoder_hidden_states"])),
+    ]
     with attention_as(source.pipe.unet, plain_attention), folded_timestep(source.pipe.unet, 999):
         model = trace(UNetGraph(source.pipe.unet), ports, ["out_sample"])
     optimize(model)
@@ -146,7 +152,7 @@ def test_a_folded_timestep_is_that_timestep(tmp_path: Path) -> None:
 def folded(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("folded") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.onnx.measure_distance", no_distance)
+        patch.setattr("export.onnx.export.measure_distance", no_distance)
         export_onnx(open_source(str(small_checkpoint())), out, Options("int8", fold_timestep=True, fused=True))
     return out
 

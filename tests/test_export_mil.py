@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.mil.__main__ import MilError, Program
+from export.mil import MilError, Program
 from export.mil.describe import describe
 from export.mil.ops import CONSTANTS, OPERATIONS
 from export.mil.package import read_package
@@ -120,9 +120,18 @@ class ConvNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(4, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU(), nn.Upsample(scale_factor=2),
-            nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU6(), nn.AvgPool2d(2),
-            nn.ConvTranspose2d(16, 8, 4, 2, 1), nn.Hardswish(), nn.PixelShuffle(2), nn.ReflectionPad2d(1),
+            nn.Conv2d(4, 16, 3, padding=1),
+            nn.GroupNorm(4, 16),
+            nn.SiLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(16, 16, 3, stride=2, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU6(),
+            nn.AvgPool2d(2),
+            nn.ConvTranspose2d(16, 8, 4, 2, 1),
+            nn.Hardswish(),
+            nn.PixelShuffle(2),
+            nn.ReflectionPad2d(1),
             nn.Conv2d(2, 3, 3),
         )
 
@@ -175,7 +184,8 @@ def test_a_converted_model_equals_pytorch(name: str, target: str, half: bool, tm
 
 def test_flexible_shapes(tmp_path: Path) -> None:
     program = torch.export.export(
-        nn.Conv2d(3, 2, 3), (torch.zeros(1, 3, 8, 8),),
+        nn.Conv2d(3, 2, 3),
+        (torch.zeros(1, 3, 8, 8),),
         dynamic_shapes=({2: torch.export.Dim("h", min=4, max=32), 3: torch.export.Dim("w", min=4, max=32)},),
     ).run_decompositions({})
     shape = (1, 3, ct.RangeDim(4, 32, 12), ct.RangeDim(4, 32, 10))
@@ -226,12 +236,20 @@ FORMS = {
     "gather.*out of range": lambda x: mb.gather(x=x, indices=mb.add(x=mb.shape(x=x), y=90), axis=1),
     "topk.*sort=False": lambda x: mb.topk(x=x, k=2, sort=False),
     "upsample_bilinear.*half_pixel": lambda x: mb.upsample_bilinear(
-        x=x, scale_factor_height=2, scale_factor_width=2, align_corners=True, half_pixel_centers=True,
+        x=x,
+        scale_factor_height=2,
+        scale_factor_width=2,
+        align_corners=True,
+        half_pixel_centers=True,
     ),
     "cast.*beyond uint16": lambda x: mb.cast(x=mb.add(x=x, y=1e6), dtype="uint16"),
     "one_hot.*out of range": lambda x: mb.one_hot(indices=mb.shape(x=x), one_hot_vector_size=3),
     "scatter.*out of range": lambda x: mb.scatter(
-        data=x, indices=mb.sub(x=mb.shape(x=x), y=9), updates=mb.tile(x=x, reps=[4, 1, 1, 1]), axis=0, mode="add",
+        data=x,
+        indices=mb.sub(x=mb.shape(x=x), y=9),
+        updates=mb.tile(x=x, reps=[4, 1, 1, 1]),
+        axis=0,
+        mode="add",
     ),
 }
 

@@ -17,10 +17,12 @@ import pytest
 from coremltools.converters.mil.mil import types
 from coremltools.proto import Model_pb2
 
-from export.mil.__main__ import MilError, Program, main
+from export.mil import MilError, Program
+from export.mil.__main__ import main
 from export.mil.arrays import random_inputs
+from runtime.errors import UserError
 from tests.support.mil_fixtures import feed, mb, save, values
-from train.errors import UserError, run_command
+from train.errors import run_command
 
 X = values(1, 4, 6, 6)
 MODEL, WEIGHTS = Path("Data/com.apple.CoreML/model.mlmodel"), Path("Data/com.apple.CoreML/weights/weight.bin")
@@ -334,7 +336,7 @@ def test_nothing_is_left_when_a_run_fails(package: Path, inputs: Path, tmp_path:
 
 def test_as_a_command_without_importing_coremltools(package: Path) -> None:
     code = (
-        "import sys; from export.mil import main; main(sys.argv[1:]); "
+        "import sys; from export.mil.__main__ import main; main(sys.argv[1:]); "
         "sys.exit(9 if 'coremltools' in sys.modules else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(package)], capture_output=True, text=True, check=False)

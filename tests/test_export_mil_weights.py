@@ -15,7 +15,7 @@ from coremltools.optimize._utils import quantize_by_scale_and_zp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.mil.__main__ import Program
+from export.mil import Program
 from export.mil.ops.weights import constexpr_lut_to_dense, quantize, unpacked
 from tests.support.mil_fixtures import RNG, Case, check, mb, run, save, values
 
@@ -47,21 +47,49 @@ def back(x, dtype):
 
 
 CASES = [
-    Case("quantize", [HALVES], lambda x: mb.quantize(input=x, scale=np.float32(0.25), output_dtype="int8"),
-         lambda x: steps(x, 0.25, 0, "int8"), "iOS17", half=False, note="int8 halves"),
-    Case("quantize", [X * 20],
-         lambda x: mb.quantize(input=x, scale=np.float32(0.25), zero_point=np.uint8(100), output_dtype="uint8"),
-         lambda x: steps(x, 0.25, 100, "uint8"), "iOS17", half=False, note="uint8 clipped"),
-    *(
-        Case("dequantize", [X * 8], lambda x, dtype=dtype, axis=axis: there_and_back(x, dtype, axis),
-             lambda x, dtype=dtype: back(x, dtype), "iOS17", half=False, note=f"{dtype} axis {axis}")
-        for dtype in ("int8", "uint8") for axis in (1, -3)
+    Case(
+        "quantize",
+        [HALVES],
+        lambda x: mb.quantize(input=x, scale=np.float32(0.25), output_dtype="int8"),
+        lambda x: steps(x, 0.25, 0, "int8"),
+        "iOS17",
+        half=False,
+        note="int8 halves",
     ),
-    Case("dequantize", [X],
-         lambda x: mb.dequantize(
-             input=mb.quantize(input=x, scale=np.float32(0.25), output_dtype="int8"), scale=np.float32(0.5),
-         ),
-         lambda x: steps(x, 0.25, 0, "int8") * 0.5, "iOS17", half=False, note="no zero_point"),
+    Case(
+        "quantize",
+        [X * 20],
+        lambda x: mb.quantize(input=x, scale=np.float32(0.25), zero_point=np.uint8(100), output_dtype="uint8"),
+        lambda x: steps(x, 0.25, 100, "uint8"),
+        "iOS17",
+        half=False,
+        note="uint8 clipped",
+    ),
+    *(
+        Case(
+            "dequantize",
+            [X * 8],
+            lambda x, dtype=dtype, axis=axis: there_and_back(x, dtype, axis),
+            lambda x, dtype=dtype: back(x, dtype),
+            "iOS17",
+            half=False,
+            note=f"{dtype} axis {axis}",
+        )
+        for dtype in ("int8", "uint8")
+        for axis in (1, -3)
+    ),
+    Case(
+        "dequantize",
+        [X],
+        lambda x: mb.dequantize(
+            input=mb.quantize(input=x, scale=np.float32(0.25), output_dtype="int8"),
+            scale=np.float32(0.5),
+        ),
+        lambda x: steps(x, 0.25, 0, "int8") * 0.5,
+        "iOS17",
+        half=False,
+        note="no zero_point",
+    ),
 ]
 
 
@@ -72,8 +100,10 @@ def test_operation(case: Case, tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8), st.sampled_from([0.25, 0.1, 3.0, 0.0078125]),
-    st.sampled_from(["int8", "uint8"]), st.integers(0, 100),
+    st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8),
+    st.sampled_from([0.25, 0.1, 3.0, 0.0078125]),
+    st.sampled_from(["int8", "uint8"]),
+    st.integers(0, 100),
 )
 def test_quantize_is_coremltools_own(numbers: list[float], scale: float, dtype: str, zero: int) -> None:
     x = np.float32(numbers)
@@ -152,25 +182,35 @@ FORMS = {
     **{f"palette {n} bits": ("iOS16", palettized(nbits=n), "constexpr_lut_to_dense") for n in (1, 2, 4, 6, 8)},
     **{f"palette {n} bits iOS18": ("iOS18", palettized(nbits=n), "constexpr_lut_to_dense") for n in (1, 2, 3, 4, 6, 8)},
     "grouped channels": (
-        "iOS18", palettized(nbits=4, granularity="per_grouped_channel", group_size=8), "constexpr_lut_to_dense",
+        "iOS18",
+        palettized(nbits=4, granularity="per_grouped_channel", group_size=8),
+        "constexpr_lut_to_dense",
     ),
     "grouped inputs": (
-        "iOS18", palettized(nbits=3, granularity="per_grouped_channel", group_size=4, channel_axis=1),
+        "iOS18",
+        palettized(nbits=3, granularity="per_grouped_channel", group_size=4, channel_axis=1),
         "constexpr_lut_to_dense",
     ),
     "int8": ("iOS16", linear(dtype="int8"), "constexpr_affine_dequantize"),
     "uint8 tensor": (
-        "iOS16", linear(dtype="uint8", mode="linear", granularity="per_tensor"), "constexpr_affine_dequantize",
+        "iOS16",
+        linear(dtype="uint8", mode="linear", granularity="per_tensor"),
+        "constexpr_affine_dequantize",
     ),
     "int8 iOS18": ("iOS18", linear(dtype="int8"), "constexpr_blockwise_shift_scale"),
     "int4 block": (
-        "iOS18", linear(dtype="int4", granularity="per_block", block_size=4), "constexpr_blockwise_shift_scale",
+        "iOS18",
+        linear(dtype="int4", granularity="per_block", block_size=4),
+        "constexpr_blockwise_shift_scale",
     ),
     "uint4 tensor": (
-        "iOS18", linear(dtype="uint4", mode="linear", granularity="per_tensor"), "constexpr_blockwise_shift_scale",
+        "iOS18",
+        linear(dtype="uint4", mode="linear", granularity="per_tensor"),
+        "constexpr_blockwise_shift_scale",
     ),
     "uint4 block": (
-        "iOS18", linear(dtype="uint4", mode="linear", granularity="per_block", block_size=4),
+        "iOS18",
+        linear(dtype="uint4", mode="linear", granularity="per_block", block_size=4),
         "constexpr_blockwise_shift_scale",
     ),
     "pruned": ("iOS16", pruned, "constexpr_sparse_to_dense"),
@@ -211,9 +251,7 @@ def expanded_in(folder: Path, build, target="iOS18") -> np.ndarray:
 def test_vectors_in_a_table(axis: int, groups: tuple[int, ...], tmp_path: Path) -> None:
     codes = RNG.integers(0, 4, (4, 2, 3)).astype(types.nptype_from_builtin(types.uint2))
     lut = values(*groups, 4, 3)
-    found = expanded_in(
-        tmp_path, lambda: mb.constexpr_lut_to_dense(indices=codes, lut=lut, vector_axis=np.int32(axis))
-    )
+    found = expanded_in(tmp_path, lambda: mb.constexpr_lut_to_dense(indices=codes, lut=lut, vector_axis=np.int32(axis)))
     expected = compression.constexpr_lut_to_dense.decompress(codes, lut, axis)
     assert np.array_equal(found, expected)
 
@@ -232,9 +270,7 @@ def test_blocks_with_an_offset(name: str, tmp_path: Path) -> None:
     kind, (low, high) = types.nptype_from_builtin(getattr(types, name)), RANGES[name]
     data = RNG.integers(low, high + 1, (6, 15)).astype(kind)
     scale, offset = values(3, 5), RNG.integers(low, high + 1, (3, 5)).astype(kind)
-    found = expanded_in(
-        tmp_path, lambda: mb.constexpr_blockwise_shift_scale(data=data, scale=scale, offset=offset)
-    )
+    found = expanded_in(tmp_path, lambda: mb.constexpr_blockwise_shift_scale(data=data, scale=scale, offset=offset))
     shift = np.kron(offset.astype(np.float64), np.ones((2, 3)))
     expected = (data.astype(np.float64) - shift) * np.kron(scale, np.ones((2, 3)))
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -141,8 +141,11 @@ def test_genai_reshapes_to_static_shapes(made: Path, source: Source) -> None:
 
     unet = load_openvino().Core().read_model(made / "unet" / MODEL)
     sums = [node for node in unet.get_ops() if adds_one(node)]
-    assert not any(target.get_node().get_type_name() == "Multiply" for node in sums for target in
-                   node.output(0).get_target_inputs())
+    assert not any(
+        target.get_node().get_type_name() == "Multiply"
+        for node in sums
+        for target in node.output(0).get_target_inputs()
+    )
     pipe = openvino_genai.Text2ImagePipeline(made)
     pipe.reshape(1, 64, 64, 0.0)
     pipe.compile("CPU", INFERENCE_PRECISION_HINT="f32")

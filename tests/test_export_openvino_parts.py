@@ -21,7 +21,7 @@ from export.openvino.int8 import quantize
 from export.openvino.run import devices, network_of
 from export.openvino.scheduler import KNOWN, genai_scheduler
 from export.openvino.tokenizer import genai_ids, write_openvino_tokenizer
-from train.errors import UserError
+from runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -122,12 +122,17 @@ def test_codes_are_within_half_a_step(seed: int, axis: int, offset: float, expon
 
 def test_no_telemetry(tmp_path: Path) -> None:
     """openvino_telemetry would write a client's id below the home folder and open connections."""
-    program = "import sys; from export.openvino.run import devices; print(devices()); import openvino_genai; " \
-              "import openvino_tokenizers; assert sys.modules['openvino_telemetry'] is None"
+    program = (
+        "import sys; from export.openvino.run import devices; print(devices()); import openvino_genai; "
+        "import openvino_tokenizers; assert sys.modules['openvino_telemetry'] is None"
+    )
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"HOME": str(tmp_path), "PYTHONPATH": paths}, text=True,
-        capture_output=True, check=True,
+        [sys.executable, "-c", program],
+        env=os.environ | {"HOME": str(tmp_path), "PYTHONPATH": paths},
+        text=True,
+        capture_output=True,
+        check=True,
     )
     assert "CPU" in done.stdout and list(tmp_path.iterdir()) == []
 

@@ -33,9 +33,10 @@ from export.parity.table import print_reports
 from export.parity.worker import REFERENCE, job_of, memory_mb, run_apart, why_it_died
 from export.source import open_source
 from runtime.bundle import describe_files
+from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import SMALL, copied_graph, make_checkpoint, small_checkpoint
-from train.errors import UserError, run_command
+from train.errors import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -191,8 +192,10 @@ def box(layout: Layout, column: int, row: int) -> tuple[int, int, int, int]:
 def test_differences_are_amplified_and_pictures_apart(side: int) -> None:
     reference = np.full((2, 3, side, side), 0.25, np.float32)
     close = reference + np.float32(1 / 255)
-    columns = [Column(("onnx int8", "48.1 dB"), close, [48.1, 48.1]),
-               Column(("broken", "-150 dB"), np.full_like(reference, np.nan), [-150.0, -150.0])]
+    columns = [
+        Column(("onnx int8", "48.1 dB"), close, [48.1, 48.1]),
+        Column(("broken", "-150 dB"), np.full_like(reference, np.nan), [-150.0, -150.0]),
+    ]
     sheet = draw_strip(["a", "a prompt that is far too long " * 20], reference, columns)
     layout = Layout(max(side, 128), max(side, 128), 5, 2)
     assert sheet.size == layout.size
@@ -291,11 +294,18 @@ def test_what_is_no_export_is_one_line(tmp_path: Path, capsys) -> None:
     assert code == 2 and len(lines) == 1 and "is no export" in lines[0]
 
 
-@pytest.mark.parametrize(("marker", "said"), [
-    ("{", "is damaged"), ("[]", "is damaged"), ('{"format": "coreml"}', "lacks files, latent_shape"),
-    (json.dumps(dict.fromkeys(("format", "precision", "name", "latent_shape", "scaling_factor", "files"), "x")),
-     "unknown format 'x'"),
-])
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"format": "coreml"}', "lacks files, latent_shape"),
+        (
+            json.dumps(dict.fromkeys(("format", "precision", "name", "latent_shape", "scaling_factor", "files"), "x")),
+            "unknown format 'x'",
+        ),
+    ],
+)
 def test_a_marker_of_another_form_is_one_line(marker: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text(marker)
     with pytest.raises(UserError, match=said):
@@ -316,9 +326,15 @@ def test_a_strip_that_cannot_be_written_is_told_at_once(path: str, bundle: Path,
 
 def test_a_stopped_report_leaves_neither_files_nor_processes(bundle: Path, tmp_path: Path) -> None:
     restored = "import signal; signal.signal(signal.SIGTERM, signal.SIG_DFL)"
-    code = f"{restored}; from export import parity; parity.main(['{small_checkpoint()}', '{bundle}'])"
+    code = (
+        f"{restored}; from export.parity import __main__ as parity; parity.main(['{small_checkpoint()}', '{bundle}'])"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     while not list(tmp_path.glob("parity-*/job.json")):

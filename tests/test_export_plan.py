@@ -22,10 +22,11 @@ from export.plan import check_room, machine, plan, show_plan
 from export.plan.sizes import PARTS, WIDTHS
 from export.plan.weights import stored_weights
 from export.source import open_source
+from runtime.errors import UserError
 from runtime.manifest import PRECISIONS
 from tests.support.tiny import small_checkpoint
 from train.checkpoint import resolve_checkpoint
-from train.errors import UserError, run_command
+from train.errors import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -186,13 +187,16 @@ def no_header(path: Path) -> None:
     path.write_bytes(b"\x10\0\0\0\0\0\0\0not json at all!")
 
 
-@pytest.mark.parametrize(("damage", "said"), [
-    (cut_short, "is cut short at"),
-    (pointer, "is a Git LFS pointer"),
-    (no_header, "has a damaged header"),
-    (lambda path: path.write_bytes(b"\xff" * 4), "is no safetensors file"),
-    (lambda path: path.unlink(), "holds no weights"),
-])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_short, "is cut short at"),
+        (pointer, "is a Git LFS pointer"),
+        (no_header, "has a damaged header"),
+        (lambda path: path.write_bytes(b"\xff" * 4), "is no safetensors file"),
+        (lambda path: path.unlink(), "holds no weights"),
+    ],
+)
 def test_damaged_weights_are_one_line(damage: Callable[[Path], None], said: str, tmp_path: Path, capfd) -> None:
     checkpoint = shutil.copytree(small_checkpoint(), tmp_path / "checkpoint")
     damage(checkpoint / UNET)
@@ -231,8 +235,9 @@ def test_no_bytes_at_all_make_a_traceback(data: bytes) -> None:
             assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("header", ['{"a": 1}', '{"a": {"dtype": "F32"}}', '{"a": {"dtype": "F32", "shape": 3, '
-                                    '"data_offsets": []}}', "[]"])
+@pytest.mark.parametrize(
+    "header", ['{"a": 1}', '{"a": {"dtype": "F32"}}', '{"a": {"dtype": "F32", "shape": 3, "data_offsets": []}}', "[]"]
+)
 def test_a_header_of_another_form_is_one_line(header: str, tmp_path: Path) -> None:
     data = header.encode()
     (tmp_path / "model.safetensors").write_bytes(len(data).to_bytes(8, "little") + data)

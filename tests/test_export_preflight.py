@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from export.checks.weights import LARGEST_HALF, preflight, watching
 from export.onnx import __main__ as onnx
 from export.source import Source, open_source
+from runtime.errors import UserError
 from tests.support.tiny import small_checkpoint
-from train.errors import UserError, run_command
+from train.errors import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -194,17 +195,20 @@ def with_scheduler(source: Source, kind: str, **config: Any) -> Source:
     return source
 
 
-@pytest.mark.parametrize(("kind", "config", "warned"), [
-    ("PNDMScheduler", {"skip_prk_steps": True}, True),  # Stable Diffusion 1 and 2
-    ("DDIMScheduler", {"prediction_type": "v_prediction"}, True),  # Stable Diffusion 2.1
-    ("DPMSolverMultistepScheduler", {}, True),
-    ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, True),
-    ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, False),  # SD-Turbo
-    ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, False),
-    ("DDIMScheduler", {"timestep_spacing": "trailing"}, False),
-    ("LCMScheduler", {}, False),
-    ("TCDScheduler", {}, False),
-])
+@pytest.mark.parametrize(
+    ("kind", "config", "warned"),
+    [
+        ("PNDMScheduler", {"skip_prk_steps": True}, True),  # Stable Diffusion 1 and 2
+        ("DDIMScheduler", {"prediction_type": "v_prediction"}, True),  # Stable Diffusion 2.1
+        ("DPMSolverMultistepScheduler", {}, True),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, True),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, False),  # SD-Turbo
+        ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, False),
+        ("DDIMScheduler", {"timestep_spacing": "trailing"}, False),
+        ("LCMScheduler", {}, False),
+        ("TCDScheduler", {}, False),
+    ],
+)
 def test_models_of_many_steps_are_warned_of(kind: str, config: dict[str, Any], warned: bool, capfd) -> None:
     preflight(with_scheduler(open_source(str(small_checkpoint())), kind, **config), "fp32")
     lines = capfd.readouterr().err.splitlines()

@@ -31,8 +31,8 @@ from export.onnx.quantize.qdq import INT4, STATIC, WEIGHTS, rewrite
 from export.onnx.run import open_session
 from export.onnx.trace import COMPONENTS, Tracer
 from export.source import open_source
+from runtime.errors import UserError
 from tests.support.tiny import copied_graph, small_checkpoint, small_graphs
-from train.errors import UserError
 
 RNG = np.random.default_rng(1)
 
@@ -117,7 +117,12 @@ def test_rare_large_values_are_not_clipped_away() -> None:
 
 def test_static_convolution_runs_on_codes(tmp_path: Path) -> None:
     model = graph_of(
-        "Conv", values(8, 4, 3, 3), [1, 4, 9, 9], [1, 8, 9, 9], values(8), pads=[1, 1, 1, 1],
+        "Conv",
+        values(8, 4, 3, 3),
+        [1, 4, 9, 9],
+        [1, 8, 9, 9],
+        values(8),
+        pads=[1, 1, 1, 1],
         kernel_shape=[3, 3],
     )
     x = values(1, 4, 9, 9)
@@ -149,8 +154,10 @@ def test_static_one_row_layer_runs_on_codes(tmp_path: Path) -> None:
 def large_product(split: bool) -> onnx.ModelProto:
     """x W + b of 512 rows and 1,024 outputs, in two halves if wanted; shapes noted as the tracer notes them."""
     value = helper.make_tensor_value_info
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="layer/MatMul"),
-             helper.make_node("Add", ["p", "b"], ["y"], name="layer/Add")]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], name="layer/MatMul"),
+        helper.make_node("Add", ["p", "b"], ["y"], name="layer/Add"),
+    ]
     outputs = [value("y", TensorProto.FLOAT, ["batch", 512, 1024])]
     if split:
         nodes.append(helper.make_node("Split", ["y"], ["left", "right"], name="graph/Split", axis=-1, num_outputs=2))
@@ -293,7 +300,7 @@ def test_the_dearest_layers_climb_until_the_budget_is_kept(precision: str, refer
 
 def test_an_export_that_misses_the_gate_is_tried_again_with_less_error(reference, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Tracer, "graph", copied_graph)
-    monkeypatch.setattr("export.onnx.measure_distance", no_distance)
+    monkeypatch.setattr("export.onnx.export.measure_distance", no_distance)
     first = export_onnx(reference.source, tmp_path / "one", Options("int8", budget_db=0))
     wanted = first["picture"]["psnr_db"] + 4
     report = export_onnx(reference.source, tmp_path / "two", Options("int8", budget_db=0, min_psnr_db=wanted))
@@ -305,12 +312,12 @@ def test_an_export_that_misses_the_gate_is_tried_again_with_less_error(reference
 def test_pictures_too_far_from_real_ones_keep_more_layers_in_float(reference, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Tracer, "graph", copied_graph)
     answers = [Distance(100.0, 104.0, "failed", "too far", 160), Distance(100.0, 101.0, "passed", "", 160)]
-    monkeypatch.setattr("export.onnx.measure_distance", lambda *_: answers.pop(0))
+    monkeypatch.setattr("export.onnx.export.measure_distance", lambda *_: answers.pop(0))
     report = export_onnx(reference.source, tmp_path / "out", Options("int8", budget_db=0))
     assert report["recipe"]["rounds"] == 2 and report["recipe"]["dearest"]
     assert report["fd_lite0"]["ratio"] == 1.01
     always = Distance(100.0, 104.0, "failed", "1.040 times the checkpoint's, beyond 1.03", 160)
-    monkeypatch.setattr("export.onnx.measure_distance", lambda *_: always)
+    monkeypatch.setattr("export.onnx.export.measure_distance", lambda *_: always)
     with pytest.raises(UserError, match="FD-Lite0 is 1.040 times the checkpoint's.*nothing was written"):
         export_onnx(reference.source, tmp_path / "two", Options("int8"))
     assert not (tmp_path / "two").exists()
@@ -350,7 +357,7 @@ def no_distance(*_):
 )
 def test_smaller_bundles(precision, share, least, reference, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Tracer, "graph", copied_graph)
-    monkeypatch.setattr("export.onnx.measure_distance", no_distance)
+    monkeypatch.setattr("export.onnx.export.measure_distance", no_distance)
     report = export_onnx(reference.source, tmp_path / "out", Options(precision))
     weights = sum(len(t.raw_data) for model in small_graphs().values() for t in model.graph.initializer) / 1e6
     assert size_mb(tmp_path / "out") < weights * share + 0.3  # 0.3 MB: tokenizer, configurations, nodes
@@ -374,7 +381,8 @@ def test_half_precision_keeps_the_sinusoids_in_float() -> None:
     session = open_session(half)
     full = open_session(small_graphs()["unet"])
     feed = {
-        "sample": values(1, 4, 8, 8), "timestep": np.array(999, np.float32),
+        "sample": values(1, 4, 8, 8),
+        "timestep": np.array(999, np.float32),
         "encoder_hidden_states": values(1, 77, 32),
     }
     assert psnr_db(full.run(None, feed)[0], session.run(None, feed)[0]) > 45

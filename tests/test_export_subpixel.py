@@ -64,8 +64,11 @@ def test_a_tiny_autoencoder_is_folded_once() -> None:
     from diffusers import AutoencoderTiny
 
     vae = AutoencoderTiny(
-        latent_channels=4, encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
-        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 0),
+        latent_channels=4,
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 0),
     ).eval()
     latents = torch.randn(1, 4, 6, 6)
     with torch.no_grad():

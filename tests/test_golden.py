@@ -86,9 +86,7 @@ def test_schedule() -> None:
     assert ran == data["count"] == 2 * len(golden_cases.STEP_COUNTS)
 
 
-def check_call(
-    call: dict[str, Any], kind: str, alpha: np.ndarray, sigma: np.ndarray, relative: float
-) -> None:
+def check_call(call: dict[str, Any], kind: str, alpha: np.ndarray, sigma: np.ndarray, relative: float) -> None:
     now, after = call["timestep"], call["next_timestep"]
     level = (float(alpha[now]), float(sigma[now]))
     next_level = (float(alpha[after]), float(sigma[after])) if after >= 0 else schedule.CLEAN
@@ -162,9 +160,7 @@ def test_golden_files_are_what_the_references_compute() -> None:
 
 def test_the_tiny_bundle_is_what_its_script_makes(tmp_path: Path) -> None:
     make(tmp_path)
-    for path in sorted(
-        path for path in tmp_path.rglob("*") if path.is_file() and path.name != "manifest.json"
-    ):
+    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.name != "manifest.json"):
         committed = TINY / path.relative_to(tmp_path)
         if path.suffix == ".onnx":
             assert onnx.load(path).graph == onnx.load(committed).graph, committed

@@ -1,10 +1,12 @@
-"""The arrows: export -> train -> runtime, export -> runtime, never back; runtime needs no torch."""
+"""The arrows between rooms are those of the picture in docs/ARCHITECTURE.md; runtime needs no torch."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,28 +14,31 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
 OURS = ("runtime", "train", "export")
-# importing package -> imported package -> modules that it may use; None is all of them.
-EDGES: dict[str, dict[str, set[str] | None]] = {
-    "runtime": {"runtime": None},
-    "train": {"train": None, "runtime": {"tokenizer", "noise", "schedule", "pixels", "files", "errors"}},
-    "export": {
-        "export": None,
-        "runtime": None,
-        "train": {"student", "autoencoder", "text_encoder", "checkpoint", "errors", "progress"},
-    },
-}
-# Modules that need more than their package: evaluating a bundle is running it, judging an export evaluating it.
-WIDER = {("train/evaluate/__main__.py", "runtime"), ("export/checks/distance.py", "train")}
+# Modules that need more than their room: the doors of rooms, which may open others.
+WIDER: dict[str, set[str]] = {}
 LIGHT = {"numpy", "PIL"}
 # What single files of the runtime import when they are asked to: extras, and the peers of its benchmark.
 OPTIONAL = {
-    "ray": {"batch_ray.py"},
-    "av": {"video.py"},
-    "coremltools": {"coreml.py"},
-    "segno": {"demo_address.py"},
-    **dict.fromkeys(("torch", "diffusers", "optimum", "openvino_genai"), {"bench_engines.py"}),
+    "ray": {"runtime.batch.ray_pool"},
+    "av": {"runtime.interpolate.video_file"},
+    "coremltools": {"runtime.coreml"},
+    "segno": {"runtime.demo.address"},
+    **dict.fromkeys(("torch", "diffusers", "optimum", "openvino_genai"), {"runtime.bench.engines"}),
 }
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")
+MOST_FILES = 26  # in one folder: a newcomer should know their room
+
+
+def sources(package: str) -> dict[str, Path]:
+    """Module name -> file, of a package; a room's `__init__` has the room's name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        found[".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = {name: path for package in OURS for name, path in sources(package).items()}
+ROOMS = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 
 
 def imported(path: Path) -> set[str]:
@@ -48,36 +53,89 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def sources(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def module_of(name: str) -> str:
+    """Of a dotted name the module of ours that it is, or is a part of; "" for what is not ours."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
 
 
-@pytest.mark.parametrize("package", OURS)
-def test_packages_import_along_the_arrows(package: str) -> None:
-    assert sources(package)
-    for path in sources(package):
-        for name in imported(path):
-            top, _, rest = name.partition(".")
-            if top not in OURS or (path.relative_to(ROOT).as_posix(), top) in WIDER:
-                continue
-            assert top in EDGES[package], f"{path} imports {name}"
-            allowed = EDGES[package][top]
-            assert allowed is None or rest.partition(".")[0] in allowed, f"{path} imports {name}"
+def room_of(module: str) -> str:
+    """The folder that a module stands in, dotted."""
+    return module if module in ROOMS else module.rpartition(".")[0]
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, type checking's imports too."""
+    return {
+        module: {found for name in imported(path) if (found := module_of(name))} - {module}
+        for module, path in MODULES.items()
+    }
+
+
+def drawn_edges() -> dict[str, set[str]]:
+    """Room -> rooms that it may import, as the picture in docs/ARCHITECTURE.md has it."""
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"```mermaid\n(.*?)```", text, flags=re.DOTALL)
+    edges: dict[str, set[str]] = {}
+    for start, ends in re.findall(r"^\s*([\w.]+) --> ([\w. &]+)$", picture, flags=re.MULTILINE):
+        edges.setdefault(start, set()).update(ends.split(" & "))
+    return edges
+
+
+def measured_edges() -> dict[str, set[str]]:
+    """Room -> rooms that its files import."""
+    edges: dict[str, set[str]] = {}
+    for module, targets in arrows().items():
+        for target in targets - WIDER.get(module, set()):
+            if room_of(target) != room_of(module):
+                edges.setdefault(room_of(module), set()).add(room_of(target))
+    return edges
+
+
+def test_rooms_import_along_the_arrows_that_are_drawn() -> None:
+    drawn, measured = drawn_edges(), measured_edges()
+    assert len(drawn) > 15
+    assert {room: sorted(ends) for room, ends in measured.items()} == {
+        room: sorted(ends) for room, ends in drawn.items()
+    }
+
+
+def test_no_module_imports_itself_by_a_way_round() -> None:
+    try:
+        TopologicalSorter(arrows()).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+
+def test_packages_import_along_their_order() -> None:
+    order = {"runtime": 0, "train": 1, "export": 2}
+    for room, ends in measured_edges().items():
+        for end in ends:
+            assert order[end.partition(".")[0]] <= order[room.partition(".")[0]], f"{room} imports {end}"
+
+
+def test_no_folder_is_crowded() -> None:
+    folders = [path.parent for path in MODULES.values()]
+    assert {str(folder) for folder in folders if folders.count(folder) > MOST_FILES} == set()
 
 
 def test_the_walk_sees_a_wrong_arrow(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
-    path.write_text("def f():\n    from train import loop\n    import export.onnx\n")
+    path.write_text("def f():\n    from train.run import loop\n    import export.onnx\n")
     assert imported(path) == {"train.run.loop", "export.onnx"}
+    assert room_of(module_of("train.run.loop")) == "train.run"
+    assert room_of(module_of("runtime.errors.UserError")) == "runtime"
+    assert module_of("torch.nn") == ""
 
 
-def test_runtime_uses_numpy_and_pillow_and_names_onnxruntime_once() -> None:
+def test_runtime_uses_numpy_and_pillow_and_names_onnxruntime_in_one_room() -> None:
     foreign: dict[str, set[str]] = {}
-    for path in sources("runtime"):
+    for module, path in sources("runtime").items():
         tops = {name.partition(".")[0] for name in imported(path)}
         for top in tops - set(sys.stdlib_module_names) - {"runtime", "__future__"} - LIGHT:
-            foreign.setdefault(top, set()).add(path.name)
-    assert foreign.pop("onnxruntime") == {"bound.py", "providers.py", "bench_engines.py"}
+            foreign.setdefault(top, set()).add(module)
+    assert foreign.pop("onnxruntime") == {"runtime.ort.device", "runtime.ort.providers", "runtime.bench.engines"}
     assert {name: files for name, files in foreign.items() if files != OPTIONAL.get(name)} == {}
 
 

@@ -34,15 +34,3 @@ def test_every_link_and_picture_is_there() -> None:
     assert targets
     for target in targets:
         assert (ROOT / target).exists(), target
-
-
-def test_the_file_tree_names_files_that_exist() -> None:
-    tree = README.split("## Files", 1)[1].split("```", 2)[1]
-    folder, found = ROOT, 0
-    for line in tree.splitlines():
-        for name in re.findall(r"(?:^|\s)([a-z_0-9-]+(?:\.py|/[a-z0-9-]*/?|/))(?=\s|$)", line.split("   ")[0] + " "):
-            folder = ROOT / name if not line.startswith(" ") else folder
-            path = ROOT / name if not line.startswith(" ") else folder / name
-            assert path.exists(), path
-            found += 1
-    assert found > 30

@@ -199,7 +199,7 @@ def test_a_missing_bundle(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_ray_one_line_names_the_extra(tmp_path: Path) -> None:
     Path("p.txt").write_text("a fox\n")
-    code = "import sys; sys.modules['ray'] = None; from runtime.batch import main; sys.exit(main())"
+    code = "import sys; sys.modules['ray'] = None; from runtime.batch.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "p.txt", "--out", "out", "--bundle", str(TINY)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)

@@ -82,8 +82,16 @@ def test_the_command_reports_what_the_contract_names() -> None:
     assert done.returncode == 0, done.stderr
     facts: dict[str, Any] = json.loads(done.stdout)
     wanted = {
-        "bundle", "provider", "threads", "cold_start_s", "latency_ms", "stages_ms", "images_per_s", "peak_rss_mb",
-        "bundle_mb", "peers",
+        "bundle",
+        "provider",
+        "threads",
+        "cold_start_s",
+        "latency_ms",
+        "stages_ms",
+        "images_per_s",
+        "peak_rss_mb",
+        "bundle_mb",
+        "peers",
     }
     assert wanted <= facts.keys() and set(facts["latency_ms"]) == {"min", "median", "max"}
     assert {"text_encoder", "unet", "vae_decoder", "total"} <= facts["stages_ms"].keys()

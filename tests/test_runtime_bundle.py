@@ -33,9 +33,7 @@ def test_the_manifest_lists_every_file() -> None:
 def test_reading_and_writing_give_the_same(copy: Path) -> None:
     bundle = open_bundle(copy)
     write_manifest(copy, bundle.manifest)
-    assert json.loads((copy / "manifest.json").read_text()) == json.loads(
-        (TINY / "manifest.json").read_text()
-    )
+    assert json.loads((copy / "manifest.json").read_text()) == json.loads((TINY / "manifest.json").read_text())
     assert open_bundle(copy) == bundle
     assert bundle.manifest.steps[2][1].timestep == 499 and bundle.manifest.latent_shape == (5, 4, 5)
 
@@ -97,9 +95,7 @@ def test_verification_can_be_left_out(copy: Path) -> None:
 
 def test_names_and_paths(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_bundle(copy) == copy and resolve_bundle(str(copy)) == copy
-    assert resolve_bundle("sticker-128").parent.name == "bundles" and resolve_bundle() == resolve_bundle(
-        "sticker-128"
-    )
+    assert resolve_bundle("sticker-128").parent.name == "bundles" and resolve_bundle() == resolve_bundle("sticker-128")
     monkeypatch.chdir(copy.parent)
     assert resolve_bundle("bundle") == Path("bundle")
     for wrong in ("no-such-bundle", "/no/such/folder", ""):
@@ -111,9 +107,7 @@ def test_names_and_paths(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_absent_component_is_named(copy: Path) -> None:
     bundle = open_bundle(copy)
-    files = {
-        name: facts for name, facts in bundle.manifest.files.items() if not name.startswith("vae_encoder")
-    }
+    files = {name: facts for name, facts in bundle.manifest.files.items() if not name.startswith("vae_encoder")}
     write_manifest(copy, replace(bundle.manifest, files=files))
     shutil.rmtree(copy / "vae_encoder")
     pipe = runtime.load(copy)

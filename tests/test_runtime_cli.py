@@ -48,9 +48,7 @@ def python(*arguments: str, cwd: Path | None = None, **options: Any) -> subproce
     """`python -m runtime` in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     command = [sys.executable, "-m", "runtime", *arguments, "--bundle", str(TINY)]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **options
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **options)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, bundle: Path | None = TINY) -> str:
@@ -177,9 +175,7 @@ def test_one_word_of_ten_thousand_characters(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "altered"])
-@pytest.mark.parametrize(
-    "name", ["unet/model.onnx", "tokenizer/vocab.json", "scheduler/scheduler_config.json"]
-)
+@pytest.mark.parametrize("name", ["unet/model.onnx", "tokenizer/vocab.json", "scheduler/scheduler_config.json"])
 def test_a_damaged_bundle(
     capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory, fault: str, name: str
 ) -> None:
@@ -356,9 +352,7 @@ def test_a_package_that_cannot_be_written_to(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path for path in site.rglob("*")) == before
-    assert (
-        Image.open(tmp_path / "fox.png").tobytes() == runtime.generate(PROMPT, seed=7, bundle=TINY).tobytes()
-    )
+    assert Image.open(tmp_path / "fox.png").tobytes() == runtime.generate(PROMPT, seed=7, bundle=TINY).tobytes()
     for path in before:
         path.chmod(0o755)
 
@@ -391,9 +385,7 @@ def test_a_single_picture_keeps_its_name() -> None:
 
 
 def test_slugs() -> None:
-    assert (
-        slug("../../etc/passwd") == "etc-passwd" and slug("🦊!") == "picture" and slug("a" * 99) == "a" * 40
-    )
+    assert slug("../../etc/passwd") == "etc-passwd" and slug("🦊!") == "picture" and slug("a" * 99) == "a" * 40
     assert slug("Été à Paris") == "été-à-paris"
 
 

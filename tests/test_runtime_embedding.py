@@ -107,8 +107,11 @@ def test_a_spawned_child_draws_the_same(pipe: runtime.Pipeline) -> None:
 def slow_graph(path: Path, turns: int) -> None:
     """A U-Net that multiplies matrices for long."""
     value = helper.make_tensor_value_info
-    inputs = [value("sample", TensorProto.FLOAT, [1, 600, 600]), value("timestep", TensorProto.FLOAT, [1]),
-              value("encoder_hidden_states", TensorProto.FLOAT, [1, 1, 1])]
+    inputs = [
+        value("sample", TensorProto.FLOAT, [1, 600, 600]),
+        value("timestep", TensorProto.FLOAT, [1]),
+        value("encoder_hidden_states", TensorProto.FLOAT, [1, 1, 1]),
+    ]
     names = ["sample", *(f"y{i}" for i in range(turns)), "out_sample"]
     nodes = [helper.make_node("MatMul", [names[i], "sample"], [names[i + 1]]) for i in range(turns + 1)]
     output = [value("out_sample", TensorProto.FLOAT, [1, 600, 600])]
@@ -120,7 +123,9 @@ def test_cancelling_stops_within_a_network(tmp_path: Path) -> None:
     slow_graph(tmp_path / "model.onnx", turns=4000)
     session, token = Session("unet", tmp_path / "model.onnx", "cpu", threads=1), CancelToken()
     feeds: dict[str, Any] = {
-        "sample": np.zeros((1, 600, 600), np.float32), "timestep": [1], "encoder_hidden_states": [[[1]]]
+        "sample": np.zeros((1, 600, 600), np.float32),
+        "timestep": [1],
+        "encoder_hidden_states": [[[1]]],
     }
     session.open()
     threading.Timer(0.2, token.cancel).start()

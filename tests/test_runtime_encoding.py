@@ -13,7 +13,7 @@ from runtime import image_files
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8))
 SMOOTH = Image.radial_gradient("L").resize((40, 48)).convert("RGB")
-TEXT = image_files.settings_text("狐 fox 🦊, \"3d\" style", 7, model="tiny", size=(48, 40))
+TEXT = image_files.settings_text('狐 fox 🦊, "3d" style', 7, model="tiny", size=(48, 40))
 
 
 @pytest.mark.parametrize("format", image_files.SUFFIXES)

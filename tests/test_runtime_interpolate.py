@@ -591,7 +591,7 @@ def test_the_command_needs_no_torch_and_prints_one_path_a_line() -> None:
     saved()
     code = f"""
 import sys
-from runtime.interpolate import main
+from runtime.interpolate.__main__ import main
 assert "numpy" not in sys.modules
 code = main(["a.png", "b.png", "--frames", "1", "--out", "m", "--bundle", {str(TINY)!r}])
 assert not {{"torch", "av", "ray"}} & set(sys.modules)

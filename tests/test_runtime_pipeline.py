@@ -76,9 +76,7 @@ def test_several_pictures_a_prompt_take_the_next_seeds(pipe: runtime.Pipeline) -
 
 
 def test_sixteen_threads_make_the_pictures_of_one(pipe: runtime.Pipeline) -> None:
-    prompts = [
-        f"a {thing}, {style} style" for thing in ("fox", "pizza", "cat", "tree") for style in ("3d", "flat")
-    ]
+    prompts = [f"a {thing}, {style} style" for thing in ("fox", "pizza", "cat", "tree") for style in ("3d", "flat")]
     work = [(prompts[i % len(prompts)], i, 1 + i % 4) for i in range(64)]
     alone = {key: latents(pipe, key[0], seed=key[1], num_inference_steps=key[2]) for key in work}
     fresh, found = runtime.load(TINY), {}
@@ -103,9 +101,7 @@ def test_one_step_is_the_formula(pipe: runtime.Pipeline) -> None:
     text = pipe._sessions["text_encoder"].run(input_ids=ids)
     v = pipe._sessions["unet"].run(sample=x[None], timestep=999, encoder_hidden_states=text)[0]
     alpha, sigma = schedule.alphas_sigmas()
-    np.testing.assert_allclose(
-        latents(pipe, seed=7)[0], alpha[999] * x - sigma[999] * v, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(latents(pipe, seed=7)[0], alpha[999] * x - sigma[999] * v, rtol=1e-5, atol=1e-6)
 
 
 def test_latents_take_the_place_of_noise(pipe: runtime.Pipeline) -> None:
@@ -265,9 +261,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("options", "says"), REFUSED, ids=[says for _, says in REFUSED])
-def test_wrong_arguments_say_what_is_allowed(
-    pipe: runtime.Pipeline, options: dict[str, Any], says: str
-) -> None:
+def test_wrong_arguments_say_what_is_allowed(pipe: runtime.Pipeline, options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
         pipe(**{"prompt": "a fox", "seed": 7, **options})
     assert "\n" not in str(error.value)
@@ -329,9 +323,7 @@ def test_texts_are_encoded_once(pipe: runtime.Pipeline, monkeypatch: pytest.Monk
 def test_milliseconds_are_told(pipe: runtime.Pipeline) -> None:
     (one,) = pipe.run("a new prompt", seed=7, image=start_image())
     assert set(one.ms) == {"text_encoder", "unet", "vae_decoder", "vae_encoder", "total"}
-    assert (
-        one.ms["total"] == pytest.approx(sum(one.ms.values()) - one.ms["total"]) and min(one.ms.values()) > 0
-    )
+    assert one.ms["total"] == pytest.approx(sum(one.ms.values()) - one.ms["total"]) and min(one.ms.values()) > 0
 
 
 def test_values_that_are_no_numbers_are_an_error(pipe: runtime.Pipeline) -> None:

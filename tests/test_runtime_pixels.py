@@ -37,9 +37,7 @@ def test_images_are_height_by_width() -> None:
     chw = np.full((3, 2, 5), -1, np.float32)
     chw[0, 1, 4] = 1
     image = pixels.to_image(chw)
-    assert (
-        image.size == (5, 2) and image.getpixel((4, 1)) == (255, 0, 0) and image.getpixel((1, 1)) == (0, 0, 0)
-    )
+    assert image.size == (5, 2) and image.getpixel((4, 1)) == (255, 0, 0) and image.getpixel((1, 1)) == (0, 0, 0)
     assert (pixels.from_image(image, (2, 5)) == chw).all()
 
 
@@ -122,9 +120,7 @@ def test_chunks_come_before_the_pixels_and_hold_no_date() -> None:
     kinds, at = [], 8
     while at < len(data):
         size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        assert zlib.crc32(data[at + 4 : at + 8 + size]) == int.from_bytes(
-            data[at + 8 + size : at + 12 + size]
-        )
+        assert zlib.crc32(data[at + 4 : at + 8 + size]) == int.from_bytes(data[at + 8 + size : at + 12 + size])
         kinds.append(kind)
         at += 12 + size
     assert kinds == [b"IHDR", b"tEXt", b"iTXt", b"IDAT", b"IEND"]

@@ -89,11 +89,7 @@ def test_torch_tensors_are_taken_with_levels_of_their_own_shape() -> None:
     alpha = torch.tensor([0.6, 0.8]).reshape(2, 1, 1, 1)
     x0 = schedule.x0_from_v(x, v, alpha, (1 - alpha**2).sqrt())
     x0.sum().backward()
-    assert (
-        v.grad is not None
-        and torch.allclose(x0[0], torch.tensor(0.2))
-        and torch.allclose(x0[1], torch.tensor(0.5))
-    )
+    assert v.grad is not None and torch.allclose(x0[0], torch.tensor(0.2)) and torch.allclose(x0[1], torch.tensor(0.5))
 
 
 def test_float32_stays_float32() -> None:

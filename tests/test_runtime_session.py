@@ -70,9 +70,7 @@ def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("how", ["raises", "drops"])
-def test_a_provider_that_does_not_start_falls_back_with_one_warning(
-    monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_a_provider_that_does_not_start_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     have(monkeypatch, "cuda", "cpu")
     create = session.create
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runtime.errors import UserError
 from tests.support.tiny import small_checkpoint
 from tests.support.train_fixtures import make_data, picture, png
 from train.data.shards import Record, write_shard
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.evaluate.grids import SMALLEST_FONT, Lettering, Section, draw_grid, draw_sections, shrunk, wrap
 from train.sticker import prompts
 from train.sticker.card import MARKS, Tables, main, rewrite, with_tables, write_sheet
@@ -52,12 +53,19 @@ def test_the_compositions_are_three_kinds_of_eight() -> None:
     assert len(set(map(plain, compositions()))) == 24
 
 
-@pytest.mark.parametrize(("text", "named"), [
-    ("a purple banana, flat style", "purple banana"), ("Purple banana", "purple banana"),
-    ("a sticker of an owl, cartoon style", "owl"), ("3d style owl sticker", "owl"), ("the owl", "owl"),
-    ("a pizza next to a fox, 3d style", "fox and pizza"), ("fox and pizza, flat style", "fox and pizza"),
-    ("teddy bear, soft toy, 3d style", "teddy bear, soft toy"),
-])
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a purple banana, flat style", "purple banana"),
+        ("Purple banana", "purple banana"),
+        ("a sticker of an owl, cartoon style", "owl"),
+        ("3d style owl sticker", "owl"),
+        ("the owl", "owl"),
+        ("a pizza next to a fox, 3d style", "fox and pizza"),
+        ("fox and pizza, flat style", "fox and pizza"),
+        ("teddy bear, soft toy, 3d style", "teddy bear, soft toy"),
+    ],
+)
 def test_style_article_and_order_do_not_count(text: str, named: str) -> None:
     assert plain(text) == named
 
@@ -95,12 +103,17 @@ def letters(text: str) -> float:
     return len(text)
 
 
-@pytest.mark.parametrize(("text", "lines"), [
-    ("a fox", ["a fox"]), ("", []), ("fox, 3d style", ["fox, 3d style"]),
-    ("a purple banana, flat style", ["a purple banana,", "flat style"]),  # not "flat" on the first
-    ("a penguin wearing hats, 3d style", ["a penguin wearing", "hats, 3d style"]),  # at the comma it takes three
-    ("hippopotamusrhinoceros, 3d style", ["hippopotamusrhinoc", "eros, 3d style"]),
-])
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a fox", ["a fox"]),
+        ("", []),
+        ("fox, 3d style", ["fox, 3d style"]),
+        ("a purple banana, flat style", ["a purple banana,", "flat style"]),  # not "flat" on the first
+        ("a penguin wearing hats, 3d style", ["a penguin wearing", "hats, 3d style"]),  # at the comma it takes three
+        ("hippopotamusrhinoceros, 3d style", ["hippopotamusrhinoc", "eros, 3d style"]),
+    ],
+)
 def test_captions_are_wrapped_whole(text: str, lines: list[str]) -> None:
     assert wrap(text, 18, letters) == lines
 
@@ -190,7 +203,9 @@ def test_the_command_writes_three_sheets_of_a_bundle_or_a_checkpoint(
     printed = capsys.readouterr()
     facts = json.loads(printed.out)
     assert facts["seed"] == 3 and {name: len(texts) for name, texts in facts["prompts"].items()} == {
-        "sheet": 64, "compositions": 24, "sixteen": 32,
+        "sheet": 64,
+        "compositions": 24,
+        "sixteen": 32,
     }
     width = 40 if subject == "bundle" else 64
     for name, path in facts["files"].items():
@@ -217,12 +232,18 @@ def damaged(folder: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"subject": "nothing-there"}, "no diffusers pipeline there"), ({"subject": "damaged"}, "unet/model.onnx"),
-    ({"--seed": str(2**64)}, "--seed: seed 18446744073709551616 is out of range"),
-    ({"--device": "abacus"}, "--device abacus: no such device"), ({"--data": "no-folder"}, "no train-*.tar shards"),
-    ({"--data": "learned"}, "'a yellow owl, flat style': among the captions"), ({"--out": "a-file"}, "a-file"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"subject": "nothing-there"}, "no diffusers pipeline there"),
+        ({"subject": "damaged"}, "unet/model.onnx"),
+        ({"--seed": str(2**64)}, "--seed: seed 18446744073709551616 is out of range"),
+        ({"--device": "abacus"}, "--device abacus: no such device"),
+        ({"--data": "no-folder"}, "no train-*.tar shards"),
+        ({"--data": "learned"}, "'a yellow owl, flat style': among the captions"),
+        ({"--out": "a-file"}, "a-file"),
+    ],
+)
 def test_bad_input_is_one_line_and_nothing_is_written(
     data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], says: str
 ) -> None:
@@ -253,9 +274,12 @@ def some_figures(**changes: Any) -> dict[str, Any]:
         "kid_blocks": {"all": row(0.1, 0.2, 0.3), "held_out": row(0.4, 0.5, 0.6)},
         "precision": {"all": row(0.5, 0.6, 0.7), "held_out": row(0.5, 0.6, 0.7)},
         "recall": {"all": row(0.5, 0.45, 0.7), "held_out": row(0, 0.6, 0.7)},
-        "alignment": row(0.2, 0.2, 0.1, real=0.9), "alignment_held_out": row(0.2, 0.19996, 0.1, real=0.8),
-        "retrieval_at_1": row(0.2, 0.3, 0.1, real=0.9), "retrieval_at_1_held_out": row(0.2, 0.3, 0.1, real=0.8),
-        "n": {"all": 40, "held_out": 12}, "params": {"student": 10_000_000, "teacher": 30_000_000},
+        "alignment": row(0.2, 0.2, 0.1, real=0.9),
+        "alignment_held_out": row(0.2, 0.19996, 0.1, real=0.8),
+        "retrieval_at_1": row(0.2, 0.3, 0.1, real=0.9),
+        "retrieval_at_1_held_out": row(0.2, 0.3, 0.1, real=0.8),
+        "n": {"all": 40, "held_out": 12},
+        "params": {"student": 10_000_000, "teacher": 30_000_000},
         "features": "blocks",
     }
     return figures | changes
@@ -284,8 +308,12 @@ def test_goals_are_reached_or_missed_by_the_figures_not_by_what_is_printed() -> 
     assert found["text alignment, all concepts"][2:] == ["1.000", "at least 1.00", "reached"]
     assert found["text alignment, held-out"][2:] == ["1.000", "at least 1.00", "missed"]
     assert found["parameters, M"] == ["30.0", "10.0", "0.333", "at most 1/3", "reached"]
-    worse = ratios(some_figures(params={"student": 10_000_001, "teacher": 30_000_000},
-                                fd_blocks={"all": {"teacher_25": 1.0, "student_1": 2.0}}))
+    worse = ratios(
+        some_figures(
+            params={"student": 10_000_001, "teacher": 30_000_000},
+            fd_blocks={"all": {"teacher_25": 1.0, "student_1": 2.0}},
+        )
+    )
     assert worse["parameters, M"][-1] == "missed" and worse["FD-blocks, all concepts"][-1] == "missed, missed"
 
 
@@ -325,11 +353,19 @@ def test_a_card_without_both_marks_is_refused(card: str) -> None:
         with_tables(card, "", "card.md")
 
 
-@pytest.mark.parametrize("text", [
-    "", "[]", "{}", json.dumps(some_figures(features="other")), json.dumps(some_figures(n={})),
-    json.dumps(some_figures(fd_blocks={"all": {"student_1": 1.0}})), json.dumps(some_figures(fd_blocks={"all": 3})),
-    json.dumps(some_figures(recall={"all": {"teacher_25": "much", "student_1": 1.0}})),
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        json.dumps(some_figures(features="other")),
+        json.dumps(some_figures(n={})),
+        json.dumps(some_figures(fd_blocks={"all": {"student_1": 1.0}})),
+        json.dumps(some_figures(fd_blocks={"all": 3})),
+        json.dumps(some_figures(recall={"all": {"teacher_25": "much", "student_1": 1.0}})),
+    ],
+)
 def test_figures_that_are_none_are_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "figures.json").write_text(text)
     (tmp_path / "card.md").write_text("\n".join(MARKS))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import png
-from train.data import __main__ as data
 from train.data import writer
 from train.data.shards import Record, read_records
 from train.sticker.art import Source
@@ -44,9 +44,20 @@ def art() -> list[Source]:
 
 @pytest.mark.parametrize(
     ("noun", "many"),
-    [("fox", "foxes"), ("cat face", "cat faces"), ("slice of pizza", "slices of pizza"), ("mouse", "mice"),
-     ("wolf", "wolves"), ("fish", "fish"), ("strawberry", "strawberries"), ("potato", "potatoes"), ("key", "keys"),
-     ("owl", "owls"), ("bow and arrow", "bows and arrow"), ("pair of scissors", "pairs of scissors")],
+    [
+        ("fox", "foxes"),
+        ("cat face", "cat faces"),
+        ("slice of pizza", "slices of pizza"),
+        ("mouse", "mice"),
+        ("wolf", "wolves"),
+        ("fish", "fish"),
+        ("strawberry", "strawberries"),
+        ("potato", "potatoes"),
+        ("key", "keys"),
+        ("owl", "owls"),
+        ("bow and arrow", "bows and arrow"),
+        ("pair of scissors", "pairs of scissors"),
+    ],
 )
 def test_plurals(noun: str, many: str) -> None:
     assert plural(noun) == many
@@ -55,7 +66,10 @@ def test_plurals(noun: str, many: str) -> None:
 def test_words_of_captions() -> None:
     assert (article("owl"), article("unicorn"), article("fox")) == ("an", "a", "a")
     assert [with_article(noun) for noun in ("fox", "grapes", "octopus", "glass")] == [
-        "a fox", "grapes", "an octopus", "a glass"
+        "a fox",
+        "grapes",
+        "an octopus",
+        "a glass",
     ]
     assert is_plural("socks") and not is_plural("cactus")
     assert (spoken("cat face"), spoken("automobile"), spoken("sun with face")) == ("cat", "car", "sun with face")
@@ -108,8 +122,13 @@ def test_no_composition_shows_or_names_a_held_out_concept() -> None:
 def test_captions_say_what_is_drawn() -> None:
     captions = {caption for composed in compositions(art(), 300) for caption in composed.record.captions}
     for caption in (
-        "two foxes", "three cat faces", "a fox wearing a crown", "a cat wearing sunglasses", "a blue apple",
-        "a cat and a car", "a car next to grapes",
+        "two foxes",
+        "three cat faces",
+        "a fox wearing a crown",
+        "a cat wearing sunglasses",
+        "a blue apple",
+        "a cat and a car",
+        "a car next to grapes",
     ):
         assert f"{caption}, flat style" in captions
     assert any(caption.startswith("a fox on a") and "background" in caption for caption in captions)
@@ -135,5 +154,5 @@ def test_compositions_go_to_a_split_of_their_own(tmp_path: Path) -> None:
     assert summary["pictures"] == {"train": len(SHAPES), "held_out": 1, "composed": len(composed)}
     assert [record for record, _ in read_records(tmp_path, "composed")] == [made.record for made in composed]
     assert writer.write_dataset(art(), tmp_path, 32, {}, composed) == summary
-    with pytest.raises(data.UserError, match="other pictures"):
+    with pytest.raises(UserError, match="other pictures"):
         writer.write_dataset(art(), tmp_path, 32, {}, composed[:-1])

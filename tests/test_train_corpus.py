@@ -19,13 +19,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from runtime.errors import UserError
 from tests.support.tiny import make_vae
 from tests.support.train_fixtures import COLOURS, TEACHER, make_data, make_encoders, picture, png
 from train.data.cache import read_tensors
 from train.data.corpus import ShardEncoder, load_corpus, load_pictures
 from train.data.encoders import Encoders, encode_texts, fingerprint
 from train.data.shards import DamagedShard, list_shards, picture_of, read_records, read_shard, write_shard
-from train.errors import UserError
 from train.latents import decode_latents, encode_latents, to_tensor
 
 
@@ -37,8 +37,12 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
 def small_kl() -> AutoencoderKL:
     torch.manual_seed(1)
     return AutoencoderKL(
-        block_out_channels=(8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 3, norm_num_groups=4,
-        up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=4, scaling_factor=0.25,
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        scaling_factor=0.25,
     ).eval()
 
 
@@ -80,19 +84,34 @@ def test_other_peoples_members_are_read(tmp_path: Path, encoders: Encoders) -> N
     red = picture("red", "disc", 32)
     floats = np.asarray(red, np.float32) / 127.5 - 1
     transparent = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
-    shard = write_tar(tmp_path / "x.tar", {
-        "a.png": png(red), "a.txt": b" a red disc \n",
-        "b.image.jpg": jpeg(picture("red", "disc", 90).resize((180, 90))), "b.json": b'{"caption": "wide"}',
-        "dir/c.webp": png(red), "dir/c.json": b'{"text": "sub folder", "width": 32}', "dir/c.cls": b"7",
-        "d.npy": npy(np.asarray(red)), "d.txt": b"bytes",
-        "e.npy": npy(floats), "e.txt": b"floats",
-        "f.png": png(transparent), "f.json": b'{"captions": ["plain", "second"], "weight": 0.5, "style": "3d"}',
-        "._a.png": b"what a file system leaves behind",
-    })
+    shard = write_tar(
+        tmp_path / "x.tar",
+        {
+            "a.png": png(red),
+            "a.txt": b" a red disc \n",
+            "b.image.jpg": jpeg(picture("red", "disc", 90).resize((180, 90))),
+            "b.json": b'{"caption": "wide"}',
+            "dir/c.webp": png(red),
+            "dir/c.json": b'{"text": "sub folder", "width": 32}',
+            "dir/c.cls": b"7",
+            "d.npy": npy(np.asarray(red)),
+            "d.txt": b"bytes",
+            "e.npy": npy(floats),
+            "e.txt": b"floats",
+            "f.png": png(transparent),
+            "f.json": b'{"captions": ["plain", "second"], "weight": 0.5, "style": "3d"}',
+            "._a.png": b"what a file system leaves behind",
+        },
+    )
     encoded = ShardEncoder(encoders, None).load(str(shard))
     assert [record.key for record in encoded.records] == ["a", "b", "dir/c", "d", "e", "f"]
     assert [record.captions for record in encoded.records] == [
-        ("a red disc",), ("wide",), ("sub folder",), ("bytes",), ("floats",), ("plain", "second"),
+        ("a red disc",),
+        ("wide",),
+        ("sub folder",),
+        ("bytes",),
+        ("floats",),
+        ("plain", "second"),
     ]
     assert encoded.records[5].weight == 0.5 and encoded.records[5].style == "3d"
     assert encoded.latents.shape == (6, *encoders.latent_shape) and encoded.latents.dtype == torch.bfloat16
@@ -179,8 +198,9 @@ def test_a_size_that_the_autoencoder_cannot_take(encoders: Encoders) -> None:
 
 
 def test_the_fingerprint_of_a_large_network_is_quick_and_notices_changes() -> None:
-    config = CLIPTextConfig(vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=2,
-                            num_attention_heads=16)
+    config = CLIPTextConfig(
+        vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=2, num_attention_heads=16
+    )
     network = CLIPTextModel(config)
     started = time.monotonic()
     before = fingerprint(network)
@@ -308,17 +328,30 @@ def damaged(shard: Path, how: str) -> None:
     with tarfile.open(shard) as archive:
         third = archive.getmembers()[4].offset
     data = shard.read_bytes()
-    shard.write_bytes({
-        "in a member": data[: third + 540], "at a border": data[:third], "in a header": data[: third + 100],
-        "garbage inside": data[:third] + b"\xa5" * 512 + data[third + 512 :], "garbage": b"\xa5" * 4000,
-        "empty": b"", "a web page": b"<html>not found</html>",
-    }[how])
+    shard.write_bytes(
+        {
+            "in a member": data[: third + 540],
+            "at a border": data[:third],
+            "in a header": data[: third + 100],
+            "garbage inside": data[:third] + b"\xa5" * 512 + data[third + 512 :],
+            "garbage": b"\xa5" * 4000,
+            "empty": b"",
+            "a web page": b"<html>not found</html>",
+        }[how]
+    )
 
 
 @pytest.mark.parametrize(
     ("how", "read"),
-    [("in a member", 1), ("at a border", 1), ("in a header", 1), ("garbage inside", 1), ("garbage", 0), ("empty", 0),
-     ("a web page", 0)],
+    [
+        ("in a member", 1),
+        ("at a border", 1),
+        ("in a header", 1),
+        ("garbage inside", 1),
+        ("garbage", 0),
+        ("empty", 0),
+        ("a web page", 0),
+    ],
 )
 def test_a_damaged_shard_is_named_or_used_as_far_as_it_goes(
     how: str, read: int, tmp_path: Path, encoders: Encoders, caplog: pytest.LogCaptureFixture
@@ -367,10 +400,12 @@ def test_shards_are_listed_from_folders_files_and_patterns(tmp_path: Path) -> No
     assert list_shards(str(tmp_path), "train") == folder
     assert list_shards(f"{tmp_path}/train-{{00000..00002}}.tar", "train") == folder
     assert list_shards("https://host/train-{00..02}.tar::s3://b/x.tar", "train") == [
-        *(f"https://host/train-{index:02d}.tar" for index in range(3)), "s3://b/x.tar",
+        *(f"https://host/train-{index:02d}.tar" for index in range(3)),
+        "s3://b/x.tar",
     ]
     for data, why in (
-        (str(tmp_path / "nowhere"), "no folder, file or URL"), (f"{tmp_path}/train-{{00000..00003}}.tar", "00003"),
+        (str(tmp_path / "nowhere"), "no folder, file or URL"),
+        (f"{tmp_path}/train-{{00000..00003}}.tar", "00003"),
         ("https://host/{a.tar", "braces"),
     ):
         with pytest.raises(UserError, match=why):

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import picture, png
 from train import registry
 from train.data import folder as data_folder
 from train.data import writer
 from train.data.pictures import MAX_PIXELS, BadPicture, decode, rasterize_svg
 from train.data.shards import read_records
-from train.errors import UserError
 from train.sticker import packages
 from train.sticker.captions import Emoji, concept_of, is_held_out, normalize_code, phrasings
 

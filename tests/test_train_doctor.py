@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import Config, to_json
 from train.doctor import CHECKS, Finding, diagnose
-from train.errors import UserError
 from train.run.curves import draw_curves
 from train.run.loop import AddTrainer
 
@@ -43,8 +43,17 @@ def test_a_dead_discriminator(parts: Parts, tmp_path: Path) -> None:
 
 def test_a_winning_discriminator(parts: Parts, tmp_path: Path) -> None:
     findings = run(
-        parts, tmp_path / "run", lr=0.0, lr_discriminator=1e-2, discriminator_updates=4, r1_weight=0.0, augment=False,
-        conditioning="none", max_steps=48, save_every=48, discriminator_start=48,
+        parts,
+        tmp_path / "run",
+        lr=0.0,
+        lr_discriminator=1e-2,
+        discriminator_updates=4,
+        r1_weight=0.0,
+        augment=False,
+        conditioning="none",
+        max_steps=48,
+        save_every=48,
+        discriminator_start=48,
     )
     assert "winning discriminator" in findings
     assert "%" in findings["winning discriminator"].evidence
@@ -60,8 +69,16 @@ def test_collapse(parts: Parts, tmp_path: Path) -> None:
         )
 
     findings = run(
-        parts, tmp_path / "run", one_picture_for_all, lr=0.003, space="latent", weighting="uniform", loss="distill",
-        noise_levels=(999,), max_steps=40, save_every=40,
+        parts,
+        tmp_path / "run",
+        one_picture_for_all,
+        lr=0.003,
+        space="latent",
+        weighting="uniform",
+        loss="distill",
+        noise_levels=(999,),
+        max_steps=40,
+        save_every=40,
     )
     assert "collapse" in findings
     assert "times as much as real ones" in findings["collapse"].evidence
@@ -125,8 +142,16 @@ def test_a_clip_that_rules(parts: Parts, tmp_path: Path) -> None:
 # ---- made-up rows: a healthy run, and each check by itself -----------------------------------------------------
 
 HEALTHY = {
-    "diversity": 0.8, "d_accuracy_real": 0.7, "d_accuracy_fake": 0.75, "loss_d": 1.4, "d_real": 0.4, "d_fake": -0.5,
-    "ema_distance": 0.02, "data_share": 0.01, "grad_norm": 0.3, "grad_ratio": 1.2,
+    "diversity": 0.8,
+    "d_accuracy_real": 0.7,
+    "d_accuracy_fake": 0.75,
+    "loss_d": 1.4,
+    "d_real": 0.4,
+    "d_fake": -0.5,
+    "ema_distance": 0.02,
+    "data_share": 0.01,
+    "grad_norm": 0.3,
+    "grad_ratio": 1.2,
 }
 
 
@@ -142,14 +167,20 @@ def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
     assert diagnose(written(tmp_path / "run", rows)) == []
 
 
-@pytest.mark.parametrize(("change", "name"), [
-    ({"diversity": 0.05}, "collapse"), ({"diversity": 1.6}, "noisy student"),
-    ({"d_accuracy_real": 0.99, "d_accuracy_fake": 0.99, "loss_d": 0.05}, "winning discriminator"),
-    ({"d_real": 0.01, "d_fake": 0.0, "loss_d": 2.0}, "dead discriminator"),
-    ({"ema_distance": 0.6}, "diverging EMA"), ({"data_share": 0.8}, "stalled data"),
-    ({"grad_norm": 50.0}, "gradient above the clip"), ({"grad_ratio": 1e-4}, "adversarial term drowned"),
-    ({"grad_ratio": 1e4}, "distillation term drowned"),
-])
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"diversity": 0.05}, "collapse"),
+        ({"diversity": 1.6}, "noisy student"),
+        ({"d_accuracy_real": 0.99, "d_accuracy_fake": 0.99, "loss_d": 0.05}, "winning discriminator"),
+        ({"d_real": 0.01, "d_fake": 0.0, "loss_d": 2.0}, "dead discriminator"),
+        ({"ema_distance": 0.6}, "diverging EMA"),
+        ({"data_share": 0.8}, "stalled data"),
+        ({"grad_norm": 50.0}, "gradient above the clip"),
+        ({"grad_ratio": 1e-4}, "adversarial term drowned"),
+        ({"grad_ratio": 1e4}, "distillation term drowned"),
+    ],
+)
 def test_one_illness_is_one_finding(tmp_path: Path, change: dict[str, float], name: str) -> None:
     healthy = [{"step": step, **HEALTHY} for step in range(1, 11)]
     ill = [{"step": step, **HEALTHY, **change} for step in range(11, 31)]

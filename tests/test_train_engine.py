@@ -12,16 +12,31 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.add.draws import adversarial_rows
 from train.config import Config, to_json
-from train.errors import UserError
 from train.run.engine import Engine
 from train.run.loop import AddTrainer
 
 STEPS = 3
-LAUNCH = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--mixed_precision", "no",
-          "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", "0", "--num_processes", "2"]
+LAUNCH = [
+    sys.executable,
+    "-W",
+    "ignore",
+    "-m",
+    "accelerate.commands.launch",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+    "--num_machines",
+    "1",
+    "--main_process_port",
+    "0",
+    "--num_processes",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +71,11 @@ def launch(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def weights(run_dir: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
     folder = run_dir / "checkpoints" / f"step-{step}"
-    return {f"{name}.{key}": value for name in ("student", "ema", "heads")
-            for key, value in load_file(folder / f"{name}.safetensors").items()}
+    return {
+        f"{name}.{key}": value
+        for name in ("student", "ema", "heads")
+        for key, value in load_file(folder / f"{name}.safetensors").items()
+    }
 
 
 def distance(run_dir: Path, other: Path) -> float:

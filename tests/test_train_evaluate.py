@@ -14,12 +14,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
+from runtime.errors import UserError
 from runtime.noise import randn
 from tests.support.tiny import SMALL, make_pipeline, make_tokenizer
 from tests.support.train_fixtures import make_data, make_teacher, picture
 from train.checkpoint import load_pipeline
 from train.data.shards import Record
-from train.errors import UserError
 from train.evaluate.__main__ import main
 from train.evaluate.evaluation import Evaluation, arrange, choose, report
 from train.evaluate.feature_sets import (
@@ -149,7 +149,9 @@ def test_arranging_keeps_every_value() -> None:
     first = {"all": {"fid": 1.0, "vendi": 2.0}, "held_out": {"fid": 3.0, "vendi": 4.0}}
     scores = {"a": first, "b": {"all": {"fid": 5.0}}}
     assert arrange(scores) == {
-        "fid": {"all": {"a": 1.0, "b": 5.0}, "held_out": {"a": 3.0}}, "vendi": {"a": 2.0}, "vendi_held_out": {"a": 4.0},
+        "fid": {"all": {"a": 1.0, "b": 5.0}, "held_out": {"a": 3.0}},
+        "vendi": {"a": 2.0},
+        "vendi_held_out": {"a": 4.0},
     }
 
 
@@ -163,9 +165,14 @@ def reference(pipeline: StableDiffusionPipeline, prompt: str, seed: int, steps: 
     return np.asarray(pipeline(prompt, latents=latents, num_inference_steps=steps, guidance_scale=1.0).images[0])
 
 
-@pytest.mark.parametrize(("autoencoder", "schedule"), [
-    ("tiny", "scaled_linear"), ("kl", "scaled_linear"), ("tiny", "linear"),
-])
+@pytest.mark.parametrize(
+    ("autoencoder", "schedule"),
+    [
+        ("tiny", "scaled_linear"),
+        ("kl", "scaled_linear"),
+        ("tiny", "linear"),
+    ],
+)
 def test_pictures_are_those_of_diffusers_for_either_autoencoder_and_other_schedules(
     autoencoder: str, schedule: str, tmp_path: Path
 ) -> None:
@@ -175,8 +182,12 @@ def test_pictures_are_those_of_diffusers_for_either_autoencoder_and_other_schedu
     if autoencoder == "kl":
         torch.manual_seed(0)
         vae = AutoencoderKL(
-            latent_channels=4, block_out_channels=(8, 8, 8, 8), norm_num_groups=4, scaling_factor=0.18215,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            block_out_channels=(8, 8, 8, 8),
+            norm_num_groups=4,
+            scaling_factor=0.18215,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
         )
         pipeline.register_modules(vae=vae.eval())
     found = checkpoint_generator(pipeline, 1.0)(["a red fox", "the cat"], [5, 6], 2)
@@ -189,12 +200,15 @@ def test_pictures_are_those_of_diffusers_for_either_autoencoder_and_other_schedu
 # ---- what is refused ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("facts", "features"), [
-    ({"method": ADD, "settings": {"features": "dinov2"}}, "dinov2"),
-    ({"method": ADD, "settings": {"loss": "both"}}, "mobilenet_v2"),  # written before there was a choice
-    ({"method": ADD, "settings": {"features": "mobilenet_v2", "loss": "distill"}}, "none"),
-    ({"method": "something else"}, None),
-])
+@pytest.mark.parametrize(
+    ("facts", "features"),
+    [
+        ({"method": ADD, "settings": {"features": "dinov2"}}, "dinov2"),
+        ({"method": ADD, "settings": {"loss": "both"}}, "mobilenet_v2"),  # written before there was a choice
+        ({"method": ADD, "settings": {"features": "mobilenet_v2", "loss": "distill"}}, "none"),
+        ({"method": "something else"}, None),
+    ],
+)
 def test_the_discriminators_features_are_read_from_checkpoint_and_bundle(
     facts: dict[str, Any], features: str | None, tmp_path: Path
 ) -> None:
@@ -216,12 +230,15 @@ def test_the_discriminators_own_features_are_refused_unless_allowed(folder: Path
     assert "nothing says" in (refuse_own_features("lite0", folder, False) or "")
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["/nonexistent"], "no diffusers pipeline"),
-    (["x", "--sheet-only"], "--sheet-only needs"),
-    (["x", "--steps", "0"], "must be 1 to 1000"),
-    (["x", "--within", "-1"], "0 or more"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nonexistent"], "no diffusers pipeline"),
+        (["x", "--sheet-only"], "--sheet-only needs"),
+        (["x", "--steps", "0"], "must be 1 to 1000"),
+        (["x", "--within", "-1"], "0 or more"),
+    ],
+)
 def test_bad_arguments_are_one_clear_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(arguments)
@@ -275,10 +292,13 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     ends = {"bos_token_id": len(tokenizer) - 2, "eos_token_id": len(tokenizer) - 1, "pad_token_id": len(tokenizer) - 1}
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(
-        text_config=dict(sizes, vocab_size=len(tokenizer), max_position_embeddings=77, **ends),
-        vision_config=dict(sizes, image_size=32, patch_size=8), projection_dim=8,
-    ))
+    model = CLIPModel(
+        CLIPConfig(
+            text_config=dict(sizes, vocab_size=len(tokenizer), max_position_embeddings=77, **ends),
+            vision_config=dict(sizes, image_size=32, patch_size=8),
+            projection_dim=8,
+        )
+    )
     model.save_pretrained(folder)
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     CLIPProcessor(processor, tokenizer).save_pretrained(folder)
@@ -356,10 +376,37 @@ def test_a_comparison_has_a_row_a_prompt_and_a_column_a_title(tmp_path: Path) ->
 
 def test_the_command_scores_a_checkpoint_and_writes_json_and_sheets(folder: Path, tmp_path: Path, capsys: Any) -> None:
     teacher = str(folder / "teacher")
-    main([teacher, "--teacher", teacher, "--data", str(folder / "data"), "--n", "4", "--steps", "1", "2",
-          "--teacher-steps", "3", "--within", "2", "--features", "mobilenet_v2", "--text-embedder", "words",
-          "--out", str(tmp_path / "figures.json"), "--json", "--device", "cpu",
-          "--sheet", str(tmp_path / "sheet.png"), "--compare", str(tmp_path / "compare.png")])
+    main(
+        [
+            teacher,
+            "--teacher",
+            teacher,
+            "--data",
+            str(folder / "data"),
+            "--n",
+            "4",
+            "--steps",
+            "1",
+            "2",
+            "--teacher-steps",
+            "3",
+            "--within",
+            "2",
+            "--features",
+            "mobilenet_v2",
+            "--text-embedder",
+            "words",
+            "--out",
+            str(tmp_path / "figures.json"),
+            "--json",
+            "--device",
+            "cpu",
+            "--sheet",
+            str(tmp_path / "sheet.png"),
+            "--compare",
+            str(tmp_path / "compare.png"),
+        ]
+    )
     printed = capsys.readouterr()
     figures = json.loads(printed.out)
     assert figures == json.loads((tmp_path / "figures.json").read_text())
@@ -374,8 +421,29 @@ def test_the_command_scores_a_checkpoint_and_writes_json_and_sheets(folder: Path
 
 def test_the_table_says_what_was_not_run(folder: Path, capsys: Any) -> None:
     teacher = str(folder / "teacher")
-    main([teacher, "--teacher", teacher, "--data", str(folder / "data"), "--n", "2", "--steps", "1", "--teacher-steps",
-          "1", "--within", "0", "--features", "mobilenet_v2", "--text-embedder", "words", "--device", "cpu"])
+    main(
+        [
+            teacher,
+            "--teacher",
+            teacher,
+            "--data",
+            str(folder / "data"),
+            "--n",
+            "2",
+            "--steps",
+            "1",
+            "--teacher-steps",
+            "1",
+            "--within",
+            "0",
+            "--features",
+            "mobilenet_v2",
+            "--text-embedder",
+            "words",
+            "--device",
+            "cpu",
+        ]
+    )
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].split() == ["figure", "teacher_1", "student_1", "real"]
     assert [row.split(maxsplit=1)[1] for row in rows[-2:]] == ["not run: no weights given"] * 2

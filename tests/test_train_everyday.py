@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import train.everyday as everyday
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from runtime.errors import UserError
 from tests.support.tiny import SMALL, make_checkpoint
 from tests.support.train_fixtures import make_data
 from train.data.shards import Record
-from train.errors import UserError
 from train.evaluate.retrieval import hashed_words
+from train.sticker import everyday
 from train.sticker.everyday import (
     Word,
     all_captions,
@@ -34,7 +34,9 @@ from train.sticker.token_rows import FreeRows, Settings, Template, WordNet, tune
 torch.set_num_threads(1)
 LICENCE = "  1 This software is provided as is\n"
 SENSES = {  # word: (its definition, whether a tagged text has it)
-    "fox": ("black square", True), "hat": ("pink disc", True), "tom": ("pink disc", True),
+    "fox": ("black square", True),
+    "hat": ("pink disc", True),
+    "tom": ("pink disc", True),
     "cat": ("a vivid red color; red disc", False),
 }
 QUICK = Settings(least=0.3, nearest=1, thing=1.0, subject_passes=40, word_passes=4, lr=0.1)
@@ -46,8 +48,9 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> WordNet:
     for part in ("noun", "adj", "verb", "adv"):
         (folder / f"data.{part}").write_text(LICENCE)
         (folder / f"index.{part}").write_text(LICENCE)
-    data = [f"{i:08d} 05 n 01 {word} 0 000 | {gloss}; \"an example\"" for i, (word, (gloss, _)) in
-            enumerate(SENSES.items())]
+    data = [
+        f'{i:08d} 05 n 01 {word} 0 000 | {gloss}; "an example"' for i, (word, (gloss, _)) in enumerate(SENSES.items())
+    ]
     index = [f"{word} n 1 1 @ 1 {int(tagged)} {i:08d}" for i, (word, (_, tagged)) in enumerate(SENSES.items())]
     (folder / "data.noun").write_text(LICENCE + "\n".join(data) + "\n")
     (folder / "index.noun").write_text(LICENCE + "\n".join(index) + "\n")
@@ -71,8 +74,9 @@ def parts(folder: Path) -> tuple[CLIPTextModel, CLIPTokenizerFast]:
 def tuned(folder: Path, wordnet: WordNet, kept_out: set[str]) -> torch.Tensor:
     encoder, tokenizer = load_text_parts(str(folder / "model"), None)
     records = read_captions(folder / "data")
-    return tuned_table(encoder, tokenizer, all_captions(records), subjects_of(records["train"]), hashed_words, wordnet,
-                       kept_out, QUICK)
+    return tuned_table(
+        encoder, tokenizer, all_captions(records), subjects_of(records["train"]), hashed_words, wordnet, kept_out, QUICK
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +98,16 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_words(tmp_path / "words.tsv")
 
 
-@pytest.mark.parametrize("text, part", [
-    ("word\tsplit\nfox\ttune\n", "first line"), ("word\tsplit\tsubjects\nfox\ttrain\tfox face\n", "line 2"),
-    ("word\tsplit\tsubjects\nfox\ttune\t\n", "line 2"), ("word\tsplit\tsubjects\n", "no words"),
-    ("word\tsplit\tsubjects\na\ttune\tb\na\ttest\tb\n", "repeat"),
-])
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("word\tsplit\nfox\ttune\n", "first line"),
+        ("word\tsplit\tsubjects\nfox\ttrain\tfox face\n", "line 2"),
+        ("word\tsplit\tsubjects\nfox\ttune\t\n", "line 2"),
+        ("word\tsplit\tsubjects\n", "no words"),
+        ("word\tsplit\tsubjects\na\ttune\tb\na\ttest\tb\n", "repeat"),
+    ],
+)
 def test_a_bad_list_is_refused(tmp_path: Path, text: str, part: str) -> None:
     (tmp_path / "words.tsv").write_text(text)
     with pytest.raises(UserError, match=part):
@@ -116,8 +125,12 @@ def test_answers_are_right_in_first_place_in_the_first_five_or_not_at_all() -> N
 
 def test_a_subjects_names_are_its_captions_without_the_style() -> None:
     captions = ("fox face, 3d style", "a sticker of a fox, 3d style", "fox, 3d style", "a fox")
-    subjects = subjects_of([Record("1", captions, "fluent-3d", "1F98A", "animals-nature", 0.5),
-                            Record("2", ("unseen, 3d style",), "fluent-3d", "1", "flags", 0.0)])
+    subjects = subjects_of(
+        [
+            Record("1", captions, "fluent-3d", "1F98A", "animals-nature", 0.5),
+            Record("2", ("unseen, 3d style",), "fluent-3d", "1", "flags", 0.0),
+        ]
+    )
     assert subjects.names == {"fox face": ["fox face", "fox"]}
     assert subjects.weights == {"fox face": 0.5}
 

@@ -12,8 +12,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from runtime.errors import UserError
 from train.checkpoint import load_pipeline
-from train.errors import UserError
 from train.lora import (
     WEIGHTS_FILE,
     add_lora,
@@ -120,17 +120,20 @@ def test_the_file_opens_in_diffusers_and_draws_the_merged_students_picture(
             StableDiffusionPipeline.load_lora_weights(pipe, tmp_path / "lora")
         if name == "merged":
             pipe.register_modules(unet=merge_lora(unet).eval())
-        pictures[name] = torch.from_numpy(pipe(
-            "a fox", num_inference_steps=1, guidance_scale=1.0, output_type="np",
-            generator=torch.Generator().manual_seed(0),
-        ).images)
+        pictures[name] = torch.from_numpy(
+            pipe(
+                "a fox",
+                num_inference_steps=1,
+                guidance_scale=1.0,
+                output_type="np",
+                generator=torch.Generator().manual_seed(0),
+            ).images
+        )
     torch.testing.assert_close(pictures["lora"], pictures["merged"], rtol=0, atol=1e-3)
     assert (pictures["lora"] - pictures["plain"]).abs().mean() > 1e-2
 
 
-def test_load_is_the_inverse_of_save(
-    unet: UNet2DConditionModel, loaded: UNet2DConditionModel, tmp_path: Path
-) -> None:
+def test_load_is_the_inverse_of_save(unet: UNet2DConditionModel, loaded: UNet2DConditionModel, tmp_path: Path) -> None:
     save_lora(trained(unet), tmp_path)
     other = copy.deepcopy(loaded)
     parameters = load_lora(other, tmp_path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import some_draws
 from train.add.augment import CHOICES, diff_augment
 from train.add.discriminator import Discriminator, DiscriminatorHead, VirtualBatchNorm
@@ -20,7 +21,6 @@ from train.add.feature_networks import (
 from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
 from train.add.mobilenet import load_mobilenet
 from train.diffusion import NoiseLevels
-from train.errors import UserError
 from train.teacher import build_unet
 
 

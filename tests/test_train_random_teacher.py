@@ -12,8 +12,8 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
+from runtime.errors import UserError
 from train.checkpoint import load_pipeline
-from train.errors import UserError
 from train.random_teacher import SHAPES, Shape, main, make_random_teacher, random_text_encoder, random_unet, random_vae
 from train.sizes import count_parameters
 

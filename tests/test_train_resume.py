@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import to_json
-from train.errors import UserError
 from train.files import only_process, replace_folder
 from train.run.checkpoints import Checkpoints, State, file_hash
 from train.run.loop import AddTrainer

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.errors import UserError
+from runtime.errors import UserError
 from train.evaluate.retrieval import Remembered, RetrievalScorer, hashed_words, text_embedder
 
 torch.set_num_threads(1)

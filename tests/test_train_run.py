@@ -13,11 +13,11 @@ import pytest
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.ablation import ROWS, order, summarise, table
 from train.bench.__main__ import compare
 from train.config import from_json
-from train.errors import UserError
 from train.run.checkpoints import Checkpoints
 from train.run.loop import AddTrainer
 from train.run.telemetry import read_rows
@@ -34,9 +34,28 @@ def test_a_run_folder_holds_what_the_contract_names(parts: Parts, tmp_path: Path
     rows = read_rows(tmp_path / "run/metrics.jsonl")
     logged = [row for row in rows if "grad_norm" in row]
     assert [row["step"] for row in logged] == [1, 2, 3, 4]
-    assert {"loss_d", "loss_adv", "loss_distill", "r1", "d_real", "d_fake", "d_accuracy_real", "d_accuracy_fake",
-            "d_real/head0", "d_fake/head3", "grad_norm", "grad_norm_d", "grad_adv", "grad_distill", "grad_ratio",
-            "ema_distance", "diversity", "lr", "pictures_per_s", "data_share"} <= logged[-1].keys()
+    assert {
+        "loss_d",
+        "loss_adv",
+        "loss_distill",
+        "r1",
+        "d_real",
+        "d_fake",
+        "d_accuracy_real",
+        "d_accuracy_fake",
+        "d_real/head0",
+        "d_fake/head3",
+        "grad_norm",
+        "grad_norm_d",
+        "grad_adv",
+        "grad_distill",
+        "grad_ratio",
+        "ema_distance",
+        "diversity",
+        "lr",
+        "pictures_per_s",
+        "data_share",
+    } <= logged[-1].keys()
     assert [row["step"] for row in rows if "score_kid_lite0" in row] == [0, 2, 4]
     assert from_json((tmp_path / "run/config.json").read_text()) == settings
     with Image.open(tmp_path / "run/samples/step-000004.png") as sheet:
@@ -80,8 +99,18 @@ def test_rows_after_the_checkpoint_are_dropped_and_a_torn_line_is_no_harm(parts:
 
 
 def test_smoke_is_a_command_that_ends_with_a_pipeline(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "train", "--preset", "smoke", f"run_dir={tmp_path / 'run'}",
-               "max_steps=2", "save_every=2"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "train",
+        "--preset",
+        "smoke",
+        f"run_dir={tmp_path / 'run'}",
+        "max_steps=2",
+        "save_every=2",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "run" / "pipeline")
@@ -111,8 +140,14 @@ def test_another_seed_would_be_seen(parts: Parts, tmp_path: Path) -> None:
 
 
 def test_one_step_of_any_size_prints_time_and_memory(parts: Parts) -> None:
-    settings = [f"teacher={parts['teacher']}", f"data={parts['data']}", "attention=", "layers=1,1,1", "batch=2",
-                "adversarial_batch=0"]
+    settings = [
+        f"teacher={parts['teacher']}",
+        f"data={parts['data']}",
+        "attention=",
+        "layers=1,1,1",
+        "batch=2",
+        "adversarial_batch=0",
+    ]
     command = [sys.executable, "-W", "ignore", "-m", "train.bench", "--once", "--preset", "demo", "--json", *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -125,8 +160,15 @@ def test_one_step_of_any_size_prints_time_and_memory(parts: Parts) -> None:
 
 
 def figures(fd: float) -> dict[str, Any]:
-    each = {"fd_lite0": fd, "kid_lite0": 0.1, "precision": 0.5, "recall": 0.5, "alignment": 0.3,
-            "retrieval_at_1": 0.2, "vendi": 1.5}
+    each = {
+        "fd_lite0": fd,
+        "kid_lite0": 0.1,
+        "precision": 0.5,
+        "recall": 0.5,
+        "alignment": 0.3,
+        "retrieval_at_1": 0.2,
+        "vendi": 1.5,
+    }
     return {"all": each, "held_out": each}
 
 
@@ -144,8 +186,11 @@ def test_every_row_of_the_ablation_changes_one_setting(parts: Parts, tmp_path: P
     base = add_config(parts, tmp_path / "run")
     for row in ROWS.values():
         changed = dataclasses.replace(base, **row.changes)
-        different = [field.name for field in dataclasses.fields(base)
-                     if getattr(base, field.name) != getattr(changed, field.name)]
+        different = [
+            field.name
+            for field in dataclasses.fields(base)
+            if getattr(base, field.name) != getattr(changed, field.name)
+        ]
         assert different == list(row.changes)
 
 

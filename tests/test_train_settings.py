@@ -12,9 +12,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import Config, from_json, to_json
-from train.errors import UserError
 from train.presets import make_config
 from train.random_teacher import make_random_teacher
 from train.run.loop import AddTrainer
@@ -96,9 +96,7 @@ def test_a_student_can_go_on_from_a_checkpoint(parts: Parts, tmp_path: Path) -> 
     first = AddTrainer(add_config(parts, tmp_path / "first"))
     pipeline = first.run()
     second = AddTrainer(add_config(parts, tmp_path / "second", init=str(pipeline), student="full"))
-    torch.testing.assert_close(
-        second.student.conv_in.weight, first.ema.weights["conv_in.weight"], atol=1e-3, rtol=1e-3
-    )
+    torch.testing.assert_close(second.student.conv_in.weight, first.ema.weights["conv_in.weight"], atol=1e-3, rtol=1e-3)
 
 
 def test_a_lora_student_keeps_one_step(parts: Parts, tmp_path: Path) -> None:
@@ -108,8 +106,9 @@ def test_a_lora_student_keeps_one_step(parts: Parts, tmp_path: Path) -> None:
     target = trainer.run()
     after = trainer.draw(2)
     assert not torch.equal(before, after)
-    merged, adapted = (StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-                       for folder in (target, parts["teacher"]))
+    merged, adapted = (
+        StableDiffusionPipeline.from_pretrained(folder, safety_checker=None) for folder in (target, parts["teacher"])
+    )
     adapted.load_lora_weights(tmp_path / "run" / "lora")
     pictures = []
     for pipeline in (merged, adapted):
@@ -157,23 +156,41 @@ def test_one_step_in_diffusers_is_the_students_sample(parts: Parts, tmp_path: Pa
     ours = trainer.draw(1)[0].permute(1, 2, 0) / 2 + 0.5
     states = trainer.parts.probe.text[:1]
     generator = torch.Generator().manual_seed(0)
-    theirs = pipeline(prompt_embeds=states, num_inference_steps=1, guidance_scale=0.0, generator=generator,
-                      output_type="np").images[0]
+    theirs = pipeline(
+        prompt_embeds=states, num_inference_steps=1, guidance_scale=0.0, generator=generator, output_type="np"
+    ).images[0]
     torch.testing.assert_close(ours.clamp(0, 1), torch.from_numpy(theirs), atol=0.03, rtol=0)
 
 
 # ---- what is refused, and how ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("override", "said"), [
-    ("nosuch=1", "no setting"), ("learning_rat=1", "no setting"), ("weightin=sds", "did you mean weighting"),
-    ("batch", "key=value"), ("batch=many", "expected a value"), ("loss=gan", "choose one of"), ("batch=0", "at least"),
-    ("adversarial_batch=64", "batch"), ("noise_levels=1000", "0..999"), ("level_shares=1,1", "noise levels"),
-    ("micro_batch=7", "multiple"), ("student_steps=0", "1 to 1000"), ("features=dino", "did you mean dinov2"),
-    ("student=medium", "choose one of"), ("r1_every=0", "at least 1"), ("grad_clip=-1", "must lie in"),
-    ("lr=nan", "must lie in"), ("ema=2", "must lie in"), ("seed=-1", "must lie in"),
-    ("score_pictures=1", "more than one"), ("compositions=1", "must lie in"),
-])
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("nosuch=1", "no setting"),
+        ("learning_rat=1", "no setting"),
+        ("weightin=sds", "did you mean weighting"),
+        ("batch", "key=value"),
+        ("batch=many", "expected a value"),
+        ("loss=gan", "choose one of"),
+        ("batch=0", "at least"),
+        ("adversarial_batch=64", "batch"),
+        ("noise_levels=1000", "0..999"),
+        ("level_shares=1,1", "noise levels"),
+        ("micro_batch=7", "multiple"),
+        ("student_steps=0", "1 to 1000"),
+        ("features=dino", "did you mean dinov2"),
+        ("student=medium", "choose one of"),
+        ("r1_every=0", "at least 1"),
+        ("grad_clip=-1", "must lie in"),
+        ("lr=nan", "must lie in"),
+        ("ema=2", "must lie in"),
+        ("seed=-1", "must lie in"),
+        ("score_pictures=1", "more than one"),
+        ("compositions=1", "must lie in"),
+    ],
+)
 def test_bad_settings_name_what_is_allowed(override: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make_config("demo", [override])
@@ -254,9 +271,14 @@ def test_a_checkpoint_of_another_student_is_refused(parts: Parts, tmp_path: Path
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--preset", "nosuch"), ("--preset", "stickers"), ("--resume", "/nonexistent"),
-     ("--preset", "demo", "teacher=/nonexistent"), ("--preset", "demo", "nosuch=1"),
-     ("--preset", "smoke", "data=/nonexistent", "run_dir=RUN")],
+    [
+        ("--preset", "nosuch"),
+        ("--preset", "stickers"),
+        ("--resume", "/nonexistent"),
+        ("--preset", "demo", "teacher=/nonexistent"),
+        ("--preset", "demo", "nosuch=1"),
+        ("--preset", "smoke", "data=/nonexistent", "run_dir=RUN"),
+    ],
 )
 def test_the_command_ends_in_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
     arguments = tuple(argument.replace("RUN", str(tmp_path / "run")) for argument in arguments)
@@ -269,10 +291,29 @@ def test_the_command_ends_in_one_line(arguments: tuple[str, ...], tmp_path: Path
 def test_every_setting_is_documented() -> None:
     """Each field of Config stands on a line with a comment, or its name and choices say all there is."""
     source = (Path(__file__).parent.parent / "train" / "config.py").read_text()
-    self_evident = {"max_steps", "seed", "log_every", "run_dir", "text_dropout", "loss", "distillation_weight",
-                    "adversarial_weight", "mid_block", "features", "conditioning", "r1_weight",
-                    "discriminator_updates", "lr", "lr_discriminator", "warmup", "ema", "grad_clip", "precision",
-                    "gradient_checkpointing", "compile"}
+    self_evident = {
+        "max_steps",
+        "seed",
+        "log_every",
+        "run_dir",
+        "text_dropout",
+        "loss",
+        "distillation_weight",
+        "adversarial_weight",
+        "mid_block",
+        "features",
+        "conditioning",
+        "r1_weight",
+        "discriminator_updates",
+        "lr",
+        "lr_discriminator",
+        "warmup",
+        "ema",
+        "grad_clip",
+        "precision",
+        "gradient_checkpointing",
+        "compile",
+    }
     for field in dataclasses.fields(Config):
         line = next(line for line in source.splitlines() if line.startswith(f"    {field.name}: "))
         assert field.name in self_evident or "#" in line, field.name

@@ -23,13 +23,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runtime.errors import UserError
 from tests.support.train_fixtures import COLOURS, make_data, make_encoders, picture, png
 from train.data.encoders import Encoders
 from train.data.examples import DataSource, Examples
 from train.data.shards import Record, _reason, write_shard
 from train.data.sources import MemorySource, open_source
 from train.data.stream import ShardStream
-from train.errors import UserError
 from train.latents import encode_latents
 
 SIZES = (5, 3, 4, 6, 2, 5, 1)  # pictures of each shard
@@ -207,7 +207,10 @@ def test_pictures_are_shuffled_across_the_shards_of_a_group(data: Path, cache: P
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    before=st.integers(0, 40), batch=st.integers(1, 9), world=st.integers(1, 3), rank=st.integers(0, 2),
+    before=st.integers(0, 40),
+    batch=st.integers(1, 9),
+    world=st.integers(1, 3),
+    rank=st.integers(0, 2),
     shuffle_shards=st.integers(1, 8),
 )
 def test_a_stream_goes_on_exactly_where_it_was(
@@ -281,9 +284,7 @@ def test_captions_can_be_encoded_per_batch(data: Path, cache: Path, tmp_path: Pa
         open_source(str(data), encoders, cache, streaming="false", cache_text=False)
 
 
-def test_auto_streams_many_shards(
-    data: Path, cache: Path, encoders: Encoders, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_streams_many_shards(data: Path, cache: Path, encoders: Encoders, monkeypatch: pytest.MonkeyPatch) -> None:
     for most, kind in ((len(SIZES), MemorySource), (len(SIZES) - 1, ShardStream)):
         monkeypatch.setattr("train.data.sources.MEMORY_SHARDS", most)
         assert isinstance(open_source(str(data), encoders, cache), kind)
@@ -392,8 +393,10 @@ def test_a_failed_download_is_one_clear_line_and_can_be_tried_again(
         shutil.copy(folder / "train-00000.tar", folder / "short.tar")
     source = open_source(f"{address}/{name}.tar", encoders, tmp_path / "cache")
     before = source.state()
-    why = {"missing": "exit code 22, the server refuses it or has no such file",
-           "short": "exit code 18, the transfer was cut"}[name]
+    why = {
+        "missing": "exit code 22, the server refuses it or has no such file",
+        "short": "exit code 18, the transfer was cut",
+    }[name]
     with pytest.raises(UserError, match=f"^{address}/{name}.tar cannot be read beyond .*{why}.*bad_data=skip"):
         update(source, 0, 2, slice(0, 2))
     assert source.state() == before
@@ -461,9 +464,7 @@ def test_a_corrupt_shard_stops_only_the_update_that_needs_it(tmp_path: Path, enc
     assert Counter(first.keys + sum(rest, [])) == Counter(f"{s}-{i}" for s in range(3) for i in range(4))
 
 
-def test_bad_data_can_be_skipped(
-    tmp_path: Path, encoders: Encoders, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_data_can_be_skipped(tmp_path: Path, encoders: Encoders, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_shards(tmp_path / "data", (4, 4, 4))
     (folder / "train-00001.tar").write_bytes(b"\x00garbage" * 200)
     source = stream(folder, tmp_path / "cache", encoders, bad_data="skip", shuffle_shards=3)
@@ -509,7 +510,7 @@ def test_the_process_ends_while_a_group_is_read() -> None:
     """Were the thread to keep the process, this would wait for the end of `sleep`."""
     code = """
 import threading, time
-from train.stream import _Reader
+from train.data.stream import _Reader
 reader, begun = _Reader(), threading.Event()
 def make(job):
     begun.set()
@@ -548,8 +549,10 @@ def test_concurrent_readers_encode_a_shard_once(
 
     monkeypatch.setattr("train.data.corpus.encode_latents", counted)
     threads = [
-        threading.Thread(target=open_source, args=(str(data), encoders, tmp_path / "cache"),
-                         kwargs={"rank": rank, "world": 3}) for rank in range(3)
+        threading.Thread(
+            target=open_source, args=(str(data), encoders, tmp_path / "cache"), kwargs={"rank": rank, "world": 3}
+        )
+        for rank in range(3)
     ]
     for thread in threads:
         thread.start()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from runtime.errors import UserError
 from train.autoencoder import build_autoencoder, encode_all, pca_of_patches, set_pca_encoder
-from train.errors import UserError
 from train.latents import fit_linear_decoder
 from train.lora import add_lora
 from train.random_teacher import SHAPES, random_unet
@@ -151,8 +151,11 @@ def test_tiny_cuts_the_channels_that_the_missing_stage_would_feed(diffusion_shap
 def test_tiny_shrinks_every_entry_that_has_one_element_a_stage() -> None:
     with torch.device("meta"):
         teacher = UNet2DConditionModel(
-            sample_size=64, attention_head_dim=[5, 10, 20, 20], cross_attention_dim=[32, 48, 64, 64],
-            transformer_layers_per_block=[1, 2, 1, 1], only_cross_attention=[False, True, False, False],
+            sample_size=64,
+            attention_head_dim=[5, 10, 20, 20],
+            cross_attention_dim=[32, 48, 64, 64],
+            transformer_layers_per_block=[1, 2, 1, 1],
+            only_cross_attention=[False, True, False, False],
         )
     student = build_student(teacher, "tiny")
     config = student.config
@@ -207,8 +210,14 @@ def test_unknown_names_are_refused(teacher: UNet2DConditionModel, name: str, ini
 
 def test_multiply_adds_of_convolutions_and_attention() -> None:
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
-        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), mid_block_type=None,
+        sample_size=8,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        mid_block_type=None,
     )
     pixels, width, time = 64, 8, 32
     resnets = (8, 16, 16)  # input channels: one down, two up

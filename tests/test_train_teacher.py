@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from runtime.errors import UserError
 from tests.support.tiny import SMALL, make_checkpoint
 from tests.support.train_fixtures import make_data, make_teacher, picture, png
 from train.data.corpus import Corpus, share_groups
 from train.data.shards import Record, write_shard
 from train.diffusion import NoiseLevels
-from train.errors import UserError
 from train.student import blocks_of
 from train.teacher import build_unet, main, parse, start_unet, x0_loss
 
@@ -81,15 +81,28 @@ def test_a_teacher_draws_the_share_of_compositions_it_is_told(share: float) -> N
 NEEDED = ["--data", "d", "--vae", "v", "--text", "t", "--out", "o"]
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    ("--student tiny", "--student needs --start"), ("--no-attention", "--no-attention needs --start"),
-    ("--start x --student tiny --shared 0.3", "with --student leave it out"),
-    ("--compositions 1", "--compositions 1: must lie in 0..0.99"), ("--compositions -0.1", "--compositions -0.1"),
-    ("--drop-text 1.5", "--drop-text 1.5: must lie in 0..1"), ("--last nan", "--last nan"), ("--power 0", "--power 0"),
-    ("--batch 0", "--batch 0: must lie in 1.."), ("--max-steps 0", "--max-steps 0"), ("--lr -1", "--lr -1"),
-    ("--log-every 0", "--log-every 0"), ("--save-every 0", "--save-every 0"), ("--seed -1", "--seed -1"),
-    ("--shared 2", "--shared 2"), ("--ema 1.1", "--ema 1.1"), ("--sample-steps 0", "--sample-steps 0"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--student tiny", "--student needs --start"),
+        ("--no-attention", "--no-attention needs --start"),
+        ("--start x --student tiny --shared 0.3", "with --student leave it out"),
+        ("--compositions 1", "--compositions 1: must lie in 0..0.99"),
+        ("--compositions -0.1", "--compositions -0.1"),
+        ("--drop-text 1.5", "--drop-text 1.5: must lie in 0..1"),
+        ("--last nan", "--last nan"),
+        ("--power 0", "--power 0"),
+        ("--batch 0", "--batch 0: must lie in 1.."),
+        ("--max-steps 0", "--max-steps 0"),
+        ("--lr -1", "--lr -1"),
+        ("--log-every 0", "--log-every 0"),
+        ("--save-every 0", "--save-every 0"),
+        ("--seed -1", "--seed -1"),
+        ("--shared 2", "--shared 2"),
+        ("--ema 1.1", "--ema 1.1"),
+        ("--sample-steps 0", "--sample-steps 0"),
+    ],
+)
 def test_arguments_that_cannot_be_meant_are_named(arguments: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         parse([*NEEDED, *arguments.split()])
@@ -123,8 +136,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(folder: Path, out: Path, **changes: str) -> list[str]:
     """A run of two steps."""
-    given = {"data": str(folder / "data"), "vae": str(folder / "teacher/vae"), "text": str(folder / "teacher"),
-             "out": str(out), "start": str(folder / "teacher"), "batch": "2", "max-steps": "2", "sample-steps": "1"}
+    given = {
+        "data": str(folder / "data"),
+        "vae": str(folder / "teacher/vae"),
+        "text": str(folder / "teacher"),
+        "out": str(out),
+        "start": str(folder / "teacher"),
+        "batch": "2",
+        "max-steps": "2",
+        "sample-steps": "1",
+    }
     return [part for key, value in (given | changes).items() for part in (f"--{key}", value)]
 
 
@@ -141,13 +162,17 @@ def test_a_student_is_trained_and_resumed_and_no_other_takes_its_place(
         main(command(folder, tmp_path, student="base", **{"max-steps": "4"}))
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"vae": "runs/nothing"}, "runs/nothing: cannot be opened as AutoencoderTiny"),
-    ({"text": "runs/nothing"}, "runs/nothing/text_encoder: cannot be opened as CLIPTextModel"),
-    ({"start": "nothing"}, "nothing: no diffusers pipeline there"),
-    ({"text": "FOLDER/other"}, "text width 16, and --vae and --text give 32"),
-    ({"data": "FOLDER/plain", "compositions": "0.2"}, "no composed-"), ({"data": "FOLDER"}, "no train-"),
-])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vae": "runs/nothing"}, "runs/nothing: cannot be opened as AutoencoderTiny"),
+        ({"text": "runs/nothing"}, "runs/nothing/text_encoder: cannot be opened as CLIPTextModel"),
+        ({"start": "nothing"}, "nothing: no diffusers pipeline there"),
+        ({"text": "FOLDER/other"}, "text width 16, and --vae and --text give 32"),
+        ({"data": "FOLDER/plain", "compositions": "0.2"}, "no composed-"),
+        ({"data": "FOLDER"}, "no train-"),
+    ],
+)
 def test_a_run_that_cannot_be_is_one_error(folder: Path, tmp_path: Path, changes: dict[str, str], says: str) -> None:
     changes = {key: value.replace("FOLDER", str(folder)) for key, value in changes.items()}
     with pytest.raises(UserError, match=says):

@@ -8,8 +8,9 @@ import logging
 import sys
 from pathlib import Path
 
+from runtime.errors import UserError
 from train.config import Config, from_json
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.presets import PRESETS, make_config
 
 

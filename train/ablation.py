@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import UserError
 from train.checkpoint import load_pipeline
 from train.config import Config
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.evaluate.evaluation import Evaluation
 from train.evaluate.generators import checkpoint_generator
 from train.files import write_text
@@ -61,9 +62,23 @@ FIRST = tuple(ROWS)[:8]  # what `--rows` means when it is left out
 def base_config(args: argparse.Namespace) -> Config:
     """ADD without what is ours: no reconstruction term; a compact student of the sticker teacher."""
     return replace(
-        sticker(), teacher=args.teacher, data=str(args.data), max_steps=args.steps, batch=16, adversarial_batch=8,
-        student="custom", mid_block=False, attention=(False,) * 4, compositions=0.0, reconstruction_weight=0.0,
-        lr=5e-4, ema=0.97, log_every=10, save_every=args.steps, keep=1, score_pictures=0,
+        sticker(),
+        teacher=args.teacher,
+        data=str(args.data),
+        max_steps=args.steps,
+        batch=16,
+        adversarial_batch=8,
+        student="custom",
+        mid_block=False,
+        attention=(False,) * 4,
+        compositions=0.0,
+        reconstruction_weight=0.0,
+        lr=5e-4,
+        ema=0.97,
+        log_every=10,
+        save_every=args.steps,
+        keep=1,
+        score_pictures=0,
     )
 
 
@@ -111,8 +126,10 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """A Markdown table, our figures beside the paper's."""
-    lines = ["| row | seeds | FD-Lite0 (range) | KID-Lite0 | alignment | retrieval@1 | Vendi | paper: FID / CLIP |",
-             "| --- " * 8 + "|"]
+    lines = [
+        "| row | seeds | FD-Lite0 (range) | KID-Lite0 | alignment | retrieval@1 | Vendi | paper: FID / CLIP |",
+        "| --- " * 8 + "|",
+    ]
     for name, result in results.items():
         fd, paper = result["fd_lite0"], ROWS[name].paper if name in ROWS else None
         said = f"{paper[0]} / {paper[1]:.3f}" if paper else "-"
@@ -140,7 +157,9 @@ def order(results: dict[str, dict[str, Any]]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m train.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m train.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m train.ablation --out runs/ablation\n"
         "  python -m train.ablation --out runs/ablation --rows default loss=adv --seeds 0 1 --steps 100",
     )

@@ -141,8 +141,16 @@ def random_crops(
 
 
 def train_decoder(
-    autoencoder: AutoencoderTiny, pictures: np.ndarray, held_out: np.ndarray, run_dir: Path,
-    max_steps: int, batch: int, side: int, lr: float, seed: int, eval_every: int,
+    autoencoder: AutoencoderTiny,
+    pictures: np.ndarray,
+    held_out: np.ndarray,
+    run_dir: Path,
+    max_steps: int,
+    batch: int,
+    side: int,
+    lr: float,
+    seed: int,
+    eval_every: int,
 ) -> list[dict[str, float]]:
     """Fit the decoder to the fixed encoder by mean squared error on random crops; resumes from run_dir.
 
@@ -198,7 +206,15 @@ def main(argv: list[str]) -> None:
     with replace_folder(args.out / "vae") as folder:
         autoencoder.save_pretrained(folder)
     train_decoder(
-        autoencoder, pictures, held_out, args.out, args.max_steps, args.batch, args.crop, args.lr, args.seed,
+        autoencoder,
+        pictures,
+        held_out,
+        args.out,
+        args.max_steps,
+        args.batch,
+        args.crop,
+        args.lr,
+        args.seed,
         args.eval_every,
     )
     with replace_folder(args.out / "vae") as folder:

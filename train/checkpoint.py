@@ -14,7 +14,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from train.errors import UserError
+from runtime.errors import UserError
 from train.files import replace_folder
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -35,8 +35,7 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
     names = sorted(folder.parent.name for folder in CHECKPOINTS.glob("*/model_index.json"))
     raise UserError(
         f"{name_or_path}: no diffusers pipeline there (model_index.json is missing, and nothing is downloaded); "
-        "give a pipeline folder"
-        + (f" or one of: {', '.join(names)} (shipped in the source tree)" if names else "")
+        "give a pipeline folder" + (f" or one of: {', '.join(names)} (shipped in the source tree)" if names else "")
     )
 
 
@@ -45,10 +44,23 @@ def one_step_scheduler(teacher: Any = None) -> DDIMScheduler:
 
     teacher: a scheduler whose noise levels and prediction type are kept; ours when left out.
     """
-    kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
-            "rescale_betas_zero_snr")
-    schedule = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-                "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "rescale_betas_zero_snr": False}
+    kept = (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "prediction_type",
+        "rescale_betas_zero_snr",
+    )
+    schedule = {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": False,
+    }
     if teacher is not None:
         schedule |= {key: teacher.config[key] for key in kept if key in teacher.config}
     return DDIMScheduler(
@@ -80,8 +92,13 @@ def load_part(kind: Any, folder: Path, **options: Any) -> Any:
 
 
 def save_pipeline(
-    target: Path, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
-    unet: UNet2DConditionModel, dtype: torch.dtype = torch.float16, facts: dict[str, object] | None = None,
+    target: Path,
+    vae: AutoencoderTiny,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    dtype: torch.dtype = torch.float16,
+    facts: dict[str, object] | None = None,
     scheduler: DDIMScheduler | None = None,
 ) -> None:
     """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically.
@@ -91,8 +108,12 @@ def save_pipeline(
     parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
     copies = {name: _in_dtype(module, dtype) for name, module in parts.items()}
     pipeline = StableDiffusionPipeline(
-        **copies, tokenizer=tokenizer, scheduler=scheduler or one_step_scheduler(), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
+        **copies,
+        tokenizer=tokenizer,
+        scheduler=scheduler or one_step_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     with replace_folder(target) as folder:
         pipeline.save_pretrained(folder, max_shard_size=SHARD_BYTES)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import UserError
 from runtime.schedule import trailing_timesteps
-from train.errors import UserError
 
 DEMO_SHARD = str(Path(__file__).resolve().parent / "demo_shard")  # 240 real pictures, in the source tree
 RANDOM_TEACHER = "random:"  # teacher=random:SHAPE makes a network of train/random_teacher.py in the run folder
@@ -30,10 +30,19 @@ CHOICES = {
 INITS = ("pruned", "pretrained", "random")
 MOST = 1e9
 RANGES = {
-    "lr": (0.0, 1.0), "lr_discriminator": (0.0, 1.0), "grad_clip": (1e-12, MOST), "ema": (0.0, 1.0),
-    "decay_from": (0.0, 1.0), "text_dropout": (0.0, 1.0), "compositions": (0.0, 0.99),
-    "adversarial_weight": (0.0, MOST), "distillation_weight": (0.0, MOST), "reconstruction_weight": (0.0, MOST),
-    "r1_weight": (0.0, MOST), "guidance": (0.0, MOST), "seed": (0, 2**31),
+    "lr": (0.0, 1.0),
+    "lr_discriminator": (0.0, 1.0),
+    "grad_clip": (1e-12, MOST),
+    "ema": (0.0, 1.0),
+    "decay_from": (0.0, 1.0),
+    "text_dropout": (0.0, 1.0),
+    "compositions": (0.0, 0.99),
+    "adversarial_weight": (0.0, MOST),
+    "distillation_weight": (0.0, MOST),
+    "reconstruction_weight": (0.0, MOST),
+    "r1_weight": (0.0, MOST),
+    "guidance": (0.0, MOST),
+    "seed": (0, 2**31),
 }
 
 
@@ -132,9 +141,21 @@ def check(config: Config) -> Config:
             raise UserError(f"{key}={value}: choose one of {', '.join(allowed)}{nearest(str(value), allowed)}")
     _check_levels(config)
     _check_batches(config)
-    at_least = {"max_steps": 1, "save_every": 1, "log_every": 1, "r1_every": 1, "discriminator_updates": 1,
-                "teacher_steps": 1, "keep": 1, "lora_rank": 1, "shuffle_shards": 1, "score_pictures": 0,
-                "nan_limit": 0, "warmup": 0, "threads": 0}
+    at_least = {
+        "max_steps": 1,
+        "save_every": 1,
+        "log_every": 1,
+        "r1_every": 1,
+        "discriminator_updates": 1,
+        "teacher_steps": 1,
+        "keep": 1,
+        "lora_rank": 1,
+        "shuffle_shards": 1,
+        "score_pictures": 0,
+        "nan_limit": 0,
+        "warmup": 0,
+        "threads": 0,
+    }
     for key, least in at_least.items():
         if getattr(config, key) < least:
             raise UserError(f"{key}={getattr(config, key)}: must be at least {least}")
@@ -184,6 +205,6 @@ def from_json(text: str) -> Config:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ (did you mean X?)" for the known word most like `word`, "" when none is."""
+    """(did you mean X?)" for the known word most like `word`, "" when none is."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {found[0]}?)" if found else ""

@@ -11,10 +11,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from runtime.errors import UserError
 from runtime.noise import randn
 from runtime.schedule import PREDICTION_TYPES, add_noise, alphas_sigmas, from_scheduler_config, trailing_timesteps
 from runtime.schedule import x0_and_eps as schedule_x0_and_eps
-from train.errors import UserError
 
 LAST_TIMESTEP = 999
 
@@ -26,7 +26,9 @@ class NoiseLevels:
     """
 
     def __init__(
-        self, device: torch.device | str = "cpu", table: tuple[Any, Any] | None = None,
+        self,
+        device: torch.device | str = "cpu",
+        table: tuple[Any, Any] | None = None,
         prediction_type: str = "v_prediction",
     ) -> None:
         alpha, sigma = table if table is not None else alphas_sigmas()
@@ -91,8 +93,14 @@ def autocast(device: torch.device | str, enabled: bool = True) -> AbstractContex
 
 @torch.no_grad()
 def sample(
-    unet: UNet2DConditionModel, text: Tensor, no_text: Tensor, seeds: Sequence[int], steps: int, guidance: float,
-    levels: NoiseLevels | None = None, bf16: bool = True,
+    unet: UNet2DConditionModel,
+    text: Tensor,
+    no_text: Tensor,
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+    levels: NoiseLevels | None = None,
+    bf16: bool = True,
 ) -> Tensor:
     """Deterministic DDIM (Song et al. 2021, eta 0) from each seed's noise: latents f32[B, C, h, w].
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import UserError
 from train.config import Config, from_json
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.run.curves import draw_curves
 from train.run.telemetry import read_rows
 
@@ -127,7 +128,8 @@ def not_finite(rows: Rows, config: Config) -> Finding | None:
         return None
     steps = ", ".join(str(row["step"]) for row in events)
     return Finding(
-        "not finite", f"at steps {steps}: {events[-1]['what']}",
+        "not finite",
+        f"at steps {steps}: {events[-1]['what']}",
         "lower lr or adversarial_weight, raise warmup, precision=fp32; bad_data=skip if a picture is the cause",
     )
 
@@ -158,8 +160,15 @@ def drowned_term(rows: Rows, config: Config) -> Finding | None:
 
 
 CHECKS: tuple[Callable[[Rows, Config], Finding | None], ...] = (
-    not_finite, collapse, noisy_student, winning_discriminator, dead_discriminator, diverging_ema, stalled_data,
-    clipped_gradient, drowned_term,
+    not_finite,
+    collapse,
+    noisy_student,
+    winning_discriminator,
+    dead_discriminator,
+    diverging_ema,
+    stalled_data,
+    clipped_gradient,
+    drowned_term,
 )
 
 
@@ -177,7 +186,9 @@ def diagnose(run_dir: Path) -> list[Finding]:
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m train.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m train.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The exit code is 1 when something was found.\nexamples:\n  python -m train.doctor runs/sticker\n"
         "  python -m train.doctor runs/sticker --plot curves.png",
     )

@@ -6,9 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-
-class UserError(Exception):
-    """Something that the user can mend; the message says what is wrong and what to do."""
+from runtime.errors import UserError
 
 
 def run_command(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:

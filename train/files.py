@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from train.errors import UserError
+from runtime.errors import UserError
 
 
 @contextmanager

@@ -55,10 +55,6 @@ class VaeDecoder(nn.Module):
         return decode_latents(self.vae, latents)
 
 
-
-
-
-
 def downscale(vae: Autoencoder) -> int:
     """Pixels a latent, along one side."""
     config = vae.config

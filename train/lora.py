@@ -20,7 +20,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from train.errors import UserError
+from runtime.errors import UserError
 
 ADAPTER = "default"
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
@@ -46,8 +46,10 @@ def add_lora(
     found = [target for target in targets if any(f".{name}".endswith(f".{target}") for name in names)]
     missing = sorted(set(targets) - set(found) - set(TARGETS))  # a U-Net without attention lacks some of the usual
     if missing or not found:
-        raise UserError(f"lora targets {', '.join(missing or targets)}: no layer of this U-Net has such a name; "
-                        f"the usual ones are {', '.join(TARGETS)}")
+        raise UserError(
+            f"lora targets {', '.join(missing or targets)}: no layer of this U-Net has such a name; "
+            f"the usual ones are {', '.join(TARGETS)}"
+        )
     unet.requires_grad_(False)
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=found), ADAPTER)
     return lora_parameters(unet)
@@ -74,8 +76,10 @@ def load_lora_state(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> 
     """Put `lora_state` back into a U-Net that has adapters of the same shape. Raises UserError when they differ."""
     shapes = {name: value.shape for name, value in lora_state(unet).items()}
     if shapes != {name: value.shape for name, value in state.items()}:
-        raise UserError("the saved LoRA adapters are of another rank or of other layers than this student's; "
-                        "use the rank and the targets that they were made with")
+        raise UserError(
+            "the saved LoRA adapters are of another rank or of other layers than this student's; "
+            "use the rank and the targets that they were made with"
+        )
     set_peft_model_state_dict(unet, dict(state), adapter_name=ADAPTER)
 
 

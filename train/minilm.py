@@ -35,8 +35,9 @@ def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.nd
     with progress("MiniLM embeddings", len(texts)) as advance:
         for start in range(0, len(order), batch):
             index = order[start : start + batch]
-            tokens = tokenizer([texts[i] for i in index], padding=True, truncation=True, max_length=max_tokens,
-                               return_tensors="pt")
+            tokens = tokenizer(
+                [texts[i] for i in index], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+            )
             result[index] = _mean_pool(model(**tokens).last_hidden_state, tokens["attention_mask"]).numpy()
             advance(len(index))
     _save(cached, result)

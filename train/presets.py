@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from runtime.errors import UserError
 from train.config import DEMO_SHARD, RANDOM_TEACHER, Config, check, nearest
-from train.errors import UserError
 
 
 def sticker() -> Config:
@@ -16,24 +16,55 @@ def sticker() -> Config:
     The shipped student began as `train.teacher --student tiny` made it: init=runs/start/pipeline student=full.
     """
     return Config(
-        teacher="sticker-128-teacher", data="data/stickers", run_dir="runs/sticker", max_steps=400, save_every=100,
-        student="tiny", compositions=0.2, batch=24, adversarial_batch=12, level_shares=(0.85, 0.05, 0.05, 0.05),
-        lr=3e-4, lr_discriminator=5e-4, adversarial_weight=0.02, reconstruction_weight=1.0, guidance=1.5,
-        discriminator_start=20, grad_clip=0.3,
+        teacher="sticker-128-teacher",
+        data="data/stickers",
+        run_dir="runs/sticker",
+        max_steps=400,
+        save_every=100,
+        student="tiny",
+        compositions=0.2,
+        batch=24,
+        adversarial_batch=12,
+        level_shares=(0.85, 0.05, 0.05, 0.05),
+        lr=3e-4,
+        lr_discriminator=5e-4,
+        adversarial_weight=0.02,
+        reconstruction_weight=1.0,
+        guidance=1.5,
+        discriminator_start=20,
+        grad_clip=0.3,
     )
 
 
 def smoke() -> Config:
     """A minute on a CPU, random tiny networks: is everything in place?"""
-    return Config(teacher=RANDOM_TEACHER + "tiny", data=DEMO_SHARD, run_dir="runs/smoke", max_steps=6, save_every=3,
-                  log_every=1, batch=8, layers=(1, 1, 1), score_pictures=16)
+    return Config(
+        teacher=RANDOM_TEACHER + "tiny",
+        data=DEMO_SHARD,
+        run_dir="runs/smoke",
+        max_steps=6,
+        save_every=3,
+        log_every=1,
+        batch=8,
+        layers=(1, 1, 1),
+        score_pictures=16,
+    )
 
 
 def demo() -> Config:
     """What `make demo` runs: the release recipe on a small shard; a dozen passes over it sharpen what is drawn."""
     return dataclasses.replace(
-        sticker(), data=DEMO_SHARD, run_dir="out/demo/run", max_steps=160, batch=16, adversarial_batch=8,
-        compositions=0.0, lr=8e-4, ema=0.95, save_every=80, log_every=5,
+        sticker(),
+        data=DEMO_SHARD,
+        run_dir="out/demo/run",
+        max_steps=160,
+        batch=16,
+        adversarial_batch=8,
+        compositions=0.0,
+        lr=8e-4,
+        ema=0.95,
+        save_every=80,
+        log_every=5,
     )
 
 
@@ -42,9 +73,22 @@ def sd21() -> Config:
 
     Other than in the paper: MobileNetV2's features, unless features=dinov2, and a pruned student of 0.49 B.
     """
-    return Config(teacher="models/stable-diffusion-2-1-base", data="data/pictures", run_dir="runs/sd21",
-                  max_steps=4000, batch=128, micro_batch=8, student="small", lr=1e-5, lr_discriminator=1e-4,
-                  decoder="vae", ema=0.999, gradient_checkpointing=True, cache_text=False, save_every=500)
+    return Config(
+        teacher="models/stable-diffusion-2-1-base",
+        data="data/pictures",
+        run_dir="runs/sd21",
+        max_steps=4000,
+        batch=128,
+        micro_batch=8,
+        student="small",
+        lr=1e-5,
+        lr_discriminator=1e-4,
+        decoder="vae",
+        ema=0.999,
+        gradient_checkpointing=True,
+        cache_text=False,
+        save_every=500,
+    )
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"smoke": smoke, "demo": demo, "sticker": sticker, "sd21": sd21}
@@ -65,8 +109,6 @@ def make_config(preset: str, overrides: Sequence[str]) -> Config:
             raise UserError(f"{key!r} is no setting{nearest(key, fields)}; train/config.py lists them all")
         changes[key] = _parse(key, text, fields[key])
     return check(dataclasses.replace(config, **changes))
-
-
 
 
 def _parse(key: str, text: str, like: Any) -> Any:

@@ -39,7 +39,11 @@ def progress(
     unit, each: also show things a second, `each` of them a step. done: steps that were finished before.
     """
     columns = [
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
         *([RateColumn(unit, each)] if unit else []),
     ]
     console = Console(stderr=True)

@@ -17,8 +17,9 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from runtime.errors import UserError
 from train.checkpoint import one_step_scheduler, resolve_checkpoint
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.files import replace_folder
 from train.progress import progress
 from train.sizes import count_parameters, human
@@ -65,11 +66,15 @@ def random_unet(shape: Shape) -> UNet2DConditionModel:
     """A Stable Diffusion U-Net whose output has unit variance at t = 999, like the v or eps that it stands for."""
     plain = len(shape.block_out_channels) - 1
     unet = UNet2DConditionModel(
-        sample_size=shape.sample_size, block_out_channels=shape.block_out_channels, layers_per_block=2,
+        sample_size=shape.sample_size,
+        block_out_channels=shape.block_out_channels,
+        layers_per_block=2,
         down_block_types=("CrossAttnDownBlock2D",) * plain + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * plain,
-        attention_head_dim=shape.attention_head_dim, cross_attention_dim=shape.hidden_size,
-        use_linear_projection=shape.use_linear_projection, norm_num_groups=shape.norm_num_groups,
+        attention_head_dim=shape.attention_head_dim,
+        cross_attention_dim=shape.hidden_size,
+        use_linear_projection=shape.use_linear_projection,
+        norm_num_groups=shape.norm_num_groups,
     ).eval()
     noise, text = torch.randn(2, 4, PROBE_SIDE, PROBE_SIDE), torch.randn(2, 77, shape.hidden_size)
     standardise(unet.conv_out, unet(noise, LAST_TIMESTEP, text).sample, std=1.0)
@@ -81,8 +86,12 @@ def random_vae(shape: Shape) -> AutoencoderTiny:
     """A tiny autoencoder, eight times down: latents of unit variance, pictures that use the range [-1, 1]."""
     widths = (shape.vae_channels,) * 4
     vae = AutoencoderTiny(
-        encoder_block_out_channels=widths, decoder_block_out_channels=widths, latent_channels=4,
-        num_encoder_blocks=shape.vae_blocks[::-1], num_decoder_blocks=shape.vae_blocks, scaling_factor=1.0,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        latent_channels=4,
+        num_encoder_blocks=shape.vae_blocks[::-1],
+        num_decoder_blocks=shape.vae_blocks,
+        scaling_factor=1.0,
     ).eval()
     patches = torch.rand(4, 3, PROBE_SIDE, PROBE_SIDE).repeat_interleave(8, -1).repeat_interleave(8, -2) * 2 - 1
     standardise(vae.encoder.layers[-1], vae.encode(patches).latents, std=1.0)
@@ -101,19 +110,34 @@ def standardise(last: nn.Conv2d, output: Tensor, std: float, mean: float = 0.0) 
 
 def random_text_encoder(shape: Shape, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """A CLIP text encoder by transformers' own initialisation."""
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.hidden_size, intermediate_size=4 * shape.hidden_size,
-        num_hidden_layers=shape.num_hidden_layers, num_attention_heads=shape.num_attention_heads,
-        hidden_act=shape.hidden_act, projection_dim=shape.projection_dim, max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )).eval()
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden_size,
+            intermediate_size=4 * shape.hidden_size,
+            num_hidden_layers=shape.num_hidden_layers,
+            num_attention_heads=shape.num_attention_heads,
+            hidden_act=shape.hidden_act,
+            projection_dim=shape.projection_dim,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).eval()
 
 
 def stable_diffusion_scheduler(prediction_type: str) -> DDIMScheduler:
     """Stable Diffusion's own schedule and sampler settings."""
     return DDIMScheduler(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type,
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
     )
 
 
@@ -134,7 +158,8 @@ def make_random_teacher(
     scheduler = stable_diffusion_scheduler(prediction_type or sizes.prediction_type)
     scheduler = one_step_scheduler(scheduler) if one_step else scheduler
     makers: dict[str, Callable[[], nn.Module]] = {
-        "unet": lambda: random_unet(sizes), "vae": lambda: random_vae(sizes),
+        "unet": lambda: random_unet(sizes),
+        "vae": lambda: random_vae(sizes),
         "text_encoder": lambda: random_text_encoder(sizes, tokenizer),
     }
     with replace_folder(folder) as partial, torch.random.fork_rng(devices=[]):
@@ -143,7 +168,11 @@ def make_random_teacher(
         shutil.copytree(source, partial / "tokenizer")
         scheduler.save_pretrained(partial / "scheduler")
         StableDiffusionPipeline(
-            **parts, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None, feature_extractor=None,
+            **parts,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
             requires_safety_checker=False,
         ).save_config(partial)
     return folder
@@ -173,7 +202,9 @@ def save_parts(makers: dict[str, Callable[[], nn.Module]], folder: Path) -> dict
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m train.random_teacher", description=__doc__, epilog=EXAMPLES,
+        prog="python -m train.random_teacher",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shape", choices=SHAPES, help="tiny: for tests; sd15, sd21: the published models' sizes")
@@ -189,13 +220,18 @@ def main(argv: list[str]) -> None:
     with torch.device("meta"):
         parameters = count_parameters(UNet2DConditionModel.from_config(config))
     figures = {
-        "path": str(args.out), "unet_parameters": parameters, "seconds": round(time.monotonic() - started, 1),
+        "path": str(args.out),
+        "unet_parameters": parameters,
+        "seconds": round(time.monotonic() - started, 1),
         "bytes": sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file()),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    print(json.dumps(figures) if args.json else
-          f"{args.out}: U-Net of {human(parameters)} parameters, {figures['bytes'] / 1e6:.0f} MB in all, "
-          f"{figures['seconds']} s, peak memory {figures['peak_rss_mb']} MB")
+    print(
+        json.dumps(figures)
+        if args.json
+        else f"{args.out}: U-Net of {human(parameters)} parameters, {figures['bytes'] / 1e6:.0f} MB in all, "
+        f"{figures['seconds']} s, peak memory {figures['peak_rss_mb']} MB"
+    )
 
 
 if __name__ == "__main__":

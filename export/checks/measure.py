@@ -11,13 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from export.source import Floats, Ids
-from train.errors import UserError
+from runtime.errors import UserError
 
 MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 # The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR.
 THRESHOLDS_DB = {
-    "fp32": 50.0, "fp16": 35.0, "int8": 30.0, "int8-weights": 30.0, "int4-weights": 20.0, "w8a8": 28.0,
-    "palettized-8bit": 28.0, "palettized-6bit": 20.0, "palettized-4bit": 12.0,
+    "fp32": 50.0,
+    "fp16": 35.0,
+    "int8": 30.0,
+    "int8-weights": 30.0,
+    "int4-weights": 20.0,
+    "w8a8": 28.0,
+    "palettized-8bit": 28.0,
+    "palettized-6bit": 20.0,
+    "palettized-4bit": 12.0,
 }
 CAP_DB = 150.0  # what equal arrays get: infinity has no JSON
 # No text-to-image picture shows a broken encoder, so it has a threshold of its own, in dB of PSNR.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from export.source import Source
-from train.errors import UserError
+from runtime.errors import UserError
 
 LARGEST_HALF = 65504.0  # the largest number of fp16
 REMEDY = "export it to ONNX or OpenVINO in fp32 or int8"

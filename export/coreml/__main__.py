@@ -33,32 +33,41 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line, its options named as Apple's converter names them."""
     made = argparse.ArgumentParser(
-        "python -m export.coreml", description=__doc__, epilog=EXAMPLES,
+        "python -m export.coreml",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_export_options(made, "the packages")
     made.add_argument("--quantize-nbits", type=int, choices=NBITS, help="palettize weights; default: fp16")
     made.add_argument(
-        "--quantize-activations", action="store_true",
+        "--quantize-activations",
+        action="store_true",
         help="a U-Net of int8 weights and int8 activations, from iOS17 on; 8-bit weights elsewhere",
     )
     made.add_argument(
-        "--attention-implementation", choices=ATTENTIONS, default="ORIGINAL",
+        "--attention-implementation",
+        choices=ATTENTIONS,
+        default="ORIGINAL",
         help="ORIGINAL for the GPU; SPLIT_EINSUM for the Neural Engine, _V2 with queries in chunks for large pictures",
     )
     made.add_argument("--compute-unit", choices=COMPUTE_UNITS, default="ALL", help="for predictions on macOS")
     made.add_argument("--min-deployment-target", choices=TARGETS, default="iOS16")
     made.add_argument("--chunk-unet", action="store_true", help="also write the U-Net in two halves")
     made.add_argument(
-        "--bundle-resources-for-swift-cli", action="store_true",
+        "--bundle-resources-for-swift-cli",
+        action="store_true",
         help="also write Resources/ for Apple's Swift package",
     )
     made.add_argument(
-        "--check-output-correctness", action="store_true",
+        "--check-output-correctness",
+        action="store_true",
         help="report the comparison on a device as well, run or not run",
     )
     made.add_argument(
-        "--min-psnr-db", type=float, metavar="DB",
+        "--min-psnr-db",
+        type=float,
+        metavar="DB",
         help="least PSNR of a picture; default 35, palettized 28, 20, 12, int8 28",
     )
     return made

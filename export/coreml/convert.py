@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from export.coreml.graphs import Part
-from train.errors import UserError
+from runtime.errors import UserError
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")

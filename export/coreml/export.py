@@ -28,7 +28,7 @@ from export.folder import size_mb, whole_folder
 from export.graphs import attention_as, plain_attention
 from export.source import Source
 from runtime.bundle import describe_files
-from train.errors import UserError
+from runtime.errors import UserError
 from train.progress import progress
 
 ATTENTIONS = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")

@@ -93,8 +93,13 @@ def save_program(program: Any, like: Path, package: Path, same_ports: bool) -> N
 
     spec = read_spec(like)
     mil_convert(
-        program, convert_from="milinternal", convert_to="mlprogram", compute_units=ComputeUnit.CPU_ONLY,
-        specification_version=spec.specificationVersion, skip_model_load=True, package_dir=str(package),
+        program,
+        convert_from="milinternal",
+        convert_to="mlprogram",
+        compute_units=ComputeUnit.CPU_ONLY,
+        specification_version=spec.specificationVersion,
+        skip_model_load=True,
+        package_dir=str(package),
         **({"model_description": spec.description} if same_ports else {}),
     )
 

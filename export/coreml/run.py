@@ -25,9 +25,7 @@ def on_macos() -> bool:
     return sys.platform == "darwin"
 
 
-def evaluated(
-    packages: Mapping[str, Path], scaling_factor: float, overflows: dict[str, str] | None = None
-) -> Network:
+def evaluated(packages: Mapping[str, Path], scaling_factor: float, overflows: dict[str, str] | None = None) -> Network:
     """The packages, by part, computed by the reference evaluator.
 
     overflows: where to note each part in which a value left fp16's range, with the layer that it first happened in.
@@ -59,7 +57,8 @@ def layer_of(program: Program, value: str) -> str:
     weights = (
         argument.name
         for op in operations[start:]
-        for key in ("weight", "gamma") if key in op.inputs
+        for key in ("weight", "gamma")
+        if key in op.inputs
         for argument in op.inputs[key].arguments
     )
     return f"{program.types[value]} {value}, at {next(weights, 'the end')}"

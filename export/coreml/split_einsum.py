@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.graphs import is_plain
-from train.errors import UserError
+from runtime.errors import UserError
 
 QUERY_CHUNK = 512  # queries a chunk of SPLIT_EINSUM_V2, CHUNK_SIZE of attention.py
 
@@ -170,9 +170,7 @@ def split_form(module: Any, name: str, query_chunk: int) -> nn.Module | None:
         why = "an attention outside a transformer block"
     else:
         return PointwiseLinear(module) if isinstance(module, nn.Linear) else None
-    raise UserError(
-        f"{name} of this U-Net has no SPLIT_EINSUM form ({why}): use --attention-implementation ORIGINAL"
-    )
+    raise UserError(f"{name} of this U-Net has no SPLIT_EINSUM form ({why}): use --attention-implementation ORIGINAL")
 
 
 def unsplittable(transformer: Any) -> str | None:

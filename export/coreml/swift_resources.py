@@ -14,13 +14,17 @@ from typing import Any
 from export.configs import write_tokenizer
 from export.coreml.run import NEEDS_MACOS, on_macos
 from export.source import Source
-from train.errors import UserError
+from runtime.errors import UserError
 
 FOLDER = "Resources"
 SCRIPT = "compile.sh"
 SWIFT_NAMES = {
-    "text_encoder": "TextEncoder", "unet": "Unet", "unet_chunk1": "UnetChunk1", "unet_chunk2": "UnetChunk2",
-    "vae_decoder": "VAEDecoder", "vae_encoder": "VAEEncoder",
+    "text_encoder": "TextEncoder",
+    "unet": "Unet",
+    "unet_chunk1": "UnetChunk1",
+    "unet_chunk2": "UnetChunk2",
+    "vae_decoder": "VAEDecoder",
+    "vae_encoder": "VAEEncoder",
 }
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 APPLE_CHANNELS = 4  # of latents that Encoder.swift knows

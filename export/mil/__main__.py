@@ -28,7 +28,8 @@ from export.mil.describe import describe, text
 from export.mil.package import read_package
 from export.mil.program import Program
 from export.mil.report import Summary, compare, differences_text, summaries_text
-from train.errors import UserError, run_command
+from runtime.errors import UserError
+from train.errors import run_command
 from train.progress import progress
 
 Array = npt.NDArray[Any]
@@ -45,7 +46,9 @@ The file of --compare may hold any values of the program, not only outputs: the 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        "python -m export.mil", description=__doc__, epilog=EXAMPLES,
+        "python -m export.mil",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("package", type=Path, help="an .mlpackage of an ML program")
@@ -126,9 +129,13 @@ def report(program: Program, args: argparse.Namespace) -> tuple[dict[str, Any], 
     words = summaries_text(rows, seconds)
     words += "\n" + differences_text(differences, args.min_psnr_db) if others else ""
     facts = {
-        "package": str(program.package), "inputs": "file" if args.inputs else f"random, seed {args.seed}",
-        "outputs": [row.to_json() for row in rows], "seconds": round(seconds, 3), "overflows": program.overflows,
-        "ambiguous": program.ambiguous, "compare": [asdict(row) for row in differences],
+        "package": str(program.package),
+        "inputs": "file" if args.inputs else f"random, seed {args.seed}",
+        "outputs": [row.to_json() for row in rows],
+        "seconds": round(seconds, 3),
+        "overflows": program.overflows,
+        "ambiguous": program.ambiguous,
+        "compare": [asdict(row) for row in differences],
     }
     return facts, words, all(row.passed for row in differences)
 

@@ -16,9 +16,8 @@ import torch
 from export.mil.package import default_shapes
 from export.mil.plan import Step
 from export.mil.program import Program
-from runtime.errors import OutputError
+from runtime.errors import OutputError, UserError
 from runtime.files import check_writable
-from train.errors import UserError
 
 Array = npt.NDArray[Any]
 WHOLE = 100  # integers are drawn from 0..99 unless they index something shorter
@@ -93,9 +92,7 @@ def indexed_rows(program: Program) -> dict[str, int]:
     return rows
 
 
-def table_rows(
-    program: Program, step: Step, arguments: Mapping[str, Any], origin: Mapping[str, str]
-) -> dict[str, int]:
+def table_rows(program: Program, step: Step, arguments: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str, int]:
     """The input that indexes a gather's table, and the table's length."""
     indices = arguments.get("indices")
     if step.type != "gather" or not isinstance(indices, str) or indices not in origin:

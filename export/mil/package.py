@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from export.mil.ops.registry import DTYPES, DataType
-from train.errors import UserError
+from runtime.errors import UserError
 
 NEWEST_OPSET = 9  # CoreML9: iOS26
 PROTOBUF = "export_mil_protobuf"  # what coremltools.proto is called when it is loaded alone

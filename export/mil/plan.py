@@ -81,9 +81,7 @@ def literal(files: WeightFiles, value: Any, name: str) -> Constant:
 def expressions(files: WeightFiles, op: Any, constants: dict[str, Constant]) -> dict[str, Constant]:
     """The outputs of a constexpr operation: its parts are attributes before iOS18, then inputs."""
     where = op.outputs[0].name
-    parts = {
-        name: literal(files, item, f"{where}.{name}") for name, item in op.attributes.items() if name != "name"
-    }
+    parts = {name: literal(files, item, f"{where}.{name}") for name, item in op.attributes.items() if name != "name"}
     for name, argument in op.inputs.items():
         found = source(files, argument.arguments[0], constants, f"{where}.{name}")
         if isinstance(found, str):
@@ -93,9 +91,7 @@ def expressions(files: WeightFiles, op: Any, constants: dict[str, Constant]) -> 
     if missing or not parts.keys() <= CONSTANTS[op.type].parameters.keys():
         raise MilError(f"the evaluator does not know this form of {op.type}: {where} with {', '.join(parts)}")
     ports = [port_of(item) for item in op.outputs]
-    return {
-        port.name: Constant(port, expression(CONSTANTS[op.type], parts, ports, i)) for i, port in enumerate(ports)
-    }
+    return {port.name: Constant(port, expression(CONSTANTS[op.type], parts, ports, i)) for i, port in enumerate(ports)}
 
 
 def source(files: WeightFiles, binding: Any, constants: dict[str, Constant], where: str) -> Source:

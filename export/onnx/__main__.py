@@ -28,26 +28,37 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        "python -m export.onnx", description=__doc__, epilog=EXAMPLES,
+        "python -m export.onnx",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_export_options(made, "the bundle")
     made.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
         help="int8: computed in 8 bits where the picture allows; int8-weights, int4-weights: only stored smaller",
     )
     made.add_argument("--fold-timestep", action="store_true", help="a U-Net for the one-step timestep alone: one step")
     made.add_argument("--fused", action="store_true", help=f"also {FUSED}: ids and noise in, pixels out")
     made.add_argument(
-        "--budget-db", type=float, metavar="DB",
+        "--budget-db",
+        type=float,
+        metavar="DB",
         help="PSNR of the mean picture down to which layers are made smaller; default 40, 31 for int4-weights",
     )
     made.add_argument(
-        "--min-psnr-db", type=float, metavar="DB",
+        "--min-psnr-db",
+        type=float,
+        metavar="DB",
         help="least PSNR of a picture; default 50 (fp32), 35 (fp16), 30 (int8), 20 (int4-weights)",
     )
     made.add_argument(
-        "--max-fd-ratio", type=float, default=MOST_RATIO, metavar="R",
+        "--max-fd-ratio",
+        type=float,
+        default=MOST_RATIO,
+        metavar="R",
         help=f"most FD-Lite0 to real pictures by the checkpoint's; default {MOST_RATIO}",
     )
     made.add_argument("--data", type=Path, metavar="DIR", help="shards of real pictures for it; default: the demo's")

@@ -14,8 +14,7 @@ from export.onnx.fused import FUSED
 from export.onnx.trace import COMPONENTS
 from export.source import FACTS, Source
 from runtime.bundle import Manifest, describe_files, write_manifest
-from runtime.errors import BundleError
-from train.errors import UserError
+from runtime.errors import BundleError, UserError
 
 INLINE_BYTES = 14_000_000  # of weights in model.onnx; larger weights go to model.onnx_data
 ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped into memory

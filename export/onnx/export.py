@@ -35,8 +35,8 @@ from export.onnx.quantize.qdq import rewrite
 from export.onnx.run import fused_pixels, network_of
 from export.onnx.trace import COMPONENTS, Tracer
 from export.source import MOST_STEPS, Source
+from runtime.errors import UserError
 from runtime.manifest import MANIFEST
-from train.errors import UserError
 from train.progress import progress
 
 
@@ -73,8 +73,10 @@ def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict
     if source.large:
         keep_no_large_blocks()
     stages = len(COMPONENTS) + 3 + (precision in LADDERS)
-    with progress(f"export to ONNX {precision}", stages) as advance, \
-            whole_folder(out, MANIFEST, options.overwrite) as folder:
+    with (
+        progress(f"export to ONNX {precision}", stages) as advance,
+        whole_folder(out, MANIFEST, options.overwrite) as folder,
+    ):
         with watching(source, precision):
             reference = Reference(source)
         advance(1)

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from export.source import Source
-from train.errors import UserError
+from runtime.errors import UserError
 
 FUSED = "fused.onnx"
 MOST_BYTES = 2_000_000_000  # of a file that protobuf can read
@@ -27,8 +27,14 @@ def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelPr
         raise UserError(f"--fused: {total / 1e9:.1f} GB of weights, beyond one file's 2 GB: use a smaller --precision")
     models = {name: lean(graphs[name]) for name in COMPONENTS}
     models["unet"] = at_timestep(models["unet"], source.steps(1)[0][0])
-    made = joined(models["text_encoder"], "text_encoder", models["unet"], "unet",
-                  {"last_hidden_state": "encoder_hidden_states"}, ["unet.out_sample"])
+    made = joined(
+        models["text_encoder"],
+        "text_encoder",
+        models["unet"],
+        "unet",
+        {"last_hidden_state": "encoder_hidden_states"},
+        ["unet.out_sample"],
+    )
     made = joined(made, None, to_latents(source, made), None, {"unet.out_sample": "prediction"}, ["latents"])
     links = {"latents": "latent_sample"}
     made = joined(made, None, models["vae_decoder"], "vae_decoder", links, ["vae_decoder.sample"])
@@ -37,8 +43,12 @@ def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelPr
 
 
 def joined(
-    first: onnx.ModelProto, first_name: str | None, second: onnx.ModelProto, second_name: str | None,
-    links: Mapping[str, str], outputs: list[str],
+    first: onnx.ModelProto,
+    first_name: str | None,
+    second: onnx.ModelProto,
+    second_name: str | None,
+    links: Mapping[str, str],
+    outputs: list[str],
 ) -> onnx.ModelProto:
     """Two graphs in a row; the names in a named one get the name as prefix."""
     prefixes = {"prefix1": first_name and f"{first_name}.", "prefix2": second_name and f"{second_name}."}
@@ -104,7 +114,10 @@ def float_port(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], inputs: list[Any], outputs: list[Any], numbers: Mapping[str, Any],
+    nodes: list[onnx.NodeProto],
+    inputs: list[Any],
+    outputs: list[Any],
+    numbers: Mapping[str, Any],
     like: onnx.ModelProto,
 ) -> onnx.ModelProto:
     """A small model of the same versions as another."""

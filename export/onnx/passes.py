@@ -31,9 +31,15 @@ def fuse_gelu(graph: onnx.GraphProto) -> None:
             continue
         last = chain[-1]
         if divided.input[0] in last.input:
-            last.CopyFrom(helper.make_node(
-                "Gelu", [divided.input[0]], list(last.output), name=f"{erf.name[: -len('Erf')]}Gelu", domain=MICROSOFT,
-            ))
+            last.CopyFrom(
+                helper.make_node(
+                    "Gelu",
+                    [divided.input[0]],
+                    list(last.output),
+                    name=f"{erf.name[: -len('Erf')]}Gelu",
+                    domain=MICROSOFT,
+                )
+            )
     drop_unused(graph)
 
 

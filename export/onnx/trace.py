@@ -20,7 +20,7 @@ from export.onnx.graph import add_initializer, attribute, drop_unused, producers
 from export.onnx.passes import optimize
 from export.source import Source
 from export.subpixel import fold_upsampling
-from train.errors import UserError
+from runtime.errors import UserError
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 

@@ -27,16 +27,22 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        "python -m export.openvino", description=__doc__, epilog=EXAMPLES,
+        "python -m export.openvino",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_export_options(made, "the models")
     made.add_argument(
-        "--precision", choices=tuple(STORED), default="fp32",
+        "--precision",
+        choices=tuple(STORED),
+        default="fp32",
         help="how weights are stored; what is computed in is the device's choice (INFERENCE_PRECISION_HINT)",
     )
     made.add_argument(
-        "--min-psnr-db", type=float, metavar="DB",
+        "--min-psnr-db",
+        type=float,
+        metavar="DB",
         help="least PSNR of a picture; default 50 (fp32), 35 (fp16), 30 (int8)",
     )
     return made

@@ -15,7 +15,7 @@ from export.onnx.trace import quiet
 from export.openvino.run import PARAMETERS, load_openvino
 from export.source import MAX_TOKENS, Source
 from export.subpixel import fold_upsampling
-from train.errors import UserError
+from runtime.errors import UserError
 
 ANY = -1  # an axis of any length
 

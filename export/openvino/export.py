@@ -26,7 +26,7 @@ from export.openvino.int8 import quantize_weights
 from export.openvino.run import COMPONENTS, MODEL, load_openvino, network_of
 from export.source import Source
 from runtime.bundle import describe_files
-from train.errors import UserError
+from runtime.errors import UserError
 from train.progress import progress
 
 STORED = {
@@ -59,8 +59,10 @@ def export_openvino(source: Source, out: Path, options: Options = Options()) -> 
     is too far from the checkpoint's.
     """
     started = time.perf_counter()
-    with progress(f"export to OpenVINO {options.precision}", 4 + len(COMPONENTS)) as advance, \
-            whole_folder(out, MARKER, options.overwrite) as folder:
+    with (
+        progress(f"export to OpenVINO {options.precision}", 4 + len(COMPONENTS)) as advance,
+        whole_folder(out, MARKER, options.overwrite) as folder,
+    ):
         scheduler = write_configs(folder, source)
         advance(1)
         with watching(source, options.precision):
@@ -113,7 +115,7 @@ def genai_picture(folder: Path, reference: Reference, least_db: float) -> Measur
     source, prompt, noise = reference.source, CASES[0][0], reference.noise[0]
     found = text_to_image(folder, prompt, noise, precision_hint=COMPARED)
     latents = torch.from_numpy(noise[None])
-    expected = source.pipe(
-        prompt, latents=latents, num_inference_steps=1, guidance_scale=0.0, output_type="np"
-    ).images[0]
+    expected = source.pipe(prompt, latents=latents, num_inference_steps=1, guidance_scale=0.0, output_type="np").images[
+        0
+    ]
     return at_least(Measure(None, psnr_db(expected, found / np.float32(255), peak=1.0)), least_db)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from export.openvino.run import load_openvino, reason
 from export.source import Floats
-from train.errors import UserError
+from runtime.errors import UserError
 
 
 def text_to_image(

@@ -12,7 +12,7 @@ import torch
 
 from export.checks.measure import Network
 from export.source import Floats, Ids
-from train.errors import UserError
+from runtime.errors import UserError
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 MODEL = "openvino_model.xml"

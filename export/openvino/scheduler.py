@@ -13,14 +13,18 @@ from torch import Tensor
 
 from export.source import Source
 from runtime import schedule
-from train.errors import UserError
+from runtime.errors import UserError
 
 # The schedulers that GenAI computes as diffusers does, and what it needs for that (openvino.genai 2026.4,
 # image_generation/schedulers). PNDM is not one of them: GenAI's reads before its list of timesteps in a run of one.
 DDIM = {"clip_sample": False, "thresholding": False}
 EULER = {
-    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False,
-    "interpolation_type": "linear", "final_sigmas_type": "zero", "timestep_type": "discrete",
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "interpolation_type": "linear",
+    "final_sigmas_type": "zero",
+    "timestep_type": "discrete",
 }
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "DDIMScheduler": DDIM,

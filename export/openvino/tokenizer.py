@@ -10,7 +10,7 @@ import numpy as np
 from export.checks.prompts import CALIBRATION
 from export.openvino.run import load_openvino
 from export.source import MAX_TOKENS, Ids
-from train.errors import UserError
+from runtime.errors import UserError
 
 TOKENIZER = "openvino_tokenizer.xml"
 PADDING = 4  # the input of RaggedToDense that fills up
@@ -85,8 +85,9 @@ def lower_case(node: Any) -> None:
     inputs = [node.input_value(index) for index in range(node.get_input_size())]
     for index, output in enumerate(replaced(inputs, ahead)):
         node.input(index).replace_source_output(output)
-    readers = [[(target.get_node(), target.get_index()) for target in output.get_target_inputs()]
-               for output in node.outputs()]
+    readers = [
+        [(target.get_node(), target.get_index()) for target in output.get_target_inputs()] for output in node.outputs()
+    ]
     behind = [(hidden, letter) for letter, hidden in ahead[1:]]
     for output, found in zip(replaced(list(node.outputs()), behind), readers, strict=True):
         for reader, index in found:

@@ -31,14 +31,25 @@ from export.plan import check_memory, plan
 from export.plan.memory import report_memory
 from export.signals import signals_held
 from export.source import Floats, locate, open_source
-from runtime.errors import OutputError
+from runtime.errors import OutputError, UserError
 from runtime.files import check_writable
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.progress import progress
 
 # Of the first engine that ran, also told as the export's own.
-HEADLINE = ("engine", "modules", "picture", "pictures_db", "four_steps_db", "threshold_db", "load_s", "first_ms",
-            "latency_ms", "peak_rss_mb", "added_rss_mb")
+HEADLINE = (
+    "engine",
+    "modules",
+    "picture",
+    "pictures_db",
+    "four_steps_db",
+    "threshold_db",
+    "load_s",
+    "first_ms",
+    "latency_ms",
+    "peak_rss_mb",
+    "added_rss_mb",
+)
 NO_FIGURES: dict[str, Any] = {"max_abs": None, "psnr_db": None}
 
 EXAMPLES = """examples:
@@ -107,7 +118,9 @@ def strip(path: Path, reference: Floats, reports: list[dict[str, Any]], exports:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        "python -m export.parity", description=__doc__, epilog=EXAMPLES,
+        "python -m export.parity",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")

@@ -118,7 +118,8 @@ def onnx_network(folder: Path, provider: str, one_step: bool) -> Network:
     paths = {name: folder / name / "model.onnx" for name in COMPONENTS}
     sessions = {
         name: onnxruntime.InferenceSession(str(path), settings, providers=names)
-        for name, path in paths.items() if path.is_file()
+        for name, path in paths.items()
+        if path.is_file()
     }
     for session in sessions.values():
         if session.get_providers()[0] != provider:

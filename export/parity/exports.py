@@ -14,9 +14,8 @@ from export.folder import size_mb
 from export.parity.engines import Engine
 from export.source import Source
 from runtime.bundle import FileFacts, check_file, open_bundle
-from runtime.errors import BundleError
+from runtime.errors import BundleError, UserError
 from runtime.manifest import MANIFEST
-from train.errors import UserError
 
 MARKER = "export.json"  # of Core ML and OpenVINO exports
 FORMATS = ("onnx", "openvino", "coreml")

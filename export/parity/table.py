@@ -44,8 +44,9 @@ def rows(facts: dict[str, Any]) -> Iterator[list[Text]]:
             yield line(label, "", measure["status"], measure["psnr_db"], measure["max_abs"], shown)
 
 
-def line(name: str, engine: str, status: str, psnr: float | None, error: float | None, size: str,
-         *figures: float | None) -> list[Text]:
+def line(
+    name: str, engine: str, status: str, psnr: float | None, error: float | None, size: str, *figures: float | None
+) -> list[Text]:
     """One row's cells; a figure that there is not is left empty."""
     cells = [name, engine, status, "" if psnr is None else f"{psnr:.2f}", "" if error is None else f"{error:.3g}", size]
     cells += ["" if figure is None else f"{figure:.2f}" for figure in figures]

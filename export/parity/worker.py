@@ -36,8 +36,12 @@ def run_apart(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "export.parity.worker", str(folder)]
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, errors="replace",
+        command,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     )
     if done.returncode == 0 and (folder / RESULT).is_file():
         found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
@@ -110,8 +114,13 @@ def main(folder: Path) -> None:
 
 def job_of(path: Path, format: str, facts: dict[str, Any], engine: Engine, threshold_db: float) -> dict[str, Any]:
     """What `run_apart` wants to know."""
-    return {"path": str(path.absolute()), "format": format, "facts": facts, "engine": asdict(engine),
-            "threshold_db": threshold_db}
+    return {
+        "path": str(path.absolute()),
+        "format": format,
+        "facts": facts,
+        "engine": asdict(engine),
+        "threshold_db": threshold_db,
+    }
 
 
 if __name__ == "__main__":

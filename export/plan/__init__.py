@@ -11,7 +11,7 @@ from typing import Any
 from export.plan.machine import existing, free_disk, free_memory, same_disk
 from export.plan.memory import peak_memory
 from export.plan.sizes import PARTS, WIDTHS, Component, component, part_weights, widths_of
-from train.errors import UserError
+from runtime.errors import UserError
 
 TEMPORARY = {"coreml": 2.0}  # fp16 copies of the largest part that the converter keeps in the system's temporary folder
 UNUSED = "tokenizer.json"  # which exports do without
@@ -60,7 +60,11 @@ def plan(folder: Path, format: str, precision: str, times: Mapping[str, int] | N
     largest = max(part.parameters for part in components)
     tokenizer = sum(path.stat().st_size for path in (folder / "tokenizer").glob("*") if path.name != UNUSED)
     return Plan(
-        folder, format, precision, components, tokenizer,
+        folder,
+        format,
+        precision,
+        components,
+        tokenizer,
         temporary_bytes=int(TEMPORARY.get(format, 0) * 2 * largest),
         peak_memory_bytes=peak_memory(folder, format, precision, weights),
     )
@@ -99,15 +103,20 @@ def check_disk(path: Path, needed: int, option: str) -> None:
 def show_plan(made: Plan) -> str:
     """The plan as a table."""
     rows = [("part", "parameters", "checkpoint", "export")]
-    rows += [(c.name, f"{c.parameters / 1e6:.2f} M", megabytes(c.checkpoint_bytes), megabytes(c.export_bytes))
-             for c in made.components]
+    rows += [
+        (c.name, f"{c.parameters / 1e6:.2f} M", megabytes(c.checkpoint_bytes), megabytes(c.export_bytes))
+        for c in made.components
+    ]
     rows += [("tokenizer", "", megabytes(made.other_bytes), megabytes(made.other_bytes))]
     lines = [f"  {name:<14}{count:>12}{stored:>14}{written:>14}" for name, count, stored, written in rows]
-    return "\n".join([
-        f"{made.checkpoint}: {made.format} {made.precision}", *lines,
-        f"  disk needed    about {gigabytes(made.disk_bytes)} (of which the export {gigabytes(made.export_bytes)})",
-        f"  memory needed  about {gigabytes(made.peak_memory_bytes)} at the peak",
-    ])
+    return "\n".join(
+        [
+            f"{made.checkpoint}: {made.format} {made.precision}",
+            *lines,
+            f"  disk needed    about {gigabytes(made.disk_bytes)} (of which the export {gigabytes(made.export_bytes)})",
+            f"  memory needed  about {gigabytes(made.peak_memory_bytes)} at the peak",
+        ]
+    )
 
 
 def megabytes(count: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.errors import UserError
+from runtime.errors import UserError
 
 NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")  # of weight files, diffusers' and transformers'
 MOST_HEADER = 100_000_000  # bytes that safetensors allows for a header

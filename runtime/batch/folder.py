@@ -1,10 +1,10 @@
 """The output folder of a batch: whose run it is, that only one run is in it, and what a killed one left behind.
 
-    run.json         what all its pictures have in common; another start must agree with it
-    manifest.jsonl   a line a picture that is written, in the order of rows once all are done
-    failed.jsonl     a line a row that could not be made, if there are any
-    times.jsonl      milliseconds of the pictures, the only file that two equal runs do not have in common
-    .run/            locks, and the rows left to do
+run.json         what all its pictures have in common; another start must agree with it
+manifest.jsonl   a line a picture that is written, in the order of rows once all are done
+failed.jsonl     a line a row that could not be made, if there are any
+times.jsonl      milliseconds of the pictures, the only file that two equal runs do not have in common
+.run/            locks, and the rows left to do
 """
 
 from __future__ import annotations

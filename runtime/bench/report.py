@@ -35,9 +35,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         steady(able, args.turns, lambda: progress.done(next(count)))
         cold(able, args.cold_runs, lambda: progress.done(next(count)))
     return {
-        "bundle": str(args.bundle or bundle.name), **facts, "threads": args.threads, "turns": args.turns,
-        "cpu": cpu_name(), "cold_start_s": median(ours.cold_s), "latency_ms": spread(ours.ms),
-        "images_per_s": round(1000 * len(ours.ms) / sum(ours.ms), 2), "peak_rss_mb": round(ours.peak_rss_mb, 1),
+        "bundle": str(args.bundle or bundle.name),
+        **facts,
+        "threads": args.threads,
+        "turns": args.turns,
+        "cpu": cpu_name(),
+        "cold_start_s": median(ours.cold_s),
+        "latency_ms": spread(ours.ms),
+        "images_per_s": round(1000 * len(ours.ms) / sum(ours.ms), 2),
+        "peak_rss_mb": round(ours.peak_rss_mb, 1),
         "bundle_mb": round(sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) / 1e6, 1),
         "peers": {run.engine.name: against(ours, run) for run in peers},
     }
@@ -81,8 +87,11 @@ def against(ours: Run, run: Run) -> dict[str, Any]:
     if run.why:
         return {"status": "not run", "why": run.why}
     facts = {
-        "status": "run", "version": run.version, "latency_ms": spread(run.ms),
-        "latency_ratio": ratios(ours.ms, run.ms), "peak_rss_mb": round(run.peak_rss_mb, 1),
+        "status": "run",
+        "version": run.version,
+        "latency_ms": spread(run.ms),
+        "latency_ratio": ratios(ours.ms, run.ms),
+        "peak_rss_mb": round(run.peak_rss_mb, 1),
         "peak_rss_ratio": round(ours.peak_rss_mb / run.peak_rss_mb, 3) if run.peak_rss_mb else None,
     }
     if run.cold_s:

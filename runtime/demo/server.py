@@ -108,9 +108,7 @@ class DemoHandler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def send_error(
-        self, code: int, message: str | None = None, explain: str | dict[str, str] | None = None
-    ) -> None:
+    def send_error(self, code: int, message: str | None = None, explain: str | dict[str, str] | None = None) -> None:
         """One line of text; `explain` may be further headers. Ends the connection, since a body may be unread."""
         line = f"{int(code)} {message or HTTPStatus(code).phrase}\n".encode("utf-8", "replace")
         extra = explain if isinstance(explain, dict) else {}

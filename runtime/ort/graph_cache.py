@@ -28,9 +28,7 @@ _GRAPH, _WEIGHTS = "model.onnx", "model.onnx_data"
 _INSIDE = 1024  # bytes of the largest tensor that stays in the graph's own file
 
 
-def optimized_copy(
-    fingerprint: str, version: str, options: Any, create: Callable[[Path | None, Any], Any]
-) -> Any:
+def optimized_copy(fingerprint: str, version: str, options: Any, create: Callable[[Path | None, Any], Any]) -> Any:
     """A session of the graph's kept form, or of the graph itself, which is then kept.
 
     fingerprint, version: of the graph's files and of ONNX Runtime. create: makes a session of a file (None: the

@@ -83,8 +83,11 @@ def provider_entry(provider: str) -> str | tuple[str, dict[str, str]]:
         "cuda": {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested", "use_tf32": "1"},
         # ML programs compile for the Neural Engine when shapes are known; compiling takes long, so it is kept.
         "coreml": {
-            "ModelFormat": "MLProgram", "MLComputeUnits": "ALL", "RequireStaticInputShapes": "1",
-            "EnableOnSubgraphs": "0", "ModelCacheDirectory": folder,
+            "ModelFormat": "MLProgram",
+            "MLComputeUnits": "ALL",
+            "RequireStaticInputShapes": "1",
+            "EnableOnSubgraphs": "0",
+            "ModelCacheDirectory": folder,
         },
         "openvino": {"device_type": "CPU", "cache_dir": folder},
     }
@@ -123,9 +126,7 @@ def installed_variants(site_packages: Path) -> list[str]:
     """The distributions of ONNX Runtime installed in a folder; more than one is a broken installation."""
     names = {path.name.rsplit("-", 1)[0] for path in site_packages.glob("onnxruntime*.dist-info")}
     variants = {name.split("-", 1)[0].replace("_", "-").lower() for name in names}
-    return sorted(
-        variants & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
-    )
+    return sorted(variants & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"})
 
 
 def advice(provider: str) -> str:

@@ -45,9 +45,7 @@ _abandoned: list[Any] = []  # sessions of a parent process: to free one would wa
 class Session:
     """One graph, opened on first use, then shared by all threads; after a fork the child opens it again."""
 
-    def __init__(
-        self, component: str, path: Path, provider: str, threads: int = 0, fingerprint: str = ""
-    ) -> None:
+    def __init__(self, component: str, path: Path, provider: str, threads: int = 0, fingerprint: str = "") -> None:
         """`component`: a key of INPUTS; `threads`: per operator, 0 lets ONNX Runtime choose.
 
         `fingerprint`: see `runtime.ort.providers.create`.
@@ -143,9 +141,7 @@ class Session:
     def _check(self, inputs: list[str], outputs: list[str]) -> None:
         wanted = INPUTS[self.component]
         if set(inputs) != set(wanted):
-            raise BundleError(
-                f"{self.path} takes {', '.join(inputs)}; a {self.component} takes {', '.join(wanted)}"
-            )
+            raise BundleError(f"{self.path} takes {', '.join(inputs)}; a {self.component} takes {', '.join(wanted)}")
         wanted = OUTPUTS[self.component]
         if not set(outputs) & set(wanted):
             raise BundleError(f"{self.path} gives {', '.join(outputs)}; a {self.component} gives {wanted[0]}")

@@ -19,8 +19,17 @@ def small_coreml() -> tuple[Path, str, str]:
     atexit.register(folder.cleanup)
     out = Path(folder.name) / "out"
     command = [
-        sys.executable, "-m", "export.coreml", str(small_checkpoint()), "--out", str(out), "--chunk-unet",
-        "--bundle-resources-for-swift-cli", "--check-output-correctness", "--min-deployment-target", "iOS17",
+        sys.executable,
+        "-m",
+        "export.coreml",
+        str(small_checkpoint()),
+        "--out",
+        str(out),
+        "--chunk-unet",
+        "--bundle-resources-for-swift-cli",
+        "--check-output-correctness",
+        "--min-deployment-target",
+        "iOS17",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -85,14 +85,10 @@ def text_encoder(path: Path) -> None:
 def unet(path: Path) -> None:
     """Two convolutions around a sum of picture, text and time: sample [B, 5, 4, 5] -> out_sample."""
     graph = Graph(2)
-    picture = graph.node(
-        "Conv", "sample", graph.random(HIDDEN, CHANNELS, 3, 3, scale=0.15), pads=[1, 1, 1, 1]
-    )
+    picture = graph.node("Conv", "sample", graph.random(HIDDEN, CHANNELS, 3, 3, scale=0.15), pads=[1, 1, 1, 1])
     text = graph.node("ReduceMean", "encoder_hidden_states", axes=[1], keepdims=0)
     text = graph.node("MatMul", text, graph.random(WIDTH, HIDDEN, scale=0.8))
-    angle = graph.node(
-        "Mul", graph.node("Reshape", "timestep", graph.constant([1, 1], np.int64)), graph.constant(1e-3)
-    )
+    angle = graph.node("Mul", graph.node("Reshape", "timestep", graph.constant([1, 1], np.int64)), graph.constant(1e-3))
     time = graph.node("Sin", graph.node("MatMul", angle, graph.random(1, HIDDEN, scale=3)))
     told = graph.node("Unsqueeze", graph.node("Add", text, time), graph.constant([2, 3], np.int64))
     summed = graph.node("Add", picture, told)
@@ -122,9 +118,7 @@ def vae_decoder(path: Path) -> None:
 def vae_encoder(path: Path) -> None:
     """One convolution over tiles of 8 x 8: sample [B, 3, 32, 40] -> latent_sample [B, 5, 4, 5]."""
     graph = Graph(4)
-    graph.node(
-        "Conv", "sample", graph.random(CHANNELS, 3, 8, 8, scale=0.1), name="latent_sample", strides=[8, 8]
-    )
+    graph.node("Conv", "sample", graph.random(CHANNELS, 3, 8, 8, scale=0.1), name="latent_sample", strides=[8, 8])
     inputs = [value("sample", ["batch", 3, 8 * HEIGHT, 8 * BREADTH])]
     graph.save(path, inputs, [value("latent_sample", ["batch", CHANNELS, HEIGHT, BREADTH])])
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from coremltools.converters.mil.mil import types
 
-from export.mil.__main__ import Program
+from export.mil import Program
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 gc.collect()
@@ -67,7 +67,8 @@ def save(folder: Path, build: Callable[..., Any], inputs: Sequence[np.ndarray], 
     specs = [mb.TensorSpec(shape=x.shape, dtype=kinds[x.dtype.kind]) for x in inputs]
     # the builder asks for a function of as many named arguments as there are inputs
     body = {
-        1: lambda a: castable(build(a)), 2: lambda a, b: castable(build(a, b)),
+        1: lambda a: castable(build(a)),
+        2: lambda a, b: castable(build(a, b)),
         3: lambda a, b, c: castable(build(a, b, c)),
     }[len(inputs)]
     made = mb.program(input_specs=specs, opset_version=getattr(ct.target, target))(body)

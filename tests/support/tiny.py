@@ -48,12 +48,23 @@ class Shape:
 SMALL = Shape(latent_channels=4, sample_size=8, channels=(16, 32), groups=4, vae_channels=8)
 # What a trainer says of its checkpoint, as in train.checkpoint.save_pipeline.
 FACTS = {
-    "steps": 0, "licences": [{"what": "random weights", "licence": "Apache-2.0", "source": "tests/support/tiny.py"}],
+    "steps": 0,
+    "licences": [{"what": "random weights", "licence": "Apache-2.0", "source": "tests/support/tiny.py"}],
 }
 # The release model's sizes, for measuring time and bytes before it exists.
 STICKER = Shape(
-    latent_channels=24, hidden=144, text_layers=4, text_heads=4, vocab=49408, channels=(64, 192, 320),
-    attention_levels=2, groups=32, time_embedding=512, heads=(2, 6, 10), vae_channels=48, vae_blocks=(3, 3, 3, 1),
+    latent_channels=24,
+    hidden=144,
+    text_layers=4,
+    text_heads=4,
+    vocab=49408,
+    channels=(64, 192, 320),
+    attention_levels=2,
+    groups=32,
+    time_embedding=512,
+    heads=(2, 6, 10),
+    vae_channels=48,
+    vae_blocks=(3, 3, 3, 1),
 )
 
 
@@ -66,9 +77,16 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
 def make_text_encoder(shape: Shape, vocab: int) -> CLIPTextModel:
     """A random CLIP text encoder; the pooler takes the first <|endoftext|>."""
     config = CLIPTextConfig(
-        vocab_size=max(shape.vocab, vocab), hidden_size=shape.hidden, intermediate_size=4 * shape.hidden,
-        num_hidden_layers=shape.text_layers, num_attention_heads=shape.text_heads, max_position_embeddings=77,
-        bos_token_id=vocab - 2, eos_token_id=vocab - 1, pad_token_id=vocab - 1, projection_dim=shape.hidden,
+        vocab_size=max(shape.vocab, vocab),
+        hidden_size=shape.hidden,
+        intermediate_size=4 * shape.hidden,
+        num_hidden_layers=shape.text_layers,
+        num_attention_heads=shape.text_heads,
+        max_position_embeddings=77,
+        bos_token_id=vocab - 2,
+        eos_token_id=vocab - 1,
+        pad_token_id=vocab - 1,
+        projection_dim=shape.hidden,
     )
     return CLIPTextModel(config)
 
@@ -77,14 +95,20 @@ def make_unet(shape: Shape) -> UNet2DConditionModel:
     """A random U-Net with attention at its lowest levels."""
     plain = len(shape.channels) - shape.attention_levels
     return UNet2DConditionModel(
-        sample_size=shape.sample_size, in_channels=shape.latent_channels, out_channels=shape.latent_channels,
-        block_out_channels=shape.channels, layers_per_block=1, norm_num_groups=shape.groups,
+        sample_size=shape.sample_size,
+        in_channels=shape.latent_channels,
+        out_channels=shape.latent_channels,
+        block_out_channels=shape.channels,
+        layers_per_block=1,
+        norm_num_groups=shape.groups,
         down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * shape.attention_levels,
         up_block_types=("CrossAttnUpBlock2D",) * shape.attention_levels + ("UpBlock2D",) * plain,
         cross_attention_dim=shape.hidden,
         attention_head_dim=shape.heads,  # diffusers' name for the number of heads
-        time_embedding_dim=shape.time_embedding, resnet_time_scale_shift="scale_shift",
-        addition_embed_type="text", addition_embed_type_num_heads=2,
+        time_embedding_dim=shape.time_embedding,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
     )
 
 
@@ -92,17 +116,26 @@ def make_vae(shape: Shape) -> AutoencoderTiny:
     """A random tiny autoencoder, eight times down."""
     widths = (shape.vae_channels,) * 4
     return AutoencoderTiny(
-        latent_channels=shape.latent_channels, encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths, num_encoder_blocks=tuple(reversed(shape.vae_blocks)),
-        num_decoder_blocks=shape.vae_blocks, scaling_factor=1.0,
+        latent_channels=shape.latent_channels,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=tuple(reversed(shape.vae_blocks)),
+        num_decoder_blocks=shape.vae_blocks,
+        scaling_factor=1.0,
     )
 
 
 def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
     """The sticker model's scheduler."""
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type,
-        timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False, steps_offset=0,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        timestep_spacing="trailing",
+        set_alpha_to_one=True,
+        clip_sample=False,
+        steps_offset=0,
     )
 
 
@@ -127,9 +160,13 @@ def make_pipeline(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Stable
         torch.manual_seed(seed)
         tokenizer = make_tokenizer(Path(folder) / "tokenizer")
         pipe = StableDiffusionPipeline(
-            vae=make_vae(shape).eval(), text_encoder=make_text_encoder(shape, len(tokenizer)).eval(),
-            tokenizer=tokenizer, unet=make_unet(shape).eval(),
-            scheduler=make_scheduler(shape.prediction_type), safety_checker=None, feature_extractor=None,
+            vae=make_vae(shape).eval(),
+            text_encoder=make_text_encoder(shape, len(tokenizer)).eval(),
+            tokenizer=tokenizer,
+            unet=make_unet(shape).eval(),
+            scheduler=make_scheduler(shape.prediction_type),
+            safety_checker=None,
+            feature_extractor=None,
             requires_safety_checker=False,
         )
         spread(pipe, shape)

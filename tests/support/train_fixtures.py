@@ -80,8 +80,18 @@ def make_parts(folder: Path) -> Parts:
 
 def add_config(parts: Parts, run_dir: Path, **changes: Any) -> Config:
     """Settings of a run that takes seconds."""
-    base = Config(run_dir=str(run_dir), layers=(1, 1, 1), max_steps=4, batch=8, save_every=2, log_every=1, lr=1e-3,
-                  score_pictures=0, threads=1, **parts)
+    base = Config(
+        run_dir=str(run_dir),
+        layers=(1, 1, 1),
+        max_steps=4,
+        batch=8,
+        save_every=2,
+        log_every=1,
+        lr=1e-3,
+        score_pictures=0,
+        threads=1,
+        **parts,
+    )
     return dataclasses.replace(base, **changes)
 
 

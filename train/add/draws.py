@@ -59,7 +59,8 @@ def draw(config: Config, step: int, update: int, shape: tuple[int, ...]) -> Draw
         augment_fake=torch.from_numpy(rng.random((batch, CHOICES))).float(),
         augment_real=torch.from_numpy(rng.random((batch, CHOICES))).float(),
         view_level=torch.from_numpy(rng.standard_normal(batch)).float(),
-        view_noise_fake=normal(), view_noise_real=normal(),
+        view_noise_fake=normal(),
+        view_noise_real=normal(),
     )
 
 

@@ -11,11 +11,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from runtime.errors import UserError
 from train.add.augment import diff_augment
 from train.add.draws import Draws
 from train.add.mobilenet import MEAN, STD, load_mobilenet
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, autocast
-from train.errors import UserError
 
 
 class FeatureNetwork(nn.Module):

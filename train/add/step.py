@@ -104,10 +104,15 @@ class AddStep:
             for rows, _ in self.engine.micro_rows():
                 rng = update_rng(config, step, update)
                 examples: Examples = self.source.take(config.batch, rows, rng, config.text_dropout)
-                batches.append(MicroBatch(
-                    examples.latents.to(device), examples.text.to(device), examples.pooled.to(device),
-                    draws.rows(rows, device), seen[rows].to(device),
-                ))
+                batches.append(
+                    MicroBatch(
+                        examples.latents.to(device),
+                        examples.text.to(device),
+                        examples.pooled.to(device),
+                        draws.rows(rows, device),
+                        seen[rows].to(device),
+                    )
+                )
         return batches
 
     def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:

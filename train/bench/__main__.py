@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 
+from runtime.errors import UserError
 from train.bench.naive import NaiveStep
 from train.config import Config
 from train.data.corpus import load_pictures
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.presets import PRESETS, make_config
 from train.progress import progress
 from train.run.build import Parts, build
@@ -82,10 +83,13 @@ def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
     ratios = [a / b for a, b in zip(rates["ours"], rates["naive"], strict=True)]
     seconds = ours_parts.step.timer.take()
     return {
-        "images_per_s": {name: summary(values) for name, values in rates.items()}, "ratio": summary(ratios),
+        "images_per_s": {name: summary(values) for name, values in rates.items()},
+        "ratio": summary(ratios),
         "seconds_per_step": {part: value / (turns * steps) for part, value in seconds.items()},
         "loss_difference": loss_difference(ours.losses, naive.losses),
-        "batch": config.batch, "steps": turns * steps, "threads": torch.get_num_threads(),
+        "batch": config.batch,
+        "steps": turns * steps,
+        "threads": torch.get_num_threads(),
         "device": str(ours_parts.step.engine.device),
         "losses": {"ours": ours.losses, "naive": naive.losses},
     }
@@ -128,8 +132,12 @@ def once(config: Config) -> dict[str, Any]:
     peer = Peer(step, config.batch)
     rates = [peer.turn(count) for count in turns]
     result = {
-        "images_per_s": rates[-1], "seconds_per_step": config.batch / rates[-1], "seconds_to_build": built,
-        "seconds_by_part": parts.step.timer.take(), "losses": peer.losses[-1], "batch": config.batch,
+        "images_per_s": rates[-1],
+        "seconds_per_step": config.batch / rates[-1],
+        "seconds_to_build": built,
+        "seconds_by_part": parts.step.timer.take(),
+        "losses": peer.losses[-1],
+        "batch": config.batch,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
     }
@@ -161,8 +169,14 @@ def gpu_peak(side: int = 8192) -> float:
 
 def beyond_naive(config: Config) -> list[str]:
     """Settings that the naive loop would not honour, so that a ratio would compare different work."""
-    known: dict[str, Any] = {"loss": "both", "space": "pixel", "teacher_steps": 1, "discriminator_updates": 1,
-                             "r1_every": 1, "micro_batch": 0}
+    known: dict[str, Any] = {
+        "loss": "both",
+        "space": "pixel",
+        "teacher_steps": 1,
+        "discriminator_updates": 1,
+        "r1_every": 1,
+        "micro_batch": 0,
+    }
     wrong = [f"{key}={getattr(config, key)}" for key, value in known.items() if getattr(config, key) != value]
     wrong += ["features=teacher"] * (config.features == "teacher") + ["weighting=nfsd"] * (config.weighting == "nfsd")
     wrong += ["student=lora"] * (config.student == "lora") + ["guidance=1"] * (config.guidance == 1.0)
@@ -180,7 +194,9 @@ def print_table(result: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m train.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m train.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m train.bench\n  python -m train.bench --preset sticker --json\n"
         "  python -m train.bench --once --preset sd21 teacher=out/sd21 data=data/stickers batch=1 micro_batch=1",
     )

@@ -72,9 +72,7 @@ class NaiveStep:
         with torch.no_grad():
             return self.discriminator.condition(self.parts.step.decode(x0), text, pooled, draws)
 
-    def _update_discriminator(
-        self, x0: Tensor, text: Tensor, pooled: Tensor, draws: Draws, seen: Tensor
-    ) -> Tensor:
+    def _update_discriminator(self, x0: Tensor, text: Tensor, pooled: Tensor, draws: Draws, seen: Tensor) -> Tensor:
         network, decode, some = self.discriminator.network, self.parts.step.decode, draws.rows(seen, x0.device)
         with torch.no_grad():
             fake_pictures = decode(self._x0_hat(x0, text, draws))[seen]

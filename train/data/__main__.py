@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from train.sticker.art import Source
 
 
-
 def _prepare(args: argparse.Namespace) -> dict[str, object]:
     from train.sticker.art import PACKAGE_OF_STYLE, sticker_sources
     from train.sticker.compose import compositions
@@ -54,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="the sticker set, from pinned npm packages")
     prepare.add_argument("--limit", type=int, default=0, help="only so many pictures, spread over the set")
     prepare.add_argument(
-        "--compositions", type=int, default=5000, metavar="N",
+        "--compositions",
+        type=int,
+        default=5000,
+        metavar="N",
         help="pictures composed of the art, for the words to compose (default 5000): colours, counts, two things",
     )
     imported = commands.add_parser("import", help="a folder of your own captioned pictures")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from train.errors import UserError
+from runtime.errors import UserError
 
 LOG = logging.getLogger("train.data")
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
+from runtime.errors import UserError
 from train.data import shards as tar
 from train.data.cache import LOG, read_tensors, write_tensors
 from train.data.encoders import Advance, Encoders, fit_picture
 from train.data.pictures import BadPicture
 from train.data.shards import DamagedShard, Record, is_url, read_records, shard_name, shard_paths
-from train.errors import UserError
 from train.latents import Autoencoder, encode_latents
 from train.progress import progress
 
@@ -263,8 +263,9 @@ def share_groups(corpus: Corpus, groups: Collection[str], share: float) -> None:
     weights = np.array([record.weight for record in corpus.records])
     theirs = weights[ours].sum()
     if not theirs or ours.all():
-        raise UserError(f"a share of {share:g} for {', '.join(sorted(groups))}: the data need pictures of these "
-                        "groups, and others")
+        raise UserError(
+            f"a share of {share:g} for {', '.join(sorted(groups))}: the data need pictures of these groups, and others"
+        )
     weights[ours] *= share / (1 - share) * (weights.sum() - theirs) / theirs
     corpus.records = [replace(record, weight=w) for record, w in zip(corpus.records, weights.tolist(), strict=True)]
 
@@ -276,8 +277,12 @@ def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:
 
 
 def load_corpus(
-    data: Path, split: str | Sequence[str], vae: Autoencoder, text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer | CLIPTokenizerFast, cache: Path | None = None,
+    data: Path,
+    split: str | Sequence[str],
+    vae: Autoencoder,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer | CLIPTokenizerFast,
+    cache: Path | None = None,
 ) -> Corpus:
     """Pictures of a split, or of several, at their own size, and captions, encoded; with `cache`, kept there."""
     splits = [split] if isinstance(split, str) else split

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
+from runtime.errors import UserError
 from runtime.pixels import from_image, to_uint8
-from train.errors import UserError
 from train.latents import Autoencoder, downscale
 from train.progress import progress
 
@@ -79,8 +79,12 @@ def fit_picture(picture: Image.Image | np.ndarray, size: int) -> np.ndarray:
 
 @torch.no_grad()
 def encode_captions(
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer | CLIPTokenizerFast, texts: Sequence[str], batch: int = 64,
-    advance: Advance = lambda count: None, dtype: torch.dtype = torch.float32,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer | CLIPTokenizerFast,
+    texts: Sequence[str],
+    batch: int = 64,
+    advance: Advance = lambda count: None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """(last hidden states [T, 77, D], pooled [T, D]) of the texts, padded as every pipeline of the field pads them.
 
@@ -91,7 +95,10 @@ def encode_captions(
     pooled = torch.empty(len(texts), width, dtype=dtype, device=text_encoder.device)
     for start in range(0, len(texts), batch):
         ids = tokenizer(
-            list(texts[start : start + batch]), padding="max_length", max_length=MAX_TOKENS, truncation=True,
+            list(texts[start : start + batch]),
+            padding="max_length",
+            max_length=MAX_TOKENS,
+            truncation=True,
             return_tensors="pt",
         ).input_ids
         encoded = text_encoder(ids.to(text_encoder.device))

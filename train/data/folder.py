@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.errors import UserError
 from train.data.pictures import BadPicture, decode
 from train.data.shards import Record
-from train.errors import UserError
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 

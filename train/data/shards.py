@@ -19,16 +19,19 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from runtime.errors import UserError
 from runtime.pixels import to_uint8
 from train.data.pictures import MAX_PIXELS, BadPicture
-from train.errors import UserError
 
 T = TypeVar("T")
 SHARD_SIZE = 1000
 PICTURE_MEMBERS = ("png", "jpg", "jpeg", "webp")
 URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 EXIT_CODES = {
-    6: "no such host", 7: "no connection", 18: "the transfer was cut", 22: "the server refuses it or has no such file",
+    6: "no such host",
+    7: "no connection",
+    18: "the transfer was cut",
+    22: "the server refuses it or has no such file",
     127: "no such command",
 }
 
@@ -255,8 +258,12 @@ def record_of(sample: dict[str, Any]) -> Record:
     if not captions:
         raise BadPicture("it has no caption: a txt member, or json with captions, caption or text")
     return Record(
-        sample["__key__"], captions, str(facts.get("style", "")), str(facts.get("concept", sample["__key__"])),
-        str(facts.get("group", "")), _weight(facts),
+        sample["__key__"],
+        captions,
+        str(facts.get("style", "")),
+        str(facts.get("concept", sample["__key__"])),
+        str(facts.get("group", "")),
+        _weight(facts),
     )
 
 

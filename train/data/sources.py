@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from runtime.errors import UserError
 from train.data.corpus import Corpus, ShardEncoder, assemble, share_groups
 from train.data.encoders import Encoders
 from train.data.examples import DataSource, Examples
 from train.data.shards import is_url, list_shards
-from train.errors import UserError
 from train.sticker.compose import KINDS
 
 MEMORY_SHARDS = 32  # a folder of up to so many shards is held in memory unless the user says otherwise
@@ -38,7 +38,8 @@ class MemorySource:
         return Examples(
             [corpus.records[i].key for i in index],
             corpus.latents[torch.from_numpy(index)].to(self.device).float(),
-            corpus.text_states[texts].to(self.device).float(), corpus.pooled[texts].to(self.device).float(),
+            corpus.text_states[texts].to(self.device).float(),
+            corpus.pooled[texts].to(self.device).float(),
             [corpus.texts[row] for row in texts.tolist()],
         )
 
@@ -53,8 +54,18 @@ class MemorySource:
 
 
 def open_source(
-    data: str, encoders: Encoders, cache: Path, *, streaming: str = "auto", seed: int = 0, rank: int = 0,
-    world: int = 1, shuffle_shards: int = 4, split: str = "train", bad_data: str = "error", cache_text: bool = True,
+    data: str,
+    encoders: Encoders,
+    cache: Path,
+    *,
+    streaming: str = "auto",
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    shuffle_shards: int = 4,
+    split: str = "train",
+    bad_data: str = "error",
+    cache_text: bool = True,
     compositions: float = 0.0,
 ) -> DataSource:
     """The pictures of a folder's split, or of the shards that paths and URLs with braces name.
@@ -69,7 +80,8 @@ def open_source(
     from train.data.stream import ShardStream
 
     for name, value, allowed in (
-        ("streaming", streaming, ("auto", "true", "false")), ("bad_data", bad_data, ("error", "skip")),
+        ("streaming", streaming, ("auto", "true", "false")),
+        ("bad_data", bad_data, ("error", "skip")),
     ):
         if value not in allowed:
             raise UserError(f"{name}={value}: choose one of {', '.join(allowed)}")
@@ -78,8 +90,9 @@ def open_source(
     large = len(shards) > MEMORY_SHARDS or any(map(is_url, shards)) or not cache_text
     if streaming == "true" or (streaming == "auto" and large):
         if compositions:
-            raise UserError("compositions needs all pictures in memory: set streaming=false and cache_text=true, or "
-                            "compositions=0")
+            raise UserError(
+                "compositions needs all pictures in memory: set streaming=false and cache_text=true, or compositions=0"
+            )
         return ShardStream(shards, encoder, seed=seed, rank=rank, world=world, shuffle_shards=shuffle_shards)
     if not cache_text:
         raise UserError("streaming=false keeps every caption's states in memory: set cache_text=true")

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime.errors import UserError
 from train.data.cache import LOG
 from train.data.corpus import EncodedShard, ShardEncoder, choose_caption
 from train.data.encoders import Advance
 from train.data.examples import Examples
 from train.data.shards import Record, shard_name
-from train.errors import UserError
 from train.progress import progress
 
 PATIENCE_S = 2.0  # a wait that is longer shows a bar
@@ -60,7 +60,13 @@ class ShardStream:
     """A DataSource over shards (paths and URLs) of any number. Raises UserError when processes outnumber them."""
 
     def __init__(
-        self, shards: Sequence[str], encoder: ShardEncoder, *, seed: int = 0, rank: int = 0, world: int = 1,
+        self,
+        shards: Sequence[str],
+        encoder: ShardEncoder,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
         shuffle_shards: int = 4,
     ) -> None:
         if world > len(shards):

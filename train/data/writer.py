@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.errors import UserError
 from train.data.pictures import BadPicture, encode_png
 from train.data.shards import SHARD_SIZE, Record, write_shard
-from train.errors import UserError
 from train.progress import progress
 from train.sticker.captions import is_held_out
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from runtime.errors import UserError
 from train.checkpoint import load_pipeline
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.evaluate.evaluation import make_evaluation, print_table, report, write_comparison, write_sheet
 from train.evaluate.feature_sets import FEATURE_SETS, refuse_own_features
 from train.evaluate.generators import bundle_generator, checkpoint_generator, find_subject, require_device
@@ -20,7 +21,9 @@ from train.student import count_parameters
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m train.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m train.evaluate sticker-128 --data data/stickers\n"
         "  python -m train.evaluate sticker-128 --data data/stickers --n 64 --compare compare.png --out figures.json\n"
         "  python -m train.evaluate sticker-128 --sheet-only --sheet sheet.png",

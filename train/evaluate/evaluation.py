@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from runtime.errors import UserError
 from train.data.corpus import load_pictures
 from train.data.shards import Record
-from train.errors import UserError
 from train.evaluate.feature_sets import (
     ClipScore,
     FeatureSet,
@@ -49,8 +49,14 @@ class Evaluation:
     """
 
     def __init__(
-        self, data: Path, count: int, *, network: FeatureSet | None = None, embed: Embed | None = None,
-        inception: Inception | None = None, clip: ClipScore | None = None,
+        self,
+        data: Path,
+        count: int,
+        *,
+        network: FeatureSet | None = None,
+        embed: Embed | None = None,
+        inception: Inception | None = None,
+        clip: ClipScore | None = None,
     ) -> None:
         if count < 2:
             raise UserError(f"--n {count}: at least 2 pictures a split are needed")
@@ -67,10 +73,17 @@ class Evaluation:
         else:
             say(f"{data} has no held_out-*.tar: figures on all concepts only")
             self._take("all", records, pictures, count)
-        self.real = {name: cached_features(self.network, real, f"real pictures, {name}")
-                     for name, real in self.pictures.items()}
-        self.real_inception = {name: cached_features(inception, real, f"Inception on real pictures, {name}")
-                               for name, real in self.pictures.items()} if inception else {}
+        self.real = {
+            name: cached_features(self.network, real, f"real pictures, {name}") for name, real in self.pictures.items()
+        }
+        self.real_inception = (
+            {
+                name: cached_features(inception, real, f"Inception on real pictures, {name}")
+                for name, real in self.pictures.items()
+            }
+            if inception
+            else {}
+        )
 
     def _fit_scorer(self, records: list[Record], pictures: np.ndarray, embed: Embed) -> RetrievalScorer:
         index = choose(records, SCORER_PICTURES)
@@ -122,12 +135,18 @@ class Evaluation:
         repeated = [prompt for prompt in chosen for _ in range(SEEDS_A_PROMPT)]
         seeds = list(range(seed, seed + SEEDS_A_PROMPT)) * len(chosen)
         parts = self.network.of(fit_side(generate(repeated, seeds, steps), self.side)).split(SEEDS_A_PROMPT)
-        return {"diversity": float(np.mean([mean_distance(part) for part in parts])),
-                "vendi": float(np.mean([vendi_score(part) for part in parts]))}
+        return {
+            "diversity": float(np.mean([mean_distance(part) for part in parts])),
+            "vendi": float(np.mean([vendi_score(part) for part in parts])),
+        }
 
 
 def report(
-    evaluation: Evaluation, student: Generate, teacher: Generate, steps: Sequence[int], teacher_steps: int = 50,
+    evaluation: Evaluation,
+    student: Generate,
+    teacher: Generate,
+    steps: Sequence[int],
+    teacher_steps: int = 50,
     within: int = 16,
 ) -> dict[str, Any]:
     """The figures in the shape that the contract fixes for `--json`."""
@@ -149,8 +168,11 @@ def arrange(scores: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
             for figure, value in figures.items():
                 table.setdefault(figure, {}).setdefault(split, {})[who] = value
     against_real: dict[str, Any] = {figure: rows for figure, rows in table.items() if figure not in OWN_FIGURES}
-    own = {figure if split == "all" else f"{figure}_{split}": row
-           for figure in OWN_FIGURES for split, row in table.get(figure, {}).items()}
+    own = {
+        figure if split == "all" else f"{figure}_{split}": row
+        for figure in OWN_FIGURES
+        for split, row in table.get(figure, {}).items()
+    }
     return against_real | own
 
 
@@ -191,7 +213,9 @@ def write_comparison(
 def make_evaluation(args: argparse.Namespace) -> Evaluation:
     """The evaluation that a command line asks for."""
     return Evaluation(
-        args.data, args.n, network=make_feature_set(args.features, args.features_path, args.device),
+        args.data,
+        args.n,
+        network=make_feature_set(args.features, args.features_path, args.device),
         embed=text_embedder(args.text_embedder),
         inception=Inception(args.inception, args.device) if args.inception else None,
         clip=ClipScore(args.clip, args.device) if args.clip else None,

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from runtime.errors import UserError
 from train.add.mobilenet import MEAN, STD, load_mobilenet
 from train.data.cache import read_tensors, write_tensors
 from train.data.encoders import fingerprint
-from train.errors import UserError
 from train.progress import progress
 from train.registry import cache_dir
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
+from runtime.errors import UserError
 from runtime.pixels import to_uint8
 from train.checkpoint import resolve_checkpoint
 from train.data.encoders import encode_texts
 from train.diffusion import NoiseLevels, sample
-from train.errors import UserError
 from train.latents import decode_latents
 from train.progress import progress
 

@@ -130,9 +130,7 @@ def _title(title: str, columns: int, width: int, gap: int) -> Image.Image:
     return strip
 
 
-def _row(
-    pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int, width: int, gap: int
-) -> Image.Image:
+def _row(pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int, width: int, gap: int) -> Image.Image:
     """Pictures side by side, and under them room for the longest of their captions."""
     letters, height = Lettering.under(width), pictures[0].shape[0]
     wrapped = [letters.wrap(caption, width + gap - APART) for caption in captions]

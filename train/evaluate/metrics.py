@@ -15,8 +15,15 @@ from torch import Tensor, nn
 
 from train.evaluate.feature_sets import FeatureSet, Lite0
 
-__all__ = ["Lite0", "frechet_distance", "kernel_distance", "mean_distance", "precision_recall", "score_pictures",
-           "vendi_score"]
+__all__ = [
+    "Lite0",
+    "frechet_distance",
+    "kernel_distance",
+    "mean_distance",
+    "precision_recall",
+    "score_pictures",
+    "vendi_score",
+]
 
 
 def score_pictures(real: Tensor, pictures: np.ndarray, network: FeatureSet) -> dict[str, float]:
@@ -27,8 +34,12 @@ def score_pictures(real: Tensor, pictures: np.ndarray, network: FeatureSet) -> d
 def score_features(real: Tensor, fake: Tensor, name: str) -> dict[str, float]:
     """What `score_pictures` gives, of features f32[N, D] that are there already."""
     precision, recall = precision_recall(real, fake)
-    return {f"fd_{name}": frechet_distance(real, fake), f"kid_{name}": kernel_distance(real, fake),
-            "precision": precision, "recall": recall}
+    return {
+        f"fd_{name}": frechet_distance(real, fake),
+        f"kid_{name}": kernel_distance(real, fake),
+        "precision": precision,
+        "recall": recall,
+    }
 
 
 class _Precomputed(nn.Module):

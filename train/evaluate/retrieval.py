@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.errors import UserError
+from runtime.errors import UserError
 from train.progress import progress
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> f32[N, E]
@@ -39,7 +39,7 @@ def hashed_words(texts: Sequence[str], width: int = 512) -> np.ndarray:
 
 
 def text_embedder(name: str) -> Embed:
-    """"minilm" or "words"."""
+    """ "minilm" or "words"."""
     return hashed_words if name == "words" else _minilm
 
 
@@ -88,7 +88,12 @@ class RetrievalScorer:
     """
 
     def __init__(
-        self, features: Tensor, captions: Sequence[str], embed: Embed, groups: Sequence[str] = (), seed: int = 0,
+        self,
+        features: Tensor,
+        captions: Sequence[str],
+        embed: Embed,
+        groups: Sequence[str] = (),
+        seed: int = 0,
         max_steps: int = 600,
     ) -> None:
         self.texts = Remembered(embed)
@@ -116,8 +121,11 @@ class RetrievalScorer:
         cosines = self.cosines(features, distinct)
         own = cosines.gather(1, torch.tensor([[place[prompt]] for prompt in prompts]))
         rank = (cosines >= own).sum(dim=1)  # 1 is first: the own prompt itself
-        return {"alignment": float(own.mean()), "retrieval_at_1": float((rank <= 1).float().mean()),
-                "retrieval_at_5": float((rank <= 5).float().mean())}
+        return {
+            "alignment": float(own.mean()),
+            "retrieval_at_1": float((rank <= 1).float().mean()),
+            "retrieval_at_5": float((rank <= 5).float().mean()),
+        }
 
 
 class _Fit:
@@ -128,8 +136,9 @@ class _Fit:
         self.features, self.embedded, self.labels = features, embedded, labels
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         maps = [pictures.map.weight, texts.map.weight]
-        self.optimizer = torch.optim.AdamW([{"params": maps, "weight_decay": 0.1},
-                                            {"params": [self.log_scale], "weight_decay": 0.0}], lr=1e-3)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": maps, "weight_decay": 0.1}, {"params": [self.log_scale], "weight_decay": 0.0}], lr=1e-3
+        )
 
     def loss(self, index: Tensor) -> Tensor:
         pictures, texts = self.sides

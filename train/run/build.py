@@ -11,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
+from runtime.errors import UserError
 from train.add.discriminator import Discriminator
 from train.add.feature_networks import FeatureNetwork, MobileNetTaps, PictureFeatures, TeacherFeatures, load_dino
 from train.add.guide import TeacherGuide
@@ -21,7 +22,6 @@ from train.data.encoders import Encoders, encode_texts
 from train.data.examples import DataSource, Examples
 from train.data.sources import open_source
 from train.diffusion import LAST_TIMESTEP, NoiseLevels
-from train.errors import UserError
 from train.latents import VaeDecoder, decode_all, fit_linear_decoder
 from train.lora import add_lora
 from train.random_teacher import make_random_teacher
@@ -73,14 +73,20 @@ def build(config: Config, engine: Engine) -> Parts:
     optimizer_d = torch.optim.AdamW(
         discriminator.heads.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99), weight_decay=0.0
     )
-    wrapped, optimizer = engine.prepare(student, lambda trained: torch.optim.AdamW(
-        trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=not engine.sharded
-    ))
+    wrapped, optimizer = engine.prepare(
+        student,
+        lambda trained: torch.optim.AdamW(
+            trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=not engine.sharded
+        ),
+    )
     forward = compiled(wrapped, probe, engine) if config.compile else wrapped
     negative = encode_texts(pipeline.text_encoder, pipeline.tokenizer, [config.negative_prompt])[0]
     guide = TeacherGuide(
-        torch.compile(teacher) if config.compile else teacher, levels, source.no_text.to(engine.device),
-        negative.to(engine.device), config,
+        torch.compile(teacher) if config.compile else teacher,
+        levels,
+        source.no_text.to(engine.device),
+        negative.to(engine.device),
+        config,
     )
     step = AddStep(
         config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, Timer()
@@ -153,7 +159,11 @@ def make_student(pipeline: Any, config: Config) -> UNet2DConditionModel:
         teacher = start.unet
     name = "full" if config.init == "pretrained" or config.student == "lora" else config.student
     student = build_student(
-        teacher, name, layers=config.layers, mid_block=config.mid_block, attention=config.attention,
+        teacher,
+        name,
+        layers=config.layers,
+        mid_block=config.mid_block,
+        attention=config.attention,
         init="random" if config.init == "random" else "pruned",
     )
     if config.student == "lora":
@@ -175,9 +185,17 @@ def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     encoders = Encoders(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, side, engine.device)
     return open_source(
-        config.data, encoders, Path(config.run_dir) / "cache", streaming=config.streaming, seed=config.seed,
-        rank=engine.rank, world=engine.world, shuffle_shards=config.shuffle_shards, bad_data=config.bad_data,
-        cache_text=config.cache_text, compositions=config.compositions,
+        config.data,
+        encoders,
+        Path(config.run_dir) / "cache",
+        streaming=config.streaming,
+        seed=config.seed,
+        rank=engine.rank,
+        world=engine.world,
+        shuffle_shards=config.shuffle_shards,
+        bad_data=config.bad_data,
+        cache_text=config.cache_text,
+        compositions=config.compositions,
     )
 
 

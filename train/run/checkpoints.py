@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from train.errors import UserError
+from runtime.errors import UserError
 from train.files import replace_folder, write_text
 from train.run.engine import fill, whole
 
@@ -62,8 +62,10 @@ class Checkpoints:
     def _why_not_saved(self, step: int, error: Exception) -> str:
         kept = self.steps()
         last = f"the last good checkpoint is step {kept[-1]}" if kept else "there is no earlier checkpoint"
-        return (f"step {step} could not be saved in {self.folder}: {error}; {last}: "
-                f"free some space, then `python -m train --resume {self.folder.parent}`")
+        return (
+            f"step {step} could not be saved in {self.folder}: {error}; {last}: "
+            f"free some space, then `python -m train --resume {self.folder.parent}`"
+        )
 
     def newest(self) -> State | None:
         """The newest checkpoint whose files are all there and have the hashes that were written down."""
@@ -130,7 +132,7 @@ def file_hash(path: Path) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """"INDEX.NAME" -> tensor on the CPU, for every entry of every parameter's state. All processes must call it."""
+    """ "INDEX.NAME" -> tensor on the CPU, for every entry of every parameter's state. All processes must call it."""
     tensors = {}
     for index, parameter in enumerate(_parameters(optimizer)):
         for name, value in optimizer.state.get(parameter, {}).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from train.errors import UserError
+from runtime.errors import UserError
 from train.files import replace_file
 from train.run.telemetry import read_rows
 
@@ -53,7 +53,7 @@ def draw_curves(run_dir: Path, target: Path) -> None:
             axis.set_yscale("log")
         if len(keys) > 1:
             axis.legend(fontsize=8)
-    for axis in list(axes.flat)[len(panels):]:
+    for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(target) as partial:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from runtime.errors import UserError
 from train.config import Config
 from train.diffusion import autocast
-from train.errors import UserError
 
 log = logging.getLogger(__name__)
 FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
@@ -70,8 +70,12 @@ class Engine:
                 f"adversarial_batch={seen} cannot be dealt to {parts} micro-batches; make it a multiple of {parts}"
             )
         if parts > 1 and seen // parts % VIRTUAL_BATCH:
-            log.warning("the discriminator's batch norm sees %d pictures at once instead of %d: the result depends on "
-                        "micro_batch", seen // parts, VIRTUAL_BATCH)
+            log.warning(
+                "the discriminator's batch norm sees %d pictures at once instead of %d: the result depends on "
+                "micro_batch",
+                seen // parts,
+                VIRTUAL_BATCH,
+            )
 
     def micro_rows(self) -> Iterator[tuple[slice, bool]]:
         """(rows of the whole batch, is it the last) of each of this process's micro-batches."""

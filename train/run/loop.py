@@ -15,11 +15,11 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
+from runtime.errors import UserError
 from train.add.step import NotFinite
 from train.checkpoint import one_step_scheduler, save_pipeline
 from train.config import INITS, Config, from_json, to_json
 from train.diffusion import sample
-from train.errors import UserError
 from train.evaluate.grids import save_grid
 from train.files import only_process, write_text
 from train.latents import LinearDecoder, decode_all
@@ -34,8 +34,21 @@ from train.run.telemetry import Telemetry, Window, say
 from train.sizes import describe_sizes
 
 # What a run may be given anew when it goes on: the rest decides what its checkpoints mean.
-MAY_CHANGE = ("run_dir", "max_steps", "save_every", "log_every", "keep", "score_pictures", "nan_limit", "threads",
-              "micro_batch", "bad_data", "cache_text", "gradient_checkpointing", "compile")
+MAY_CHANGE = (
+    "run_dir",
+    "max_steps",
+    "save_every",
+    "log_every",
+    "keep",
+    "score_pictures",
+    "nan_limit",
+    "threads",
+    "micro_batch",
+    "bad_data",
+    "cache_text",
+    "gradient_checkpointing",
+    "compile",
+)
 
 
 class AddTrainer:
@@ -136,8 +149,10 @@ class AddTrainer:
     def _end_early(self) -> None:
         number = int(self._stop or signal.SIGTERM)
         if self.engine.is_main:
-            say(f"stopped by {signal.Signals(number).name}: step {self.step} is saved; "
-                f"go on with `python -m train --resume {self.run_dir}`")
+            say(
+                f"stopped by {signal.Signals(number).name}: step {self.step} is saved; "
+                f"go on with `python -m train --resume {self.run_dir}`"
+            )
         self.engine.close()
         sys.exit(128 + number)
 
@@ -167,17 +182,22 @@ class AddTrainer:
         count, seconds = max(1, window.count), window.seconds
         timings = self.add_step.timer.take()
         values = self.engine.mean(window.means())
-        values |= {"ema_distance": float(whole(self.ema.distance(self.student))),
-                   "lr": float(self.add_step.optimizer.param_groups[0]["lr"]),
-                   "pictures_per_s": count * self.config.batch / seconds,
-                   "data_share": timings.get("data", 0.0) / seconds}
+        values |= {
+            "ema_distance": float(whole(self.ema.distance(self.student))),
+            "lr": float(self.add_step.optimizer.param_groups[0]["lr"]),
+            "pictures_per_s": count * self.config.batch / seconds,
+            "data_share": timings.get("data", 0.0) / seconds,
+        }
         telemetry.row(self.step, values)
         if self.engine.is_main and not sys.stderr.isatty():
             left = (self.config.max_steps - self.step) * seconds / count
-            shown = " ".join(f"{name} {values[name]:.4g}" for name in ("loss_d", "loss_adv", "loss_distill")
-                             if name in values)
-            say(f"step {self.step}/{self.config.max_steps} {shown} {values['pictures_per_s']:.1f} pictures/s, "
-                f"{left / 60:.1f} min left")
+            shown = " ".join(
+                f"{name} {values[name]:.4g}" for name in ("loss_d", "loss_adv", "loss_distill") if name in values
+            )
+            say(
+                f"step {self.step}/{self.config.max_steps} {shown} {values['pictures_per_s']:.1f} pictures/s, "
+                f"{left / 60:.1f} min left"
+            )
 
     # ---- checkpoints ----------------------------------------------------------------------------------------
 
@@ -203,8 +223,13 @@ class AddTrainer:
         }
         if isinstance(self.add_step.decode, LinearDecoder):  # fitted to the first shards of whoever began the run
             tensors["decoder"] = {name: on_cpu(value) for name, value in self.add_step.decode.state_dict().items()}
-        facts = {"data": self.engine.gather(self.parts.source.state()), "processes": self.engine.world,
-                 "seed": self.config.seed, "passed_by": self.passed_by, "restored": self.restored}
+        facts = {
+            "data": self.engine.gather(self.parts.source.state()),
+            "processes": self.engine.world,
+            "seed": self.config.seed,
+            "passed_by": self.passed_by,
+            "restored": self.restored,
+        }
         return State(self.step, tensors, facts)
 
     def load_newest(self) -> bool:
@@ -213,8 +238,10 @@ class AddTrainer:
         if state is None:
             return False
         if state.facts["processes"] != self.engine.world and state.facts["data"][0]:
-            say(f"the run was saved by {state.facts['processes']} processes and goes on with {self.engine.world}: "
-                f"the data stream starts its epoch again")
+            say(
+                f"the run was saved by {state.facts['processes']} processes and goes on with {self.engine.world}: "
+                f"the data stream starts its epoch again"
+            )
         try:
             self._fill(state)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -275,9 +302,7 @@ class AddTrainer:
             for start in range(0, count, 16):
                 text = self.parts.probe.text[start : start + 16].to(device)
                 seeds = range(start, start + len(text))
-                latents.append(sample(
-                    self.student, text, no_text, seeds, 1, 1.0, self.parts.levels, self.engine.bf16
-                ))
+                latents.append(sample(self.student, text, no_text, seeds, 1, 1.0, self.parts.levels, self.engine.bf16))
         return decode_all(self.parts.pipeline.vae, torch.cat(latents))[:count]
 
     # ---- the result -----------------------------------------------------------------------------------------
@@ -290,8 +315,15 @@ class AddTrainer:
         if self.engine.is_main:
             unet = self._averaged_unet(weights)
             pipeline = self.parts.pipeline
-            save_pipeline(target, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, unet, facts=self.facts(),
-                          scheduler=one_step_scheduler(pipeline.scheduler))
+            save_pipeline(
+                target,
+                pipeline.vae,
+                pipeline.text_encoder,
+                pipeline.tokenizer,
+                unet,
+                facts=self.facts(),
+                scheduler=one_step_scheduler(pipeline.scheduler),
+            )
         self.engine.wait()
         return target
 
@@ -317,8 +349,11 @@ class AddTrainer:
             {"what": name, "licence": licence, "source": "npm"} for name, licence in data.get("licences", {}).items()
         ]
         return {
-            "method": "adversarial diffusion distillation (arXiv 2311.17042)", "settings": kept, "licences": licences,
-            "steps": self.step, "best_step": self.checkpoints.best(),
+            "method": "adversarial diffusion distillation (arXiv 2311.17042)",
+            "settings": kept,
+            "licences": licences,
+            "steps": self.step,
+            "best_step": self.checkpoints.best(),
         }
 
 
@@ -330,8 +365,10 @@ def refuse_other_settings(config: Config, path: Path) -> None:
     different = [key for key in ours if key not in MAY_CHANGE and ours[key] != theirs[key]]
     if different:
         listed = ", ".join(f"{key}={theirs[key]}" for key in different)
-        raise UserError(f"{path.parent} holds a run with {listed}; go on with it by `python -m train --resume "
-                        f"{path.parent}`, or choose another run_dir")
+        raise UserError(
+            f"{path.parent} holds a run with {listed}; go on with it by `python -m train --resume "
+            f"{path.parent}`, or choose another run_dir"
+        )
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
@@ -341,4 +378,3 @@ def on_cpu(tensor: Tensor) -> Tensor:
 def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
     """torch's optimizer inside accelerate's."""
     return getattr(optimizer, "optimizer", optimizer)
-

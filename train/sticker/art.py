@@ -61,9 +61,7 @@ def sticker_sources() -> list[Source]:
         for code, path, svg in _drawings(fetch(PACKAGES[package]))
         if code in table
     ]
-    plain = Counter(
-        (style, table[code].concept) for style, code, _, _ in drawings if not table[code].has_skin_tone
-    )
+    plain = Counter((style, table[code].concept) for style, code, _, _ in drawings if not table[code].has_skin_tone)
     sources = [
         Source(_record(table[code], style, plain[style, table[code].concept]), path, svg)
         for style, code, path, svg in drawings

@@ -16,15 +16,37 @@ STYLES = {"fluent-3d": "3d style", "fluent-flat": "flat style", "noto": "cartoon
 # animals, food, faces and common things in the two Fluent styles, which share their drawings. Flags, signs and
 # people are many and much alike.
 GROUP_WEIGHTS = {
-    "flags": 0.05, "symbols": 0.08, "component": 0.05, "people-body": 0.08, "objects": 0.3, "activities": 0.5,
-    "travel-places": 0.5, "smileys-emotion": 0.6,
+    "flags": 0.05,
+    "symbols": 0.08,
+    "component": 0.05,
+    "people-body": 0.08,
+    "objects": 0.3,
+    "activities": 0.5,
+    "travel-places": 0.5,
+    "smileys-emotion": 0.6,
 }
 STYLE_WEIGHTS = {"noto": 0.2}
 
 # Concepts of the contact sheet that README shows; they stay in the training split, and README says so.
 SHEET_CONCEPTS = {
-    "1F98A", "1F355", "2764", "1F697", "1F3E0", "1F600", "1F431", "1F33B",
-    "1F3B8", "1F680", "1F419", "1F34F", "1F916", "26C4", "2603", "1F382", "1F42F", "1F405",
+    "1F98A",
+    "1F355",
+    "2764",
+    "1F697",
+    "1F3E0",
+    "1F600",
+    "1F431",
+    "1F33B",
+    "1F3B8",
+    "1F680",
+    "1F419",
+    "1F34F",
+    "1F916",
+    "26C4",
+    "2603",
+    "1F382",
+    "1F42F",
+    "1F405",
 }
 
 _SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from runtime.errors import Error as RuntimeFailure
+from runtime.errors import UserError
 from runtime.noise import check_seed
 from train.checkpoint import load_pipeline
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.evaluate.evaluation import OWN_FIGURES
 from train.evaluate.generators import Generate, bundle_generator, checkpoint_generator, find_subject, require_device
 from train.evaluate.grids import Section, draw_sections, shrunk
@@ -34,7 +35,9 @@ from train.sticker.prompts import CARD_PROMPTS, COMPOSITION_PROMPTS, SHEET_PROMP
 COLUMNS = 8
 # Each sheet's prompts, by the title of its parts.
 SHEETS: dict[str, dict[str, Sequence[str]]] = {
-    "sheet": {"": CARD_PROMPTS}, "compositions": {**COMPOSITION_PROMPTS}, "sixteen": {"": SHEET_PROMPTS},
+    "sheet": {"": CARD_PROMPTS},
+    "compositions": {**COMPOSITION_PROMPTS},
+    "sixteen": {"": SHEET_PROMPTS},
 }
 
 MARKS = ("<!-- figures -->", "<!-- /figures -->")
@@ -103,9 +106,17 @@ def write_sheets(args: argparse.Namespace) -> None:
     except RuntimeFailure as error:  # of a bundle
         raise UserError(str(error)) from error
     if args.json:
-        print(json.dumps({"subject": args.subject, "seed": args.seed, "steps": 1,
-                          "files": {name: str(path) for name, path in files.items()},
-                          "prompts": {name: prompts_of(parts) for name, parts in SHEETS.items()}}))
+        print(
+            json.dumps(
+                {
+                    "subject": args.subject,
+                    "seed": args.seed,
+                    "steps": 1,
+                    "files": {name: str(path) for name, path in files.items()},
+                    "prompts": {name: prompts_of(parts) for name, parts in SHEETS.items()},
+                }
+            )
+        )
     else:
         print(*files.values(), sep="\n")
 
@@ -139,7 +150,9 @@ class Tables:
         """(name, figure, values) of each figure on each split that there is."""
         return [
             (f"{self._name(figure, split)}, {SPLITS[split]}", figure, self.values(figure.key, split))
-            for figure in figures for split in SPLITS if split in self.counts
+            for figure in figures
+            for split in SPLITS
+            if split in self.counts
         ]
 
     def _name(self, figure: Figure, split: str) -> str:
@@ -148,8 +161,10 @@ class Tables:
     def figure_table(self) -> str:
         """Every figure of the teacher, the student at each number of steps and the real pictures."""
         columns = {who: who.replace("_", " ") for who in self.whos} | {"real": "real pictures"}
-        rows = [[name, *(_number(values.get(who), figure.digits) for who in columns)]
-                for name, figure, values in self._rows(FIGURES)]
+        rows = [
+            [name, *(_number(values.get(who), figure.digits) for who in columns)]
+            for name, figure, values in self._rows(FIGURES)
+        ]
         return _table(["figure", *columns.values()], rows)
 
     def ratio_table(self) -> str:
@@ -165,8 +180,14 @@ class Tables:
         theirs, ours = values.get(self.teacher), values.get("student_1")
         bound = "at most" if figure.less_is_better else "at least"
         ratio = ours / theirs if ours is not None and theirs is not None and theirs > 0 else None
-        return [name, _number(theirs, figure.digits), _number(ours, figure.digits), _number(ratio, 3),
-                f"{bound} {', then '.join(figure.goals)}", _verdict(figure, ratio, ours is not None)]
+        return [
+            name,
+            _number(theirs, figure.digits),
+            _number(ours, figure.digits),
+            _number(ratio, 3),
+            f"{bound} {', then '.join(figure.goals)}",
+            _verdict(figure, ratio, ours is not None),
+        ]
 
     def text(self) -> str:
         return f"{self.figure_table()}\n\nThe student's one step beside its teacher:\n\n{self.ratio_table()}"
@@ -177,8 +198,9 @@ def _verdict(figure: Figure, ratio: float | None, measured: bool) -> str:
     if ratio is None or math.isnan(ratio):
         return "no ratio" if measured else "not measured"
     goals = [float(Fraction(goal)) for goal in figure.goals]
-    return ", ".join("reached" if (ratio <= goal if figure.less_is_better else ratio >= goal) else "missed"
-                     for goal in goals)
+    return ", ".join(
+        "reached" if (ratio <= goal if figure.less_is_better else ratio >= goal) else "missed" for goal in goals
+    )
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -206,8 +228,11 @@ def rewrite(figures: Path, card: Path, check: bool) -> None:
         raise UserError(f"{figures}, {card}: not JSON figures and a Markdown file: {error}") from error
     after = with_tables(before, tables, str(card))
     if check and after != before:
-        print(f"{card}: its tables are not those of {figures}; python -m train.sticker.card figures {figures} {card} "
-              "makes them", file=sys.stderr)
+        print(
+            f"{card}: its tables are not those of {figures}; python -m train.sticker.card figures {figures} {card} "
+            "makes them",
+            file=sys.stderr,
+        )
         sys.exit(1)
     if not check:
         write_text(card, after)
@@ -219,10 +244,12 @@ def rewrite(figures: Path, card: Path, check: bool) -> None:
 
 def _sheets_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m train.sticker.card", description=__doc__,
+        prog="python -m train.sticker.card",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m train.sticker.card sticker-128 --data data/stickers --out out/card\n"
-        "  python -m train.sticker.card figures docs/figures/sticker-128.json checkpoints/sticker-128/README.md --check",
+        "  python -m train.sticker.card figures docs/figures/sticker-128.json "
+        "checkpoints/sticker-128/README.md --check",
     )
     add = parser.add_argument
     add("subject", metavar="CHECKPOINT|BUNDLE", help="a student's pipeline folder, bundle, or name")

@@ -27,12 +27,37 @@ GROUP_SHARES = {"animals-nature": 1.0, "food-drink": 1.0, "travel-places": 0.3, 
 
 # Faces seen from the front, and what can be worn: code -> (word, width relative to the face, where it sits).
 WEARERS = (
-    "1F431", "1F436", "1F98A", "1F43B", "1F428", "1F438", "1F42F", "1F437", "1F42E", "1F430", "1F42D", "1F439", "1F43A",
-    "1F435", "1F916", "1F383", "1F47D", "1F480", "1F600", "1F603", "1F60A", "1F642", "1F31E",
+    "1F431",
+    "1F436",
+    "1F98A",
+    "1F43B",
+    "1F428",
+    "1F438",
+    "1F42F",
+    "1F437",
+    "1F42E",
+    "1F430",
+    "1F42D",
+    "1F439",
+    "1F43A",
+    "1F435",
+    "1F916",
+    "1F383",
+    "1F47D",
+    "1F480",
+    "1F600",
+    "1F603",
+    "1F60A",
+    "1F642",
+    "1F31E",
 )
 WORN = {
-    "1F3A9": ("top hat", 0.62, "top"), "1F451": ("crown", 0.6, "top"), "1F393": ("graduation cap", 0.8, "top"),
-    "1F452": ("hat", 0.8, "top"), "1F380": ("bow", 0.5, "top"), "1F576": ("sunglasses", 0.8, "eyes"),
+    "1F3A9": ("top hat", 0.62, "top"),
+    "1F451": ("crown", 0.6, "top"),
+    "1F393": ("graduation cap", 0.8, "top"),
+    "1F452": ("hat", 0.8, "top"),
+    "1F380": ("bow", 0.5, "top"),
+    "1F576": ("sunglasses", 0.8, "eyes"),
     "1F97D": ("goggles", 0.8, "eyes"),
 }
 # Where the parts of a picture go: (centre x, centre y, side), relative to the picture.
@@ -112,8 +137,11 @@ def _plain(caption: str, record: Record) -> str:
 
 
 def _is_thing(record: Record) -> bool:
-    return record.weight > 0 and record.group in GROUP_SHARES and not UNFIT.search(noun_of(record)) and (
-        len(noun_of(record).split()) <= 3
+    return (
+        record.weight > 0
+        and record.group in GROUP_SHARES
+        and not UNFIT.search(noun_of(record))
+        and (len(noun_of(record).split()) <= 3)
     )
 
 
@@ -248,15 +276,25 @@ def _on_canvas(
         scale = side * size / max(part.size)
         width, height = (max(1, round(length * scale)) for length in part.size)
         layer = Image.new("RGBA", (size, size))
-        layer.paste(part.resize((width, height), Image.Resampling.LANCZOS),
-                    (round(x * size - width / 2), round(y * size - height / 2)))
+        layer.paste(
+            part.resize((width, height), Image.Resampling.LANCZOS),
+            (round(x * size - width / 2), round(y * size - height / 2)),
+        )
         canvas.alpha_composite(layer)
     return np.asarray(canvas.convert("RGB"))
 
 
 PLANS: dict[str, Callable[[Pool, np.random.Generator], Composition | None]] = {
-    "colour": plan_colour, "pair": plan_pair, "count": plan_count, "worn": plan_worn, "background": plan_background,
+    "colour": plan_colour,
+    "pair": plan_pair,
+    "count": plan_count,
+    "worn": plan_worn,
+    "background": plan_background,
 }
 DRAWINGS: dict[str, Callable[[Composition, int], np.ndarray]] = {
-    "colour": draw_colour, "pair": draw_pair, "count": draw_count, "worn": draw_worn, "background": draw_background,
+    "colour": draw_colour,
+    "pair": draw_pair,
+    "count": draw_count,
+    "worn": draw_worn,
+    "background": draw_background,
 }

@@ -1,4 +1,4 @@
-"""`python -m train.sticker.everyday`: everyday words that no caption has, as the text encoder sees them; `tune` betters it.
+"""`python -m train.sticker.everyday`: words that no caption has, as the text encoder sees them; `tune` betters it.
 
 Each word of everyday_words.tsv has the caption subjects that a reasonable person would accept for it, written down
 before any encoder was asked. The answer is the subject whose caption has the nearest pooled state. Of the list,
@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from runtime.errors import UserError
 from train.checkpoint import SHARD_BYTES, load_part, resolve_checkpoint
 from train.data.encoders import encode_captions
 from train.data.shards import Record, read_facts, splits_of
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.evaluate.retrieval import Embed, text_embedder
 from train.files import replace_folder, write_text
 from train.minilm import embed
@@ -57,7 +58,8 @@ def subjects_of(records: Sequence[Record]) -> Subjects:
             subject = without_style(record.captions[0])
             own = (caption for caption in record.captions if without_style(caption) != caption)
             names.setdefault(subject, {subject: None}).update(
-                (without_style(caption), None) for caption in own if not caption.startswith("a sticker of"))
+                (without_style(caption), None) for caption in own if not caption.startswith("a sticker of")
+            )
             weights[subject] = max(record.weight, weights.get(subject, LEAST_WEIGHT))
             groups.setdefault(subject, record.group)
     return Subjects({subject: list(several) for subject, several in names.items()}, weights, groups)
@@ -115,13 +117,21 @@ def answers(word: Word, cosines: Tensor, subjects: Sequence[str]) -> dict[str, A
     """The nearest five subjects of f32[S], the first one's cosine, and whether one of them is right."""
     found = cosines.topk(min(5, len(subjects)))
     nearest = [subjects[index] for index in found.indices.tolist()]
-    return {"nearest": nearest, "cosine": float(found.values[0]), "first": nearest[0] in word.subjects,
-            "first_five": bool(set(nearest) & set(word.subjects))}
+    return {
+        "nearest": nearest,
+        "cosine": float(found.values[0]),
+        "first": nearest[0] in word.subjects,
+        "first_five": bool(set(nearest) & set(word.subjects)),
+    }
 
 
 def report(
-    words: Sequence[Word], captions: Sequence[str], subjects: Sequence[str], encoder: CLIPTextModel,
-    tokenizer: Tokenizer, embed: Embed | None,
+    words: Sequence[Word],
+    captions: Sequence[str],
+    subjects: Sequence[str],
+    encoder: CLIPTextModel,
+    tokenizer: Tokenizer,
+    embed: Embed | None,
 ) -> dict[str, Any]:
     """Answers for each word, totals for each split, and which words or right answers are not as the list says.
 
@@ -140,7 +150,8 @@ def report(
             rows[i]["beside"] = answers(word, teacher[i], subjects)
     known = set(subjects)
     return {
-        "totals": {split: totals([row for row in rows if row["split"] == split]) for split in SPLITS}, "words": rows,
+        "totals": {split: totals([row for row in rows if row["split"] == split]) for split in SPLITS},
+        "words": rows,
         "in_captions": sorted(word.word for word in words if word.word in held),
         "unknown_subjects": sorted({subject for word in words for subject in word.subjects} - known),
     }
@@ -164,8 +175,11 @@ def print_report(figures: dict[str, Any]) -> None:
             line += f" {figures['text_embedder']} {_mark(row['beside'])} {row['beside']['nearest'][0]}"
         print(line.rstrip())
     for split, shares in figures["totals"].items():
-        parts = [f"{name.replace('beside', figures['text_embedder']).replace('_', ' ')} {share:.3f}"
-                 for name, share in shares.items() if name != "words"]
+        parts = [
+            f"{name.replace('beside', figures['text_embedder']).replace('_', ' ')} {share:.3f}"
+            for name, share in shares.items()
+            if name != "words"
+        ]
         print(f"{split}: {shares['words']} words" + "".join(f", {part}" for part in parts))
     print(f"in captions after all, left out: {', '.join(figures['in_captions']) or 'none'}")
     if figures["unknown_subjects"]:
@@ -219,8 +233,10 @@ def check_unchanged(
 
 def _parser(tune: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m train.sticker.everyday" + " tune" * tune, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Give words that no caption has rows of their own; all captions keep their states." if tune
+        prog="python -m train.sticker.everyday" + " tune" * tune,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Give words that no caption has rows of their own; all captions keep their states."
+        if tune
         else __doc__,
         epilog="examples:\n  python -m train.sticker.everyday sticker-128 --data data/stickers\n"
         "  python -m train.sticker.everyday tune sticker-128 --data data/stickers --out runs/everyday\n"
@@ -234,8 +250,12 @@ def _parser(tune: bool) -> argparse.ArgumentParser:
     if tune:
         add("--out", type=Path, required=True, metavar="FOLDER", help="OUT/text_encoder is written, or replaced")
     else:
-        add("--text-embedder", choices=("minilm", "words", "none"), default="minilm",
-            help="whose answers stand beside; words: no download (bags of words), none: left out")
+        add(
+            "--text-embedder",
+            choices=("minilm", "words", "none"),
+            default="minilm",
+            help="whose answers stand beside; words: no download (bags of words), none: left out",
+        )
         add("--out", type=Path, metavar="FILE", help="also write the figures there (JSON)")
         add("--json", action="store_true", help="print the figures as JSON")
     return parser
@@ -267,8 +287,7 @@ def tune(argv: list[str]) -> None:
     encoder, tokenizer = load_text_parts(args.checkpoint, args.text_encoder)
     records = read_captions(args.data)
     captions = all_captions(records)
-    table = tuned_table(
-        encoder, tokenizer, captions, subjects_of(records["train"]), embed, open_wordnet(), kept_out)
+    table = tuned_table(encoder, tokenizer, captions, subjects_of(records["train"]), embed, open_wordnet(), kept_out)
     target = args.out / "text_encoder"
     with replace_folder(target) as folder:  # an encoder that fails the check is not left behind
         save_text_encoder(folder, encoder, table)

@@ -8,16 +8,31 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from runtime.errors import UserError
 from train.data.shards import read_facts, splits_of
-from train.errors import UserError, run_command
+from train.errors import run_command
 from train.sticker.captions import STYLES
 
 SHEET_SEED = 7
 SHEET_PROMPTS = tuple(
     f"{subject}, {style}"
     for subject in (
-        "fox face", "pizza", "red heart", "car", "house", "grinning face", "cat face", "sunflower",
-        "guitar", "rocket", "octopus", "green apple", "robot", "snowman", "birthday cake", "tiger",
+        "fox face",
+        "pizza",
+        "red heart",
+        "car",
+        "house",
+        "grinning face",
+        "cat face",
+        "sunflower",
+        "guitar",
+        "rocket",
+        "octopus",
+        "green apple",
+        "robot",
+        "snowman",
+        "birthday cake",
+        "tiger",
     )
     for style in ("3d style", "flat style")
 )
@@ -27,46 +42,108 @@ COMPARED_PROMPTS = SHEET_PROMPTS[::3]  # eleven subjects, the styles in turns
 # picture of them was seen, and without regard to which concepts are held out. A model card shows all of them, unpicked.
 CARD_PROMPTS = (
     # animals
-    "a fox", "dog face, 3d style", "rabbit, flat style", "elephant, 3d style", "a penguin", "owl, flat style",
-    "turtle, 3d style", "horse, cartoon style", "butterfly, flat style", "whale, 3d style", "duck", "frog, flat style",
-    "lion, 3d style", "panda, cartoon style", "snail, flat style",
+    "a fox",
+    "dog face, 3d style",
+    "rabbit, flat style",
+    "elephant, 3d style",
+    "a penguin",
+    "owl, flat style",
+    "turtle, 3d style",
+    "horse, cartoon style",
+    "butterfly, flat style",
+    "whale, 3d style",
+    "duck",
+    "frog, flat style",
+    "lion, 3d style",
+    "panda, cartoon style",
+    "snail, flat style",
     # food
-    "birthday cake", "banana, 3d style", "strawberry, flat style", "hamburger, 3d style", "ice cream, flat style",
-    "a watermelon", "carrot, 3d style", "donut, flat style", "cookie", "bread, cartoon style",
-    "avocado, 3d style", "cherries, flat style", "an egg", "croissant, 3d style",
+    "birthday cake",
+    "banana, 3d style",
+    "strawberry, flat style",
+    "hamburger, 3d style",
+    "ice cream, flat style",
+    "a watermelon",
+    "carrot, 3d style",
+    "donut, flat style",
+    "cookie",
+    "bread, cartoon style",
+    "avocado, 3d style",
+    "cherries, flat style",
+    "an egg",
+    "croissant, 3d style",
     # faces
-    "smiling face with sunglasses, 3d style", "winking face, flat style", "crying face", "angry face, 3d style",
-    "sleeping face, flat style", "smiling face with heart-eyes, cartoon style", "clown face, 3d style",
-    "a ghost", "alien, flat style",
+    "smiling face with sunglasses, 3d style",
+    "winking face, flat style",
+    "crying face",
+    "angry face, 3d style",
+    "sleeping face, flat style",
+    "smiling face with heart-eyes, cartoon style",
+    "clown face, 3d style",
+    "a ghost",
+    "alien, flat style",
     # vehicles
-    "bus, 3d style", "bicycle, flat style", "airplane", "sailboat, 3d style", "fire engine, flat style",
-    "helicopter, cartoon style", "a train",
+    "bus, 3d style",
+    "bicycle, flat style",
+    "airplane",
+    "sailboat, 3d style",
+    "fire engine, flat style",
+    "helicopter, cartoon style",
+    "a train",
     # plants
-    "tulip, 3d style", "cactus, flat style", "palm tree, 3d style", "a rose", "maple leaf, flat style",
+    "tulip, 3d style",
+    "cactus, flat style",
+    "palm tree, 3d style",
+    "a rose",
+    "maple leaf, flat style",
     # things
-    "umbrella, flat style", "balloon", "camera, 3d style", "light bulb, flat style", "a book",
-    "alarm clock, cartoon style", "soccer ball, 3d style", "teddy bear, flat style", "crown, 3d style",
+    "umbrella, flat style",
+    "balloon",
+    "camera, 3d style",
+    "light bulb, flat style",
+    "a book",
+    "alarm clock, cartoon style",
+    "soccer ball, 3d style",
+    "teddy bear, flat style",
+    "crown, 3d style",
     # weather
-    "rainbow, flat style", "snowflake, 3d style", "sun, cartoon style", "a cloud with rain",
+    "rainbow, flat style",
+    "snowflake, 3d style",
+    "sun, cartoon style",
+    "a cloud with rain",
     "crescent moon, flat style",
 )
 
 # What no picture of the data has for a name, by kind: `require_absent` sees to it. Their things are in the data.
 COMPOSITION_PROMPTS = {
     "a colour and a thing": (
-        "a green dog, 3d style", "a purple banana, flat style", "a pink elephant, 3d style", "a yellow owl, flat style",
-        "a red robot, 3d style", "a blue octopus, flat style", "an orange car, 3d style",
+        "a green dog, 3d style",
+        "a purple banana, flat style",
+        "a pink elephant, 3d style",
+        "a yellow owl, flat style",
+        "a red robot, 3d style",
+        "a blue octopus, flat style",
+        "an orange car, 3d style",
         "a black mushroom, flat style",
     ),
     "two things": (
-        "a fox and a pizza, flat style", "a dog and a soccer ball, 3d style", "a cat and a fish, flat style",
-        "an apple and a banana, 3d style", "a robot and a sunflower, flat style", "a bear and an umbrella, 3d style",
-        "a house and a tree, flat style", "a snowman and a rocket, 3d style",
+        "a fox and a pizza, flat style",
+        "a dog and a soccer ball, 3d style",
+        "a cat and a fish, flat style",
+        "an apple and a banana, 3d style",
+        "a robot and a sunflower, flat style",
+        "a bear and an umbrella, 3d style",
+        "a house and a tree, flat style",
+        "a snowman and a rocket, 3d style",
     ),
     "a thing worn, and a number of things": (
-        "a penguin wearing sunglasses, 3d style", "an owl wearing a top hat, flat style",
-        "a duck wearing a crown, 3d style", "an elephant wearing a bow, flat style",
-        "three red apples, flat style", "two blue birds, 3d style", "five stars, flat style",
+        "a penguin wearing sunglasses, 3d style",
+        "an owl wearing a top hat, flat style",
+        "a duck wearing a crown, 3d style",
+        "an elephant wearing a bow, flat style",
+        "three red apples, flat style",
+        "two blue birds, 3d style",
+        "five stars, flat style",
         "four purple mushrooms, 3d style",
     ),
 }
@@ -123,7 +200,9 @@ def _listed(prompts: list[str]) -> str:
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m train.sticker.prompts", description=__doc__, epilog="exit code 1: some are among its captions",
+        prog="python -m train.sticker.prompts",
+        description=__doc__,
+        epilog="exit code 1: some are among its captions",
     )
     parser.add_argument("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
     data = parser.parse_args(argv).data

@@ -24,11 +24,14 @@ def recolour(picture: Image.Image, colour: str) -> Image.Image:
     part = np.asarray(Image.fromarray(part).convert("L").filter(ImageFilter.MedianFilter(5))) > 127  # no lone pixels
     target_hue, saturation, value = COLOURS[colour]
     turned = target_hue / 360 * HUES + (0.4 * _distance(hsv[..., 0], main_hue) if main_hue is not None else 0)
-    new = np.stack([
-        np.broadcast_to(turned % HUES, alpha.shape),
-        _towards(hsv[..., 1], saturation, part, spread=0.5 if main_hue is not None else 0.0),
-        _towards(hsv[..., 2], value, part, spread=1.0),
-    ], axis=-1)
+    new = np.stack(
+        [
+            np.broadcast_to(turned % HUES, alpha.shape),
+            _towards(hsv[..., 1], saturation, part, spread=0.5 if main_hue is not None else 0.0),
+            _towards(hsv[..., 2], value, part, spread=1.0),
+        ],
+        axis=-1,
+    )
     new = np.where(part[..., None], new, hsv).round().clip(0, 255).astype(np.uint8)
     rgb = Image.fromarray(new, "HSV").convert("RGB")
     rgb.putalpha(picture.getchannel("A"))

@@ -172,8 +172,11 @@ def one_token_words(tokenizer: Tokenizer, used: set[int], wordnet: WordNet) -> d
     """{word: token} of the words with a definition that are one free token."""
     tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     words = {name.removesuffix("</w>"): token for name, token in tokens if name.endswith("</w>") and token not in used}
-    return {word: token for word, token in words.items()
-            if word.isalpha() and word.isascii() and len(word) > 2 and wordnet.glosses(word)}
+    return {
+        word: token
+        for word, token in words.items()
+        if word.isalpha() and word.isascii() and len(word) > 2 and wordnet.glosses(word)
+    }
 
 
 def several_token_words(
@@ -202,7 +205,11 @@ class Settings:
 
 
 TEMPLATES = (
-    "{}, 3d style", "a {}, flat style", "a sticker of a {}, 3d style", "{}", "a {} on a green background, 3d style",
+    "{}, 3d style",
+    "a {}, flat style",
+    "a sticker of a {}, 3d style",
+    "{}",
+    "a {} on a green background, 3d style",
 )
 FACES = "smileys-emotion"  # the group that adjectives may come to mean: "joyful"
 PADDING = 8  # positions that are compared after the end mark; all beyond are like the last
@@ -271,8 +278,10 @@ class Tuner:
     def targets(self, subjects: Sequence[str]) -> list[Tensor]:
         """The states f32[S, P, D] of the subjects' captions, for each template."""
         fillings = self.tokenizer(list(subjects), add_special_tokens=False)["input_ids"]
-        return [torch.cat([self._states(template, part) for part in _parts(fillings, self.settings.batch)])
-                for template in self.templates]
+        return [
+            torch.cat([self._states(template, part) for part in _parts(fillings, self.settings.batch)])
+            for template in self.templates
+        ]
 
     def _states(self, template: Template, fillings: Sequence[Sequence[int]]) -> Tensor:
         return template.align(self.encoder(template.ids(fillings)).last_hidden_state, fillings)
@@ -297,11 +306,17 @@ class Tuner:
         """Step 3: (tokens i64[N], their rows f32[N, D]): the free ones among the words' tokens."""
         tokens = torch.tensor(sorted(free.intersection(token for filling in fillings for token in filling)))
         self.table = table
-        return tokens, self._train(tokens, table[tokens], fillings, mixture.to_sparse(), targets,
-                                   self.settings.word_passes)
+        return tokens, self._train(
+            tokens, table[tokens], fillings, mixture.to_sparse(), targets, self.settings.word_passes
+        )
 
     def _train(
-        self, tokens: Tensor, start: Tensor, fillings: list[list[int]], mixture: Tensor, targets: list[Tensor],
+        self,
+        tokens: Tensor,
+        start: Tensor,
+        fillings: list[list[int]],
+        mixture: Tensor,
+        targets: list[Tensor],
         passes: int,
     ) -> Tensor:
         """Rows of `tokens` with which the fillings' states come near to the mixtures of the targets."""
@@ -339,8 +354,14 @@ def _parts(items: Sequence[Sequence[int]], size: int) -> list[Sequence[Sequence[
 
 
 def tuned_table(
-    encoder: CLIPTextModel, tokenizer: Tokenizer, captions: Sequence[str], subjects: Subjects, embed: Embed,
-    wordnet: WordNet, kept_out: set[str], settings: Settings = Settings(),
+    encoder: CLIPTextModel,
+    tokenizer: Tokenizer,
+    captions: Sequence[str],
+    subjects: Subjects,
+    embed: Embed,
+    wordnet: WordNet,
+    kept_out: set[str],
+    settings: Settings = Settings(),
 ) -> Tensor:
     """The token embedding table f32[V, D] in which free tokens have rows of words; all others are as they were.
 
@@ -375,6 +396,10 @@ def _clear(words: list[str], affinity: Affinity, least: float) -> tuple[list[str
     scores = affinity.of(words) if words else np.zeros((0, len(affinity.subjects.all)), np.float32)
     groups = [affinity.subjects.groups[subject] for subject in affinity.subjects.all]
     wordnet = affinity.wordnet
-    kept = [row for row, word in enumerate(words) if scores[row].max() >= least and (
-        wordnet.names_things(word) or (wordnet.describes(word) and groups[int(scores[row].argmax())] == FACES))]
+    kept = [
+        row
+        for row, word in enumerate(words)
+        if scores[row].max() >= least
+        and (wordnet.names_things(word) or (wordnet.describes(word) and groups[int(scores[row].argmax())] == FACES))
+    ]
     return [words[row] for row in kept], scores[kept]

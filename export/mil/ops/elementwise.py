@@ -11,20 +11,51 @@ from torch import Tensor
 from export.mil.ops.registry import BY_NAME, Number, floats_only, operation
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
-    "abs": torch.abs, "acos": torch.acos, "asin": torch.asin, "atan": torch.atan, "atanh": torch.atanh,
-    "ceil": torch.ceil, "cos": torch.cos, "cosh": torch.cosh, "erf": torch.erf, "exp": torch.exp,
-    "floor": torch.floor, "logical_not": torch.logical_not, "relu": torch.relu, "relu6": F.relu6,
+    "abs": torch.abs,
+    "acos": torch.acos,
+    "asin": torch.asin,
+    "atan": torch.atan,
+    "atanh": torch.atanh,
+    "ceil": torch.ceil,
+    "cos": torch.cos,
+    "cosh": torch.cosh,
+    "erf": torch.erf,
+    "exp": torch.exp,
+    "floor": torch.floor,
+    "logical_not": torch.logical_not,
+    "relu": torch.relu,
+    "relu6": F.relu6,
     "round": torch.round,  # halves to the even neighbour
-    "sigmoid": torch.sigmoid, "sign": torch.sign, "silu": F.silu, "sin": torch.sin, "sinh": torch.sinh,
-    "softplus": F.softplus, "softsign": F.softsign, "sqrt": torch.sqrt, "square": torch.square, "tan": torch.tan,
+    "sigmoid": torch.sigmoid,
+    "sign": torch.sign,
+    "silu": F.silu,
+    "sin": torch.sin,
+    "sinh": torch.sinh,
+    "softplus": F.softplus,
+    "softsign": F.softsign,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "tan": torch.tan,
     "tanh": torch.tanh,
 }
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "add": torch.add, "equal": torch.eq, "floor_div": torch.floor_divide, "greater": torch.gt,
-    "greater_equal": torch.ge, "less": torch.lt, "less_equal": torch.le, "logical_and": torch.logical_and,
-    "logical_or": torch.logical_or, "logical_xor": torch.logical_xor, "maximum": torch.maximum,
-    "minimum": torch.minimum, "mod": torch.remainder,  # both of these follow the divisor's sign
-    "mul": torch.mul, "not_equal": torch.ne, "pow": torch.pow, "sub": torch.sub,
+    "add": torch.add,
+    "equal": torch.eq,
+    "floor_div": torch.floor_divide,
+    "greater": torch.gt,
+    "greater_equal": torch.ge,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "logical_and": torch.logical_and,
+    "logical_or": torch.logical_or,
+    "logical_xor": torch.logical_xor,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "mod": torch.remainder,  # both of these follow the divisor's sign
+    "mul": torch.mul,
+    "not_equal": torch.ne,
+    "pow": torch.pow,
+    "sub": torch.sub,
 }
 
 

@@ -29,9 +29,7 @@ def einsum(values: list[Tensor], equation: str) -> Tensor:
 
 
 @operation()
-def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
-) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(E) + mask) v, all of it in fp32; a mask of bools says what is looked at."""
     if attn_mask is not None and attn_mask.dtype == torch.bool and not bool(attn_mask.any(-1).all()):
         raise NotImplementedError("a query that may look at nothing")
@@ -71,9 +69,7 @@ def batch_norm(
 
 
 @operation()
-def instance_norm(
-    x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: Number = 1e-5
-) -> Tensor:
+def instance_norm(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: Number = 1e-5) -> Tensor:
     """Each channel of each item by its own mean and variance."""
     return F.instance_norm(x, weight=gamma, bias=beta, eps=float(epsilon))
 
@@ -86,9 +82,7 @@ def l2_norm(x: Tensor, epsilon: Number = 1e-6) -> Tensor:
 
 
 @operation()
-def local_response_norm(
-    x: Tensor, size: Tensor, alpha: Number = 1e-4, beta: Number = 0.75, k: Number = 1.0
-) -> Tensor:
+def local_response_norm(x: Tensor, size: Tensor, alpha: Number = 1e-4, beta: Number = 0.75, k: Number = 1.0) -> Tensor:
     """Divided by a power of the sum of squares over neighbouring channels."""
     if int(size) % 2 == 0:
         raise NotImplementedError("an even size: the reference does not say where its window lies")

@@ -52,9 +52,7 @@ def nearest(x: Tensor, axis: int, count: int) -> Tensor:
 
 
 @operation(exact=True)
-def upsample_nearest_neighbor(
-    x: Tensor, scale_factor_height: Number = 1, scale_factor_width: Number = 1
-) -> Tensor:
+def upsample_nearest_neighbor(x: Tensor, scale_factor_height: Number = 1, scale_factor_width: Number = 1) -> Tensor:
     """floor(i / scale), over the last two axes."""
     for axis, factor in ((-2, float(scale_factor_height)), (-1, float(scale_factor_width))):
         size = x.shape[axis]

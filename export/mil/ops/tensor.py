@@ -80,9 +80,7 @@ def stack(values: list[Tensor], axis: Tensor) -> Tensor:
 
 
 @operation(exact=True)
-def split(
-    x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None
-) -> list[Tensor]:
+def split(x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None) -> list[Tensor]:
     """Into parts of the given sizes, or into so many equal ones."""
     dim = int(axis)
     if split_sizes is not None:

@@ -29,9 +29,7 @@ def quantize(
 
 
 @operation()
-def dequantize(
-    input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: Tensor | None = None
-) -> Tensor:
+def dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: Tensor | None = None) -> Tensor:
     """scale * (input - zero_point), the difference without wrap-around."""
     steps = input.float()
     if zero_point is not None:

@@ -112,9 +112,13 @@ class Planner:
                 dear[name] = {"kind": chosen, f"{first}_db": _db(self.error(name, first))}
         counts = {kind: sum(k == kind for k in plan.kinds.values()) for kind in LADDERS[self.precision]}
         return {
-            "method": "layers priced by their effect on the picture", "budget_db": round(budget_db, 2),
-            "expected_db": round(plan.expected_db, 2), "rounds": rounds, "layers": counts,
-            "float": sum(name not in plan.kinds for name in self.prices), "dearest": dear,
+            "method": "layers priced by their effect on the picture",
+            "budget_db": round(budget_db, 2),
+            "expected_db": round(plan.expected_db, 2),
+            "rounds": rounds,
+            "layers": counts,
+            "float": sum(name not in plan.kinds for name in self.prices),
+            "dearest": dear,
             "macs_in_8_bits": round(self.share(plan), 4),
         }
 

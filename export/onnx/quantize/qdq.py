@@ -51,8 +51,6 @@ def rewrite(
     return made
 
 
-
-
 def keep(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """The node as it is."""
     rewriter.nodes.append(node)
@@ -116,10 +114,19 @@ def four_bits(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     name = node.input[1]
     inputs = [node.input[0], rewriter.store(f"{name}.nibbles", packed), rewriter.store(f"{name}.blocks", scales)]
     outputs, columns = weight.shape
-    rewriter.nodes.append(helper.make_node(
-        "MatMulNBits", inputs, list(node.output), name=node.name, domain=MICROSOFT, K=columns, N=outputs, bits=4,
-        block_size=BLOCK,
-    ))
+    rewriter.nodes.append(
+        helper.make_node(
+            "MatMulNBits",
+            inputs,
+            list(node.output),
+            name=node.name,
+            domain=MICROSOFT,
+            K=columns,
+            N=outputs,
+            bits=4,
+            block_size=BLOCK,
+        )
+    )
 
 
 REWRITES = {

@@ -52,7 +52,10 @@ def rows_of(rewriter: Rewriter, node: onnx.NodeProto) -> Rows | None:
 def halves(behind: list[onnx.NodeProto], shape: list[int]) -> bool:
     """Whether a result goes into one Split of its last axis in two, and nowhere else."""
     return (
-        len(behind) == 1 and behind[0].op_type == "Split" and len(behind[0].output) == 2 and shape[2] % 2 == 0
+        len(behind) == 1
+        and behind[0].op_type == "Split"
+        and len(behind[0].output) == 2
+        and shape[2] % 2 == 0
         and attribute(behind[0], "axis") in (-1, 2)
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.source import MAX_TOKENS
+from export.checks.folder import MAX_TOKENS
 from runtime.bench.machine import cpu_name, spread
 from runtime.errors import UserError
 from train.errors import run_command

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from export.source import MAX_TOKENS, MOST_STEPS, Source
+from export.checks.folder import MAX_TOKENS
+from export.source import MOST_STEPS, Source
 from runtime import schedule
 
 PREFIX = "addkit."  # of each key in a file's metadata

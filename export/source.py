@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.checks.folder import MAX_TOKENS as MAX_TOKENS
-from export.checks.folder import check_folder, hint
+from export.checks.folder import MAX_TOKENS, check_folder, hint
 from runtime import schedule
 from runtime.errors import UserError
 

@@ -324,7 +324,7 @@ def generate(
 
 
 def _after_fork() -> None:
-    global _load_lock
+    global _load_lock  # noqa: PLW0603 (the parent may have held the old one)
     _load_lock = threading.Lock()
 
 

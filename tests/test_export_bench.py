@@ -46,7 +46,7 @@ def test_ratios_are_turn_by_turn() -> None:
 def test_two_bundles_race(bundle: Path, capsys) -> None:
     run_command(bench.main, [str(bundle), str(bundle), "--turns", "2", "--threads", "1", "--json"])
     facts = json.loads(capsys.readouterr().out)
-    assert [row["ratio"]["median"] for row in facts["engines"]][0] == 1
+    assert facts["engines"][0]["ratio"]["median"] == 1
     assert all("fp32" in row["name"] and row["ms"]["min"] > 0 for row in facts["engines"])
 
 

@@ -186,7 +186,7 @@ def test_resources_are_complete_and_compile_on_a_mac_only(made, tmp_path) -> Non
     }
     if on_macos():
         return
-    refused = subprocess.run([resources / "compile.sh"], capture_output=True, text=True)
+    refused = subprocess.run([resources / "compile.sh"], check=False, capture_output=True, text=True)
     assert refused.returncode == 2 and "needs a Mac" in refused.stderr
     tools = tmp_path / "bin"  # a Mac's tools, of which the second makes an empty model
     tools.mkdir()

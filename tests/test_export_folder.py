@@ -150,7 +150,7 @@ def test_an_export_that_was_moved_aside_by_a_killed_process_comes_back(tmp_path:
     assert state(target) == "old" and beside(target) == []
 
 
-@pytest.fixture()
+@pytest.fixture
 def defaults() -> Iterator[None]:
     """The system's own handlers, which a test run in the background may have been started without."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)

@@ -91,7 +91,7 @@ CONVOLUTIONS = [
         lambda x: F.conv3d(x, T(W3), T(BIAS4), (1, 2, 1), 0, (2, 1, 1)),
         note="3d",
     ),
-    Case("conv", [X2, EVEN], lambda x, w: mb.conv(x=x, weight=w), lambda x, w: F.conv2d(x, w), note="weight given"),
+    Case("conv", [X2, EVEN], lambda x, w: mb.conv(x=x, weight=w), F.conv2d, note="weight given"),
     Case(
         "conv_transpose",
         [X1],

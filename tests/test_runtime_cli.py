@@ -48,7 +48,9 @@ def python(*arguments: str, cwd: Path | None = None, **options: Any) -> subproce
     """`python -m runtime` in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     command = [sys.executable, "-m", "runtime", *arguments, "--bundle", str(TINY)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(
+        command, check=False, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **options
+    )
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, bundle: Path | None = TINY) -> str:
@@ -279,7 +281,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("no file system can be mounted here")
     try:
         (disk / "filler").write_bytes(bytes(4096))
@@ -305,7 +307,11 @@ def test_a_provider_that_is_not_there_is_one_line_and_no_failure(capsys: pytest.
 def test_a_closed_stdout_is_no_error() -> None:
     command = f"{sys.executable} -m runtime 'a fox' --bundle {TINY} -o x.png | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        ["bash", "-c", command],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "") and Path("x.png").exists()
 
@@ -314,7 +320,11 @@ def test_a_closed_stdout_is_no_error() -> None:
 def test_a_full_stdout_is_one_line() -> None:
     command = f"{sys.executable} -m runtime 'a fox' --bundle {TINY} -o x.png > /dev/full"
     done = subprocess.run(
-        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        ["bash", "-c", command],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and Path("x.png").exists()
     assert done.stderr.startswith("error: cannot write to standard output: No space left")
@@ -329,7 +339,11 @@ def test_a_name_that_stdout_cannot_show() -> None:
 def test_without_a_stderr_nothing_else_changes() -> None:
     command = f"{sys.executable} -m runtime '{'a ' * 99}' --bundle {TINY} -o x.png 2>&-"
     done = subprocess.run(
-        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        ["bash", "-c", command],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout) == (0, "x.png\n")
 
@@ -345,6 +359,7 @@ def test_a_package_that_cannot_be_written_to(tmp_path: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
     done = subprocess.run(
         [sys.executable, "-B", "-m", "runtime", PROMPT, "--seed", "7", "-o", "fox.png"],
+        check=False,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def packages(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The small checkpoint's packages, predicted by the evaluator in the place of Core ML."""
 
     def evaluated(path: Path, compute_unit: str) -> Any:
@@ -38,7 +37,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         return lambda feed: program.run({name: value for name, value in feed.items() if name in wanted})
 
     monkeypatch.setattr(coreml, "predictor", evaluated)
-    yield small_coreml()[0]
+    return small_coreml()[0]
 
 
 def test_packages_draw_the_graphs_pictures(bundle: Path, packages: Path) -> None:

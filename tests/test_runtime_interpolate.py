@@ -189,7 +189,7 @@ def test_even_timing_makes_steps_alike() -> None:
         steps = [float(np.linalg.norm(y - x)) for x, y in itertools.pairwise(codes)]
         return max(steps) / float(np.mean(steps))
 
-    assert longest(even) < 1.25 < 3 < longest([0.0, *uniform_places(8), 1.0])
+    assert longest(even) < 1.25 and longest([0.0, *uniform_places(8), 1.0]) > 3
     assert way.even_places(a, a, 3) == uniform_places(3)  # no way, no length
 
 
@@ -286,7 +286,7 @@ def test_a_shape_that_moves_is_crisp_and_no_double_exposure() -> None:
 
     found = measures.compared([at(4 + 12 * i) for i in range(6)])
     assert found["ours"]["crispness"] == pytest.approx(1)
-    assert found["ours"]["double_exposure"] < 0.2 < 0.9 < found["cross_fade"]["double_exposure"]
+    assert found["ours"]["double_exposure"] < 0.2 and found["cross_fade"]["double_exposure"] > 0.9
     assert found["cross_fade"]["crispness"] < 0.6
 
 
@@ -598,7 +598,9 @@ assert not {{"torch", "av", "ray"}} & set(sys.modules)
 sys.exit(code)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [*(f"m/frame-{i:04d}.png" for i in range(3)), "m/animation.webp"]
 

@@ -66,7 +66,7 @@ def launch(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     (run_dir / "config.json").write_text(to_json(config))
     command = [*LAUNCH, *arguments, "-m", "train", "--resume", str(run_dir)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=one_thread)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=one_thread)
 
 
 def weights(run_dir: Path, step: int = STEPS) -> dict[str, torch.Tensor]:

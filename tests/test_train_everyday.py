@@ -99,7 +99,7 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, part",
+    ("text", "part"),
     [
         ("word\tsplit\nfox\ttune\n", "first line"),
         ("word\tsplit\tsubjects\nfox\ttrain\tfox face\n", "line 2"),

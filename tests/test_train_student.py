@@ -202,7 +202,7 @@ def test_students_are_float32_whatever_the_teacher(diffusion_shaped: UNet2DCondi
     assert torch.equal(student.conv_in.weight, half.conv_in.weight.float())
 
 
-@pytest.mark.parametrize("name, init", [("huge", "pruned"), ("base", "magic")])
+@pytest.mark.parametrize(("name", "init"), [("huge", "pruned"), ("base", "magic")])
 def test_unknown_names_are_refused(teacher: UNet2DConditionModel, name: str, init: str) -> None:
     with pytest.raises(UserError, match="choose one of"):
         build_student(teacher, name, init)

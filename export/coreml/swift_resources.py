@@ -94,7 +94,7 @@ def write_resources(folder: Path, source: Source, packages: dict[str, Path]) -> 
 
 def compile_here(script: Path) -> None:
     """Run the script; UserError with the compiler's own words when it fails."""
-    done = subprocess.run([script], capture_output=True, text=True)
+    done = subprocess.run([script], check=False, capture_output=True, text=True)
     if done.returncode:
         words = done.stderr.strip() or done.stdout.strip()
         raise UserError(f"xcrun coremlcompiler does not compile the packages: {words}")

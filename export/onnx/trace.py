@@ -149,7 +149,7 @@ def fix_reshapes(graph: onnx.GraphProto) -> None:
     made = producers(graph)
     for i, node in enumerate(graph.node):
         source = made.get(node.input[1]) if node.op_type == "Reshape" else None
-        if source is None or source.op_type != "Shape" or source.attribute and attribute(source, "end"):
+        if source is None or source.op_type != "Shape" or (source.attribute and attribute(source, "end")):
             continue
         target = dims.get(source.input[0], [])
         if target and target.count(-1) <= 1:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export.checks.folder import MAX_TOKENS
 from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGraph
 from export.onnx.trace import quiet
 from export.openvino.run import PARAMETERS, load_openvino
-from export.source import MAX_TOKENS, Source
+from export.source import Source
 from export.subpixel import fold_upsampling
 from runtime.errors import UserError
 

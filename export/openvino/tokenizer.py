@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from export.checks.folder import MAX_TOKENS
 from export.checks.prompts import CALIBRATION
 from export.openvino.run import load_openvino
-from export.source import MAX_TOKENS, Ids
+from export.source import Ids
 from runtime.errors import UserError
 
 TOKENIZER = "openvino_tokenizer.xml"

@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     for export in exports:
         refuse_other_sizes(export, source)
     doubts = {export.path: export.doubts(source) for export in exports}
-    for doubt in sum(doubts.values(), []):
+    for doubt in chain.from_iterable(doubts.values()):
         print(f"warning: {doubt}: the figures may compare two models", file=sys.stderr)
     with progress("parity", 1 + sum(len(engines(export.format)) for export in exports)) as advance:
         reference = Reference(source)

@@ -8,6 +8,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -117,7 +118,7 @@ class Ledger:
         for _, line in self.lines():
             end += len(line)
         offsets = [offset for offset in self._offsets if offset != _NONE]
-        return end == self.path.stat().st_size and all(a < b for a, b in zip(offsets, offsets[1:], strict=False))
+        return end == self.path.stat().st_size and all(a < b for a, b in pairwise(offsets))
 
 
 @contextmanager

@@ -62,7 +62,10 @@ def peer_folder(name: str, bundle: Path, checkpoint: Path | None, work: Path) ->
     target = work / f"{checkpoint.resolve().name}-{kind}"
     if not target.is_dir():
         done = subprocess.run(
-            [sys.executable, "-m", module, str(checkpoint), "--out", str(target)], capture_output=True, text=True
+            [sys.executable, "-m", module, str(checkpoint), "--out", str(target)],
+            check=False,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise Error(f"python -m {module} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")

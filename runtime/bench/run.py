@@ -157,7 +157,7 @@ def _ours(engine: Engine, path: Path, turn: int) -> None:
     """The command that a user types, to its end."""
     command = [sys.executable, "-m", "runtime", prompt_of(turn), "--seed", str(turn), "-o", str(path)]
     command += ["--bundle", engine.folder, "--provider", engine.provider]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
     if done.returncode:
         raise Error((done.stderr.strip().splitlines() or ["python -m runtime failed"])[-1])
 

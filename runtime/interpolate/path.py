@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ class Way:
         """`count` values of t whose latents lie at about equal distances along the way."""
         tried = np.linspace(0, 1, min(max(2 * (count + 1), _LEAST_PROBES), _MOST_PROBES) + 1)
         codes = [a.latents, *(self.latents(a, b, float(t)) for t in tried[1:-1]), b.latents]
-        lengths = [float(np.linalg.norm(y - x)) for x, y in zip(codes, codes[1:], strict=False)]
+        lengths = [float(np.linalg.norm(y - x)) for x, y in pairwise(codes)]
         if sum(lengths) < _STILL * float(np.linalg.norm(a.latents) + np.linalg.norm(b.latents)):
             return uniform_places(count)
         way = np.concatenate([[0.0], np.cumsum(lengths)])

@@ -34,7 +34,7 @@ def limit_memory(onnxruntime: Any, options: Any, stored: int) -> None:
 
 def _register(onnxruntime: Any, limit: int) -> None:
     """An arena of this limit for the sessions to come, unless the one in use is as large."""
-    global _registered
+    global _registered  # noqa: PLW0603 (one arena of a process, under the lock)
     with _lock:
         if limit <= _registered:
             return

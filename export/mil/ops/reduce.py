@@ -30,7 +30,7 @@ REDUCTIONS: dict[str, Reduction] = {
 OF_FLOATS: dict[str, Reduction] = {
     "reduce_l2_norm": lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt(),
     "reduce_log_sum": lambda x, axes, keep: x.sum(axes, keepdim=keep).log(),
-    "reduce_log_sum_exp": lambda x, axes, keep: torch.logsumexp(x, axes, keep),
+    "reduce_log_sum_exp": torch.logsumexp,
     "reduce_mean": lambda x, axes, keep: x.mean(axes, keepdim=keep),
 }
 

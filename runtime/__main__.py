@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import command_parser, print_result, run_command
+from runtime.command import Parser, command_parser, print_result, run_command
 
 if TYPE_CHECKING:
     from runtime.generation import Generation, Job
@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The arguments; their names and meaning are diffusers' where it has them."""
     made = command_parser(
         "runtime", "Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.", EXAMPLES
@@ -60,14 +60,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
-    args = parser().parse_args(argv)
+    return run_command(parser(), work, argv)
 
-    def work() -> None:
-        report = run(args)
-        paths = "\n".join(image["path"] for image in report["images"])
-        print_result(json.dumps(report) if args.json else paths)
 
-    return run_command(work, args.debug)
+def work(args: argparse.Namespace) -> None:
+    """Makes the pictures and prints their paths, or the report."""
+    report = run(args)
+    paths = "\n".join(image["path"] for image in report["images"])
+    print_result(json.dumps(report) if args.json else paths)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

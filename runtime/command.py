@@ -1,4 +1,4 @@
-"""What every command of the runtime does alike: one line for an error, warnings as lines, results on stdout."""
+"""What every command of runtime, train and export does alike: its parser, one line for an error, results on stdout."""
 
 from __future__ import annotations
 
@@ -7,56 +7,110 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from runtime import Error, OutputError, ProviderWarning, TruncationWarning, __version__
 
+MISTAKE = 2  # the exit code of what the user can mend
 INTERRUPTED = 130  # the exit code after Ctrl-C
+OURS = ("runtime.", "train.", "export.")  # whose warnings are lines
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage: the house's form for every error."""
+
     def error(self, message: str) -> NoReturn:
-        """One line, without the usage: the house's form for every error."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        """Tell the mistake and exit."""
+        tell(f"error: {message} (see {self.prog} --help)")
+        self.exit(MISTAKE)
+
+    def print_help(self, file: Any = None) -> None:
+        """The help as a result, which neither a closed nor an odd stdout turns into a traceback."""
+        print_result(self.format_help().rstrip("\n"))
 
 
-def command_parser(module: str, description: str | None, examples: str) -> argparse.ArgumentParser:
-    """A parser of `python -m MODULE` with --json, --debug and --version."""
-    made = _Parser(
+def command_parser(module: str, description: str | None, examples: str, json: bool = True) -> Parser:
+    """A parser of `python -m MODULE` with --debug and --version, and with --json where it reports figures.
+
+    examples: the end of --help, "examples:" and whole command lines, one a line.
+    """
+    made = Parser(
         prog=f"python -m {module}",
         description=description,
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--json", action="store_true", help="print the report as JSON")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_common(made, json, default=False)
     made.add_argument("--version", action="version", version=f"addkit {__version__}")
     return made
 
 
-def run_command(work: Callable[[], None], debug: bool) -> int:
-    """Does the work and returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+def subcommand(
+    commands: argparse._SubParsersAction[Parser], name: str, description: str, examples: str, json: bool = True
+) -> Parser:
+    """One of a command's sub-commands, added to what `add_subparsers` returned; --debug and --json as its parent's."""
+    made: Parser = commands.add_parser(
+        name,
+        help=description,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_common(made, json, default=argparse.SUPPRESS)  # what was said before the sub-command's name holds
+    return made
+
+
+def _add_common(parser: Parser, json: bool, default: bool | str) -> None:
+    if json:
+        parser.add_argument("--json", action="store_true", default=default, help="print the report as JSON")
+    elif default is False:
+        parser.set_defaults(json=False)  # of a sub-command that has --json
+    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+
+
+def run_command(
+    parser: Parser, work: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None = None
+) -> int:
+    """Parse the arguments, do the work and return the exit code, `work`'s own or 0 when that went well.
+
+    What the user can mend (Error, ValueError, OSError) is one line on stderr and exit code 2, with --debug a traceback;
+    an interruption gives 130. Any other exception is a bug of ours and passes with its traceback.
+    argv: without the program's name; None means this process's own.
+    """
+    debug = False
     try:
         with warnings_as_lines():
-            work()
+            try:
+                args = parser.parse_args(argv)
+            except SystemExit as end:  # after --help, --version or a mistake, and all is said
+                return int(end.code or 0)
+            debug = args.debug
+            return work(args) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except (Error, ValueError, OSError) as error:
         if debug:
             traceback.print_exc()
         else:
-            tell(f"error: {error}")
-        return 2
-    return 0
+            tell(f"error: {text_of(error)}")
+        return MISTAKE
+
+
+def text_of(error: Exception) -> str:
+    """What an exception says, without the number that the system gives an error of files."""
+    if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error) or type(error).__name__
 
 
 def tell(message: str) -> None:
     """One line on stderr, if there is one: `print` would fall back to stdout, which is for results."""
     if sys.stderr is not None:
-        print(" ".join(message.split()), file=sys.stderr)
+        print(" ".join(message.split()), file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:
@@ -70,7 +124,7 @@ def print_result(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         reason = f"cannot write to standard output: {error.strerror}"
-        raise OutputError(f"{reason}; the pictures themselves are written") from error
+        raise OutputError(f"{reason}; files that were to be written are written") from error
 
 
 @contextmanager
@@ -90,7 +144,7 @@ def warnings_as_lines() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if not category.__module__.startswith("runtime."):
+            if not category.__module__.startswith(OURS):
                 usual(message, category, filename, lineno, file, line)
             elif str(message) not in shown:
                 shown.add(str(message))

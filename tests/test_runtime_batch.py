@@ -27,6 +27,7 @@ from runtime.batch import __main__ as batch
 from runtime.batch import worker as batch_worker
 from runtime.batch.folder import locked
 from runtime.batch.ray_pool import Pool, require
+from runtime.batch.start import rows_of, settings_of
 from runtime.batch.worker import Worker
 from runtime.errors import Error
 from runtime.image_files import SUFFIXES, read_parameters
@@ -172,9 +173,9 @@ def begin(name: str) -> None:
     from runtime.bundle import open_bundle
 
     args = batch.parser().parse_args([name, "--out", "out"])
-    settings, rules = batch._settings(args, open_bundle(TINY))
+    settings, rules = settings_of(args, open_bundle(TINY))
     with locked(Path("out")) as folder:
-        Run(folder, settings, str(TINY)).prepare(lambda: batch._rows(args, rules))
+        Run(folder, settings, str(TINY)).prepare(lambda: rows_of(args, rules))
         folder.todo.unlink()
 
 
@@ -271,7 +272,7 @@ def test_a_workers_other_bundle_is_refused(tmp_path: Path) -> None:
     prompts()
     begin("p.txt")
     args = batch.parser().parse_args(["p.txt", "--out", "out"])
-    settings, _ = batch._settings(args, open_bundle(TINY))
+    settings, _ = settings_of(args, open_bundle(TINY))
     other = Path(shutil.copytree(TINY, "other"))
     (other / "manifest.json").write_text((other / "manifest.json").read_text() + "\n")
     Path("out/.run/rows.jsonl").write_text("")
@@ -392,8 +393,7 @@ def test_prompts_from_standard_input(ray: None, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_help_names_every_option_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        batch.main(["--help"])
+    assert batch.main(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in ("--out", "--workers", "--ray-address", "--webdataset", "--seed", "--format", "--quality", "--keep"):
         assert flag in text

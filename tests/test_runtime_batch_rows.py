@@ -13,6 +13,7 @@ import pytest
 
 from runtime.batch import __main__ as batch
 from runtime.batch import plan as batch_plan
+from runtime.batch import start
 from runtime.batch.folder import Folder, locked, worker_lock
 from runtime.batch.ledger import Ledger, to_line
 from runtime.batch.names import MOST_PART, Distinct, automatic_path, named_path
@@ -32,16 +33,13 @@ def rows_of(name: str, *arguments: str) -> list[Row]:
     from runtime.bundle import open_bundle
 
     args = batch.parser().parse_args([name, "--out", "out", *arguments])
-    return list(batch._rows(args, batch._settings(args, open_bundle(TINY))[1]))
+    return list(start.rows_of(args, start.settings_of(args, open_bundle(TINY))[1]))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, bundle: Path = TINY) -> str:
     """The one line on stderr of a command that exits with 2, and leaves nothing behind."""
     before = sorted(Path().rglob("*"))
-    try:
-        code = batch.main([*arguments, "--bundle", str(bundle)])
-    except SystemExit as error:
-        code = int(error.code or 0)
+    code = batch.main([*arguments, "--bundle", str(bundle)])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1, err
     assert sorted(Path().rglob("*")) == before

@@ -37,11 +37,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def run(*arguments: str, bundle: Path | None = TINY) -> int:
-    """The exit code of the command in this process, also where argparse leaves by itself."""
-    try:
-        return main([*arguments, *(["--bundle", str(bundle)] if bundle else [])])
-    except SystemExit as error:
-        return int(error.code or 0)
+    """The exit code of the command in this process."""
+    return main([*arguments, *(["--bundle", str(bundle)] if bundle else [])])
 
 
 def python(*arguments: str, cwd: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -63,10 +63,7 @@ def saved(size: tuple[int, int] = SIZE) -> list[str]:
 
 
 def run(*arguments: str, bundle: Path = TINY) -> int:
-    try:
-        return main([*arguments, "--bundle", str(bundle)])
-    except SystemExit as error:
-        return int(error.code or 0)
+    return main([*arguments, "--bundle", str(bundle)])
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, bundle: Path = TINY) -> str:

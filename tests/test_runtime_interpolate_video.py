@@ -79,10 +79,7 @@ def read(path: str | Path) -> tuple[list[Fraction], list[Image.Image], Any]:
 
 
 def run(*arguments: str) -> int:
-    try:
-        return main([*arguments, "--bundle", str(TINY)])
-    except SystemExit as error:
-        return int(error.code or 0)
+    return main([*arguments, "--bundle", str(TINY)])
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -15,6 +15,8 @@ from runtime.batch.prompts_file import KNOWN, Record
 from runtime.manifest import Manifest
 from runtime.noise import check_seed
 
+SHARD_SIZE = 1000  # samples: shards of some 20 MB
+
 
 @dataclass(frozen=True)
 class Row:

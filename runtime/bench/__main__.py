@@ -15,7 +15,7 @@ from pathlib import Path
 from runtime.bench.engines import PEERS
 from runtime.bench.machine import cores
 from runtime.bench.report import measure, table
-from runtime.command import command_parser, print_result, run_command
+from runtime.command import Parser, command_parser, print_result, run_command
 
 EXAMPLES = """examples:
   python -m runtime.bench
@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   python -m runtime.bench --bundle out/sd21-int8 --checkpoint out/sd21 --against openvino --turns 5 --cold-runs 0"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = command_parser("runtime.bench", __doc__, EXAMPLES)
     add = made.add_argument
@@ -38,14 +38,15 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def work(args: argparse.Namespace) -> None:
+    """Measures, and prints the table or the report."""
+    facts = measure(args)
+    print_result(json.dumps(facts, indent=2) if args.json else table(facts))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-
-    def work() -> None:
-        facts = measure(args)
-        print_result(json.dumps(facts, indent=2) if args.json else table(facts))
-
-    return run_command(work, args.debug)
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":

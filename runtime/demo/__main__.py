@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.command import command_parser, print_result, run_command, tell
+from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.demo.address import lan_address, qr_code
 from runtime.demo.server import DemoServer
 from runtime.demo.tls import context, fingerprint, made_context
@@ -41,7 +41,7 @@ class Addresses:
     directory: str
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = command_parser("runtime.demo", "Serves the built web app to this machine and to phones.", EXAMPLES)
     add = made.add_argument
@@ -110,21 +110,22 @@ def describe(known: Addresses, everywhere: bool, made: bool) -> str:
     return "\n".join([*lines, "Ctrl-C ends."])
 
 
+def work(args: argparse.Namespace) -> None:
+    """Serves until Ctrl-C."""
+    server, known = listen(args)
+    with server:
+        made = known.tls and not args.cert
+        report = json.dumps(asdict(known)) if args.json else describe(known, args.host == EVERYWHERE, made)
+        print_result(report)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:  # how a server is meant to end
+            tell("ended")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-
-    def work() -> None:
-        server, known = listen(args)
-        with server:
-            made = known.tls and not args.cert
-            report = json.dumps(asdict(known)) if args.json else describe(known, args.host == EVERYWHERE, made)
-            print_result(report)
-            try:
-                server.serve_forever()
-            except KeyboardInterrupt:  # how a server is meant to end
-                tell("ended")
-
-    return run_command(work, args.debug)
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.command import command_parser, print_result, run_command
+from runtime.command import Parser, command_parser, print_result, run_command
 
 EXAMPLES = """examples:
   python -m runtime.interpolate fox.png pizza.png --frames 8 --out morph
@@ -24,7 +24,7 @@ Without --strength it is the most at which the model still knows both pictures; 
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The arguments; names and meaning as in `python -m runtime`."""
     made = command_parser(
         "runtime.interpolate", "Frames between two pictures, or between the neighbours of a video.", EXAMPLES
@@ -54,13 +54,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
-    args = parser().parse_args(argv)
+    return run_command(parser(), work, argv)
 
-    def work() -> None:
-        report, written = run(args)
-        print_result(json.dumps(report) if args.json else "\n".join(str(Path(args.out, name)) for name in written))
 
-    return run_command(work, args.debug)
+def work(args: argparse.Namespace) -> None:
+    """Makes the frames and prints the files' paths, or the report."""
+    report, written = run(args)
+    print_result(json.dumps(report) if args.json else "\n".join(str(Path(args.out, name)) for name in written))
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

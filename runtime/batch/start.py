@@ -1,0 +1,85 @@
+"""A batch started from the command's arguments: they are checked, the rows read, the pictures made."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from runtime import __version__, arguments
+from runtime.batch.folder import locked
+from runtime.batch.names import Distinct
+from runtime.batch.prompts_file import KNOWN, STDIN, format_of, opened, records
+from runtime.batch.ray_pool import quiet, require
+from runtime.batch.rows import SHARD_SIZE, Row, Rules, Settings, rows
+from runtime.batch.run import Run
+from runtime.batch.worker import bundle_sha256
+from runtime.bundle import Bundle, open_bundle, resolve_bundle
+from runtime.image_files import check_format
+from runtime.noise import check_seed
+from runtime.ort.providers import choose_provider
+
+
+def start(args: argparse.Namespace) -> dict[str, Any]:
+    """Makes what is left to make; the report for `--json`. Refuses before any work what it can."""
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"--workers must be 1 or more, not {args.workers}")
+    bundle = open_bundle(resolve_bundle(args.bundle))
+    settings, rules = settings_of(args, bundle)
+    with quiet(args.debug):
+        require()
+        with locked(Path(args.out)) as folder:
+            started = Run(folder, settings, args.bundle)
+            try:
+                started.prepare(lambda: rows_of(args, rules))
+            except BaseException:
+                folder.discard_if_new()
+                raise
+            started.go(args.ray_address, args.workers, args.debug)
+    return started.report()
+
+
+def settings_of(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rules]:
+    """The arguments, checked against each other and the bundle."""
+    check_format(args.format, args.quality)
+    arguments.steps(bundle.manifest, args.num_inference_steps, 1.0, False)
+    if args.shard_size is not None and (not args.webdataset or args.shard_size < 1):
+        raise ValueError("--shard-size is for --webdataset, and 1 or more")
+    if set(args.keep) & set(KNOWN):
+        raise ValueError(f"--keep is for further columns; {', '.join(KNOWN)} are read anyway")
+    settings = Settings(
+        bundle=bundle.manifest.name,
+        bundle_sha256=bundle_sha256(bundle.folder),
+        provider=provider_of(args),
+        num_inference_steps=args.num_inference_steps,
+        format=args.format,
+        quality=args.quality,
+        seed=check_seed(args.seed),
+        shard_size=(args.shard_size or SHARD_SIZE) if args.webdataset else None,
+        addkit=__version__,
+    )
+    return settings, Rules(bundle.manifest, args.format, args.seed, tuple(args.keep), args.webdataset)
+
+
+def provider_of(args: argparse.Namespace) -> str:
+    """The provider that all pictures are made with: on a cluster what was asked for, here what there is."""
+    if args.ray_address is None:
+        return choose_provider(args.provider)
+    if args.provider == "auto":
+        raise ValueError("--ray-address needs --provider cpu or cuda: this machine cannot tell what the others have")
+    return str(args.provider)
+
+
+def rows_of(args: argparse.Namespace, rules: Rules) -> Iterator[Row]:
+    """The rows of the prompts file, each checked; in the end that no two have one name."""
+    where = "standard input" if args.prompts == STDIN else args.prompts
+    format, distinct, last = format_of(args.prompts, args.prompts_format), Distinct(), -1
+    with opened(args.prompts) as file:
+        for row in rows(records(file, where, format, tuple(args.keep)), where, rules):
+            distinct.add(row.path, row.line)
+            last = row.row
+            yield row
+    if last < 0:
+        raise ValueError(f"{where} holds no prompts")
+    distinct.check(where)

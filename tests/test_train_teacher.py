@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from train.data.corpus import Corpus, share_groups
 from train.data.shards import Record, write_shard
 from train.diffusion import NoiseLevels
 from train.student import blocks_of
-from train.teacher import build_unet, main, parse, start_unet, x0_loss
+from train.teacher import build_unet, checked, main, parser, start_unet, x0_loss
 
 
 def test_a_teacher_without_attention_keeps_every_other_weight(tmp_path: Path) -> None:
@@ -81,6 +82,11 @@ def test_a_teacher_draws_the_share_of_compositions_it_is_told(share: float) -> N
 NEEDED = ["--data", "d", "--vae", "v", "--text", "t", "--out", "o"]
 
 
+def parse(*arguments: str) -> argparse.Namespace:
+    """The command's arguments, checked and completed."""
+    return checked(parser().parse_args(arguments))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -105,20 +111,19 @@ NEEDED = ["--data", "d", "--vae", "v", "--text", "t", "--out", "o"]
 )
 def test_arguments_that_cannot_be_meant_are_named(arguments: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        parse([*NEEDED, *arguments.split()])
+        parse(*NEEDED, *arguments.split())
 
 
 @pytest.mark.parametrize("arguments", ["--student tny", "--student custom"])
 def test_a_student_without_a_name_is_none(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        parse([*NEEDED, "--start", "x", *arguments.split()])
+    assert main([*NEEDED, "--start", "x", *arguments.split()]) == 2
     assert "invalid choice" in capsys.readouterr().err
 
 
 def test_a_student_shares_nothing_and_a_teacher_does() -> None:
-    assert parse(NEEDED).shared == 0.3
-    assert parse([*NEEDED, "--start", "x", "--student", "tiny"]).shared == 0
-    assert parse([*NEEDED, "--start", "x", "--student", "tiny", "--shared", "0"]).shared == 0
+    assert parse(*NEEDED).shared == 0.3
+    assert parse(*NEEDED, "--start", "x", "--student", "tiny").shared == 0
+    assert parse(*NEEDED, "--start", "x", "--student", "tiny", "--shared", "0").shared == 0
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +157,15 @@ def command(folder: Path, out: Path, **changes: str) -> list[str]:
 def test_a_student_is_trained_and_resumed_and_no_other_takes_its_place(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(command(folder, tmp_path, student="tiny", compositions="0.5"))
-    assert "tiny: 0." in capsys.readouterr().out
+    assert main(command(folder, tmp_path, student="tiny", compositions="0.5")) == 0
+    out, err = capsys.readouterr()
+    assert "tiny: 0." in err and out.endswith(f"{tmp_path / 'pipeline'}\n")
     student = start_unet(str(tmp_path / "pipeline"))
     assert blocks_of(student) == (1, 1) and student.mid_block is None
-    main(command(folder, tmp_path, student="tiny", compositions="0.5", **{"max-steps": "3"}))
+    assert main(command(folder, tmp_path, student="tiny", compositions="0.5", **{"max-steps": "3"})) == 0
     assert '"step": 3' in capsys.readouterr().out
-    with pytest.raises(UserError, match="state: not of this network; choose another --out"):
-        main(command(folder, tmp_path, student="base", **{"max-steps": "4"}))
+    assert main(command(folder, tmp_path, student="base", **{"max-steps": "4"})) == 2
+    assert "state: not of this network; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -173,8 +179,11 @@ def test_a_student_is_trained_and_resumed_and_no_other_takes_its_place(
         ({"data": "FOLDER"}, "no train-"),
     ],
 )
-def test_a_run_that_cannot_be_is_one_error(folder: Path, tmp_path: Path, changes: dict[str, str], says: str) -> None:
+def test_a_run_that_cannot_be_is_one_error(
+    folder: Path, tmp_path: Path, changes: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     changes = {key: value.replace("FOLDER", str(folder)) for key, value in changes.items()}
-    with pytest.raises(UserError, match=says):
-        main(command(folder, tmp_path, student="tiny", **changes))
+    assert main(command(folder, tmp_path, student="tiny", **changes)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and says in err
     assert not (tmp_path / "pipeline").exists()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,15 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
+from runtime.command import Parser, command_parser, print_result, run_command
 from train.data.shards import read_records
-from train.errors import run_command
 from train.files import TrainingState, replace_folder
 from train.latents import encode_all, to_tensor
 
+EXAMPLES = """examples:
+  python -m train.autoencoder --data data/stickers --out runs/autoencoder
+  python -m train.autoencoder --data data/mine --out runs/autoencoder --latent-channels 16 --max-steps 2000
+OUT gets vae/, the folder that --vae of python -m train.teacher takes."""
 PATCH = 8
 WHITENING = 0.65  # latent std = (PCA std) ** (1 - WHITENING): low-variance detail is lifted, but stays small
 LATENT_RMS = 0.6  # keeps latents inside the range where the decoder's tanh(z / 3) * 3 is nearly linear
@@ -185,19 +190,24 @@ def train_decoder(
     return rows
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.autoencoder", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder made by train.data")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; the model is in OUT/vae")
-    parser.add_argument("--latent-channels", type=int, default=32)
-    parser.add_argument("--decoder-width", type=int, default=48)
-    parser.add_argument("--max-steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--crop", type=int, default=8, help="side of the training crops, in latents")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--eval-every", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.autoencoder", __doc__, EXAMPLES, json=False)
+    made.add_argument("--data", type=Path, required=True, help="folder made by train.data")
+    made.add_argument("--out", type=Path, required=True, help="run folder; the model is in OUT/vae")
+    made.add_argument("--latent-channels", type=int, default=32)
+    made.add_argument("--decoder-width", type=int, default=48)
+    made.add_argument("--max-steps", type=int, default=6000)
+    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--crop", type=int, default=8, help="side of the training crops, in latents")
+    made.add_argument("--lr", type=float, default=2e-3)
+    made.add_argument("--eval-every", type=int, default=500)
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Train, and write OUT/vae."""
     torch.manual_seed(args.seed)
     pictures = np.stack([picture for record, picture in read_records(args.data, "train") if record.weight > 0])
     held_out = np.stack([picture for record, picture in read_records(args.data, "held_out") if record.weight > 0])
@@ -219,7 +229,13 @@ def main(argv: list[str]) -> None:
     )
     with replace_folder(args.out / "vae") as folder:
         autoencoder.save_pretrained(folder)
+    print_result(str(args.out / "vae"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,12 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
 from train.checkpoint import load_part, resolve_checkpoint, save_pipeline
 from train.data.corpus import Corpus, load_corpus, share_groups
 from train.data.encoders import encode_texts
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
-from train.errors import run_command
 from train.evaluate.grids import save_grid
 from train.files import TrainingState, replace_folder
 from train.run.ema import Ema
@@ -51,6 +53,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "save_every": (1, MOST),
     "seed": (0, 2**31),
 }
+EXAMPLES = """examples:
+  python -m train.teacher --data data/stickers --vae runs/autoencoder/vae --text runs/text_encoder --out runs/teacher
+  python -m train.teacher --data data/mine --vae mine/vae --text mine/text --start sticker-128-teacher --out runs/mine
+  python -m train.teacher --data data/stickers --vae runs/teacher/pipeline/vae --text runs/teacher/pipeline \\
+      --start runs/teacher/pipeline --student tiny --out runs/tiny
+OUT gets unet/ and pipeline/, the folder that teacher= (of --student: init=) of python -m train takes."""
 SAMPLE_PROMPTS = (
     "fox face, 3d style",
     "pizza, 3d style",
@@ -215,23 +223,22 @@ def draw_samples(
     save_grid(torch.cat(rows), path, columns=8)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.teacher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.teacher", __doc__, EXAMPLES, json=False)
 
     def number(flag: str, default: float, what: str = "") -> None:
-        parser.add_argument(
+        made.add_argument(
             flag, type=type(default), default=default, metavar="NUMBER", help=f"{what} (default {default:g})".strip()
         )
 
-    parser.add_argument("--data", type=Path, required=True, help="folder made by train.data")
-    parser.add_argument("--vae", type=Path, required=True, help="folder of the AutoencoderTiny")
-    parser.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder, or a pipeline's")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
-    parser.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
-    parser.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block alone")
-    parser.add_argument(
+    made.add_argument("--data", type=Path, required=True, help="folder made by train.data")
+    made.add_argument("--vae", type=Path, required=True, help="folder of the AutoencoderTiny")
+    made.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder, or a pipeline's")
+    made.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
+    made.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
+    made.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block alone")
+    made.add_argument(
         "--student",
         choices=NAMED_STUDENTS,
         help="with --start: train its student of that name instead, towards the clean latents, from "
@@ -246,14 +253,14 @@ def _parser() -> argparse.ArgumentParser:
     number("--last", 0.4, "share of pictures noised to t = 999")
     number("--power", 0.6, "of the others: t = 999 u^POWER; below 1 prefers high noise")
     number("--drop-text", 0.1, "share of captions dropped")
-    parser.add_argument(
+    made.add_argument(
         "--shared",
         type=float,
         metavar="NUMBER",
         help=f"share of steps through the student-to-be (default {SHARED}; 0 with --student)",
     )
     number("--compositions", 0.0, "share of pictures from DATA's composed split")
-    parser.add_argument(
+    made.add_argument(
         "--student-layers",
         type=int,
         nargs="+",
@@ -266,12 +273,11 @@ def _parser() -> argparse.ArgumentParser:
     number("--log-every", 100)
     number("--save-every", 1000, "steps between saved states, each with samples")
     number("--seed", 0)
-    return parser
+    return made
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    """The arguments, checked. Raises UserError."""
-    args = _parser().parse_args(argv)
+def checked(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, completed. Raises UserError where some exclude each other or a number is out of range."""
     for name in ("student", "no_attention"):
         if getattr(args, name) and not args.start:
             raise UserError(f"{_flag(name)} needs --start: the teacher to begin with")
@@ -299,8 +305,9 @@ def check_fit(unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CL
             raise UserError(f"--start: its U-Net has {what} {ours}, and --vae and --text give {given}")
 
 
-def main(argv: list[str]) -> None:
-    args = parse(argv)
+def work(args: argparse.Namespace) -> None:
+    """Train, and write OUT/unet and OUT/pipeline."""
+    args = checked(args)
     torch.manual_seed(args.seed)
     vae = load_part(AutoencoderTiny, args.vae).eval()
     text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval()
@@ -318,12 +325,18 @@ def main(argv: list[str]) -> None:
         if started is not None
         else build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
     )
-    print(f"{args.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters", flush=True)
+    tell(f"{args.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters")
     averaged = train_teacher(unet, corpus, vae, args.out, args)
     with replace_folder(args.out / "unet") as folder:
         averaged.save_pretrained(folder)
     save_pipeline(args.out / "pipeline", vae, text_encoder, tokenizer, averaged)
+    print_result(str(args.out / "pipeline"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

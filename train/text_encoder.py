@@ -11,7 +11,9 @@ import argparse
 import json
 import math
 import random
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
+from runtime.command import Parser, command_parser, print_result, run_command
 from train.clip_vocab import write_tokenizer_folder
 from train.data.shards import read_records
-from train.errors import run_command
 from train.files import TrainingState, replace_folder
 from train.minilm import embed
 from train.registry import CLIP_BENCHMARK, OPEN_CLIP, fetch
 
+EXAMPLES = """examples:
+  python -m train.text_encoder --data data/stickers --out runs/text_encoder
+  python -m train.text_encoder --data data/mine --out runs/text_encoder --width 96 --max-steps 1000
+OUT gets tokenizer/ and text_encoder/: the folder that --text of python -m train.teacher takes."""
 MINILM_WIDTH = 384
 
 
@@ -164,18 +170,23 @@ def validation_cosine(student: PhraseStudent, ids: list[list[int]], targets: np.
     return float((torch.cat(parts) * torch.from_numpy(targets)).sum(-1).mean())
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.text_encoder", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder made by train.data")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; OUT/text_encoder and OUT/tokenizer")
-    parser.add_argument("--width", type=int, default=144)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--max-steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--descriptions", type=int, default=40_000, help="class descriptions used, of 149,700")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.text_encoder", __doc__, EXAMPLES, json=False)
+    made.add_argument("--data", type=Path, required=True, help="folder made by train.data")
+    made.add_argument("--out", type=Path, required=True, help="run folder; OUT/text_encoder and OUT/tokenizer")
+    made.add_argument("--width", type=int, default=144)
+    made.add_argument("--layers", type=int, default=4)
+    made.add_argument("--max-steps", type=int, default=2500)
+    made.add_argument("--batch", type=int, default=256)
+    made.add_argument("--lr", type=float, default=1e-3)
+    made.add_argument("--descriptions", type=int, default=40_000, help="class descriptions used, of 149,700")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Train, and write OUT/tokenizer and OUT/text_encoder."""
     torch.manual_seed(args.seed)
     vocabulary = fetch(OPEN_CLIP) / "open_clip/bpe_simple_vocab_16e6.txt.gz"
     with replace_folder(args.out / "tokenizer") as folder:
@@ -192,7 +203,13 @@ def main(argv: list[str]) -> None:
     distill(student, ids, targets, args.out, args.max_steps, args.batch, args.lr, args.seed)
     with replace_folder(args.out / "text_encoder") as folder:
         student.encoder.save_pretrained(folder)
+    print_result(str(args.out))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

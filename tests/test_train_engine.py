@@ -16,6 +16,7 @@ from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.add.draws import adversarial_rows
 from train.config import Config, to_json
+from train.run.build import check_seen
 from train.run.engine import Engine
 from train.run.loop import AddTrainer
 
@@ -134,17 +135,21 @@ def test_a_compiled_student_takes_the_same_steps_or_is_refused(parts: Parts, alo
 
 def test_a_batch_that_cannot_be_dealt_is_refused(parts: Parts, tmp_path: Path) -> None:
     engine = Engine(settings(parts, tmp_path / "run", micro_batch=4))
-    assert [rows for rows, _ in engine.micro_rows()] == [slice(i, i + 4) for i in range(0, 16, 4)]
+    assert list(engine.micro_rows()) == [slice(i, i + 4) for i in range(0, 16, 4)]
     with pytest.raises(UserError, match="multiple of"):
         Engine(settings(parts, tmp_path / "run", micro_batch=5))
+
+
+def dealt(config: Config) -> None:
+    check_seen(config, Engine(config))
 
 
 def test_micro_batches_that_show_the_discriminator_nothing_are_refused(
     parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UserError, match="adversarial_batch=2 cannot be dealt to 8 micro-batches"):
-        Engine(settings(parts, tmp_path / "run", micro_batch=2, adversarial_batch=2))
-    Engine(settings(parts, tmp_path / "run", micro_batch=4))
+        dealt(settings(parts, tmp_path / "run", micro_batch=2, adversarial_batch=2))
+    dealt(settings(parts, tmp_path / "run", micro_batch=4))
     assert "the result depends on micro_batch" in caplog.text
 
 

@@ -8,20 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-START = "<|startoftext|>"
-END = "<|endoftext|>"
+from runtime.tokenizer.vocabulary import END, END_OF_WORD, START, letters_in_order
+
 MERGE_COUNT = 49152 - 256 - 2
 MAX_TOKENS = 77
-
-
-def byte_alphabet() -> dict[int, str]:
-    """Each byte's printable stand-in, in CLIP's order: 188 printable Latin-1 bytes, the other 68 from U+0100.
-
-    Source: Radford et al. 2019, the GPT-2 encoder.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def read_merges(bpe_gz: Path) -> list[str]:
@@ -38,8 +28,8 @@ def read_merges(bpe_gz: Path) -> list[str]:
 
 def vocabulary(merges: Sequence[str]) -> dict[str, int]:
     """Token -> id: 256 bytes, the same 256 ending a word, one token a merge, then the start and end marks."""
-    letters = list(byte_alphabet().values())
-    tokens = letters + [letter + "</w>" for letter in letters]
+    letters = letters_in_order()
+    tokens = letters + [letter + END_OF_WORD for letter in letters]
     tokens += [merge.replace(" ", "") for merge in merges] + [START, END]
     return {token: i for i, token in enumerate(tokens)}
 

@@ -10,8 +10,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from train.add.draws import Draws
 from train.add.feature_networks import FeatureNetwork
-from train.run.engine import VIRTUAL_BATCH
 
+VIRTUAL_BATCH = 8  # pictures that a batch norm sees at once
 MAX_HEAD_WIDTH = 384  # ViT-S's width, for which the heads were designed; wider features are projected to it
 
 

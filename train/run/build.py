@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
 from runtime.errors import UserError
-from train.add.discriminator import Discriminator
+from train.add.discriminator import VIRTUAL_BATCH, Discriminator
 from train.add.feature_networks import FeatureNetwork, MobileNetTaps, PictureFeatures, TeacherFeatures, load_dino
 from train.add.guide import TeacherGuide
 from train.add.step import AddStep
@@ -26,9 +28,11 @@ from train.latents import VaeDecoder, decode_all, fit_linear_decoder
 from train.lora import add_lora
 from train.random_teacher import make_random_teacher
 from train.run.engine import Engine, whole
+from train.run.learning_rate import learning_rate, set_rate
 from train.run.timing import Timer
 from train.student import build_student
 
+log = logging.getLogger(__name__)
 LINEAR_PROBE = 128  # pictures that the linear decoder is fitted to
 COMPILED_TOLERANCE = 0.05  # how far compiled gradients may be from eager ones; rounding in bf16 gives 0.01
 SAMPLES = 16  # pictures on a sheet of samples
@@ -49,10 +53,12 @@ class Parts:
     probe: Examples
     levels: NoiseLevels
     step: AddStep
+    timer: Timer
 
 
 def build(config: Config, engine: Engine) -> Parts:
     """Raises UserError when teacher, data or settings do not fit together."""
+    check_seen(config, engine)
     torch.manual_seed(config.seed)
     pipeline = load_pipeline(_teacher_folder(config, engine))
     check_teacher(pipeline, config.teacher)
@@ -88,10 +94,34 @@ def build(config: Config, engine: Engine) -> Parts:
         negative.to(engine.device),
         config,
     )
+    rates, timer = partial(set_learning_rates, config, optimizer, optimizer_d), Timer()
     step = AddStep(
-        config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, Timer()
+        config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, rates, timer
     )
-    return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, levels, step)
+    return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, levels, step, timer)
+
+
+def check_seen(config: Config, engine: Engine) -> None:
+    """Raises UserError unless every micro-batch shows the discriminator equally many pictures, at least one."""
+    parts, seen = config.batch // engine.micro_batch, config.adversarial_batch or config.batch
+    if seen % parts:
+        raise UserError(
+            f"adversarial_batch={seen} cannot be dealt to {parts} micro-batches; make it a multiple of {parts}"
+        )
+    if parts > 1 and seen // parts % VIRTUAL_BATCH:
+        log.warning(
+            "the discriminator's batch norm sees %d pictures at once instead of %d: the result depends on micro_batch",
+            seen // parts,
+            VIRTUAL_BATCH,
+        )
+
+
+def set_learning_rates(
+    config: Config, optimizer: torch.optim.Optimizer, optimizer_d: torch.optim.Optimizer, step: int
+) -> None:
+    """The rates of a step, of the student and of the discriminator: warm-up, constant, half a cosine to zero."""
+    for one, peak in ((optimizer, config.lr), (optimizer_d, config.lr_discriminator)):
+        set_rate(one, learning_rate(step, peak, config.max_steps, config.warmup, config.decay_from))
 
 
 def compiled(network: nn.Module, probe: Examples, engine: Engine) -> Any:

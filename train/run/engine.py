@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -20,9 +19,7 @@ from runtime.errors import UserError
 from train.config import Config
 from train.diffusion import autocast
 
-log = logging.getLogger(__name__)
 FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
-VIRTUAL_BATCH = 8  # pictures that a batch norm of the discriminator sees at once
 SHARDED_BLOCKS = ("ResnetBlock2D", "Transformer2DModel")
 
 
@@ -59,29 +56,13 @@ class Engine:
                 f"batch={config.batch} cannot be dealt to {self.world} processes in micro-batches of {size or 1}; "
                 f"make it a multiple of {max(1, size) * self.world}"
             )
-        self._check_seen(config, config.batch // size)
         return size
 
-    def _check_seen(self, config: Config, parts: int) -> None:
-        """Every micro-batch must show the discriminator equally many pictures, at least one."""
-        seen = config.adversarial_batch or config.batch
-        if seen % parts:
-            raise UserError(
-                f"adversarial_batch={seen} cannot be dealt to {parts} micro-batches; make it a multiple of {parts}"
-            )
-        if parts > 1 and seen // parts % VIRTUAL_BATCH:
-            log.warning(
-                "the discriminator's batch norm sees %d pictures at once instead of %d: the result depends on "
-                "micro_batch",
-                seen // parts,
-                VIRTUAL_BATCH,
-            )
-
-    def micro_rows(self) -> Iterator[tuple[slice, bool]]:
-        """(rows of the whole batch, is it the last) of each of this process's micro-batches."""
+    def micro_rows(self) -> Iterator[slice]:
+        """Rows of the whole batch, of each of this process's micro-batches."""
         for part in range(self.parts):
             start = (part * self.world + self.rank) * self.micro_batch
-            yield slice(start, start + self.micro_batch), part == self.parts - 1
+            yield slice(start, start + self.micro_batch)
 
     def prepare(
         self, network: nn.Module, make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -119,6 +100,13 @@ class Engine:
         if self.sharded:
             network.set_requires_gradient_sync(last)
         return nullcontext() if last or self.sharded else self.accelerator.no_sync(network)
+
+    def backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss)
+
+    def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+        """Scale gradients, sharded ones too, so that their common norm is at most `limit`; the norm before, f32[]."""
+        return whole(nn.utils.clip_grad_norm_(parameters, limit)).detach().float()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Mean over processes of gradients that no wrapper takes care of: one message for all of them."""
@@ -177,3 +165,8 @@ def fill(target: Tensor, value: Tensor) -> None:
     if isinstance(target, DTensor):
         value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
     target.copy_(value)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make whatever draws from torch's own generator within a step, such as dropout, a function of (seed, step)."""
+    torch.manual_seed((seed * 1_000_003 + step) % 2**63)

@@ -1,8 +1,10 @@
-"""Learning-rate schedule shared by every stage."""
+"""The learning-rate schedule, the same for everything that is trained."""
 
 from __future__ import annotations
 
 import math
+
+import torch
 
 
 def learning_rate(step: int, peak: float, total: int, warmup: int, decay_from: float) -> float:
@@ -12,3 +14,9 @@ def learning_rate(step: int, peak: float, total: int, warmup: int, decay_from: f
         return peak * min(1.0, (step + 1) / max(1, warmup))
     fall = 0.5 + 0.5 * math.cos(math.pi * (step - start) / (total - start))
     return peak * min(1.0, (step + 1) / max(1, warmup)) * fall
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let an optimizer's next update be taken at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -16,19 +16,19 @@ from PIL import Image
 from torch import Tensor
 
 from runtime.errors import UserError
-from train.add.step import NotFinite
 from train.checkpoint import one_step_scheduler, save_pipeline
 from train.config import INITS, Config, from_json, to_json
 from train.diffusion import sample
 from train.evaluate.grids import save_grid
 from train.files import only_process, write_text
+from train.finite import NotFinite
 from train.latents import LinearDecoder, decode_all
 from train.lora import merge_lora, save_lora
 from train.progress import progress
 from train.run.build import SAMPLES, build
 from train.run.checkpoints import Checkpoints, State, Tensors, fill_optimizer, optimizer_tensors
 from train.run.ema import Ema, trained
-from train.run.engine import Engine, fill, whole
+from train.run.engine import Engine, fill, seed_step, whole
 from train.run.scoring import Scorer
 from train.run.telemetry import Telemetry, Window, say
 from train.sizes import describe_sizes
@@ -141,6 +141,7 @@ class AddTrainer:
 
     def train_step(self) -> dict[str, Tensor]:
         """One step; returns what was measured. Raises NotFinite."""
+        seed_step(self.config.seed, self.step)
         measured = {} if self.step in self.passed_by else self.add_step(self.step)
         self.step += 1
         self.ema.update(self.student, self.step)
@@ -180,7 +181,7 @@ class AddTrainer:
 
     def _log(self, window: Window, telemetry: Telemetry) -> None:
         count, seconds = max(1, window.count), window.seconds
-        timings = self.add_step.timer.take()
+        timings = self.parts.timer.take()
         values = self.engine.mean(window.means())
         values |= {
             "ema_distance": float(whole(self.ema.distance(self.student))),

@@ -1,0 +1,15 @@
+"""Values that must be numbers: NaN and infinity are seen before they reach a weight."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class NotFinite(Exception):
+    """A loss or a gradient that is NaN or infinite; nothing was updated by it."""
+
+
+def must_be_finite(value: Tensor, what: str) -> None:
+    """Raises NotFinite, which names `what`, unless the scalar is a number."""
+    if not bool(value.isfinite()):
+        raise NotFinite(f"{what} is {float(value)}")

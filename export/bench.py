@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.checks.folder import MAX_TOKENS
-from runtime.bench.machine import cpu_name, spread
+from runtime.bench.machine import cores, cpu_name, spread
 from runtime.errors import UserError
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 from train.errors import run_command
 from train.progress import progress
 
@@ -165,7 +164,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("export", type=Path, help="the export whose time is divided by the others'")
     parser.add_argument("peers", nargs="*", type=Path, help="other exports of the same sizes, ONNX or OpenVINO")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from export.checks.folder import MAX_TOKENS
 from export.source import MOST_STEPS, Source
 from runtime import schedule
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 PREFIX = "addkit."  # of each key in a file's metadata
 WEIGHTS = ("*.safetensors", "*.bin", "config.json", "scheduler_config.json")

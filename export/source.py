@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.checks.folder import MAX_TOKENS, check_folder, hint
+from export.checks.folder import check_folder, hint
 from runtime import schedule
 from runtime.errors import UserError
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 MOST_STEPS = 4
 LARGE = 200_000_000  # parameters of a U-Net
@@ -102,7 +103,7 @@ def open_source(name_or_path: str) -> Source:
     Raises UserError when it is not a Stable Diffusion pipeline that these exporters understand.
     """
     folder = locate(name_or_path)
-    return Source(name=folder.resolve().name, folder=folder, pipe=load_pipeline(folder))
+    return Source(name=folder.resolve().name, folder=folder, pipe=load(folder))
 
 
 def locate(name_or_path: str) -> Path:
@@ -128,20 +129,14 @@ def shipped(name: str) -> Path:
         raise UserError(hint(Path(name)) or str(error)) from error
 
 
-def load_pipeline(folder: Path) -> Any:
-    """diffusers' StableDiffusionPipeline of a folder; UserError with diffusers' own reason when it cannot."""
+def load(folder: Path) -> Any:
+    """diffusers' StableDiffusionPipeline of a folder, frozen; UserError with diffusers' own reason when it cannot."""
     silence()
-    from diffusers import StableDiffusionPipeline
+    from train.checkpoint import load_pipeline
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pipe = StableDiffusionPipeline.from_pretrained(
-                folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
-            )
-    except Exception as error:  # diffusers raises a dozen types here
-        raise UserError(f"{folder} does not open as a StableDiffusionPipeline: {error}") from error
-    pipe.set_progress_bar_config(disable=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = load_pipeline(folder)
     for module in (pipe.unet, pipe.vae, pipe.text_encoder):
         module.eval().requires_grad_(False)
     return pipe

@@ -19,11 +19,10 @@ import numpy.typing as npt
 
 from runtime.cancel import CancelToken
 from runtime.errors import BundleError, ClosedError, ProviderError
-from runtime.manifest import Manifest
+from runtime.manifest import MARKER, Manifest
 
 F32 = npt.NDArray[np.float32]
 Predict = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
-MARKER = "export.json"  # of an export
 APPLE_SCALING = 0.18215  # by which Apple's pipelines divide latents before they decode them
 PREDICTION_TYPE = "epsilon"  # what the packages' U-Net gives
 _SAME = ("image_size", "latent_shape", "max_tokens", "scaling_factor")  # that packages share with their bundle

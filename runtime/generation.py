@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from runtime.manifest import REQUIRED
+
 if TYPE_CHECKING:
     from runtime.cancel import CancelToken
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 # As in diffusers: (pipeline, step, timestep, {"latents": ...}) -> changed values, or None.
 Callback = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
-STAGES = ("text_encoder", "unet", "vae_decoder")
 
 
 class Options(TypedDict, total=False):
@@ -58,7 +59,7 @@ class Generation:
     latents: F32  # [C, h, w]
     picture: F32 | None = None  # [3, H, W] in [-1, 1]; None where only latents were asked for
     nsfw: bool | None = None  # what the safety checker said; None without one
-    ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*STAGES, "total"), 0.0))
+    ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*REQUIRED, "total"), 0.0))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

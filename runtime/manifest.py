@@ -16,7 +16,9 @@ from runtime.untrusted import shown
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
-COMPONENTS = ("text_encoder", "unet", "vae_decoder")
+REQUIRED = ("text_encoder", "unet", "vae_decoder")  # the networks of every bundle, in the order of a call
+COMPONENTS = (*REQUIRED, "vae_encoder")  # and the one that image to image needs
+MARKER = "export.json"  # what Core ML and OpenVINO exports have in the place of a manifest
 # Far beyond every one-step model there is, and small enough that nothing computed from them fills the memory.
 MOST_SIDE, MOST_PIXELS = 4096, 2048 * 2048
 MOST_LATENTS = 2**24  # values
@@ -187,7 +189,7 @@ def _files(value: Any) -> dict[str, FileFacts]:
     if len(value) > MOST_FILES:
         raise ValueError(f"{len(value)} files are too many, {MOST_FILES} at most are allowed")
     table = {_inside(name): _facts(facts) for name, facts in value.items()}
-    missing = [f"{part}/model.onnx" for part in COMPONENTS if f"{part}/model.onnx" not in table]
+    missing = [f"{part}/model.onnx" for part in REQUIRED if f"{part}/model.onnx" not in table]
     missing += [name for name in ("tokenizer/vocab.json", "tokenizer/merges.txt") if name not in table]
     if missing:
         raise BundleError(f"{MANIFEST}: files lacks {', '.join(missing)}")

@@ -18,8 +18,8 @@ from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.cancel import CancelToken
 from runtime.coreml import CoremlSession
 from runtime.errors import BundleError
-from runtime.generation import STAGES, Callback, Generation
-from runtime.manifest import Manifest, Step
+from runtime.generation import Callback, Generation
+from runtime.manifest import REQUIRED, Manifest, Step
 from runtime.noise import randn
 from runtime.ort.providers import choose_provider
 from runtime.ort.session import INPUTS, Session
@@ -80,7 +80,7 @@ class Pipeline:
 
     def open(self) -> None:
         """Opens the graphs that every call needs, side by side; the first call does so otherwise."""
-        first, *others = [self._sessions[stage] for stage in STAGES]
+        first, *others = [self._sessions[stage] for stage in REQUIRED]
         tasks = [Task(session.open) for session in others if not session.is_open]
         first.open()
         for task in tasks:

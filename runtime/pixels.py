@@ -21,7 +21,12 @@ def to_unit(x: npt.ArrayLike) -> F32:
 
 def to_uint8(x: npt.ArrayLike) -> U8:
     """[-1, 1] -> 0..255, same shape: clamp, then floor(x * 255 + 0.5), so that halves go up everywhere."""
-    levels: F32 = np.floor(to_unit(x) * np.float32(255) + np.float32(0.5))
+    return unit_to_uint8(to_unit(x))
+
+
+def unit_to_uint8(x: F32) -> U8:
+    """[0, 1] -> 0..255, same shape, rounded as `to_uint8` does; values beyond [0, 1] are the caller's to clamp."""
+    levels: F32 = np.floor(x * np.float32(255) + np.float32(0.5))
     return levels.astype(np.uint8)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.manifest import COMPONENTS
+
 TINY = Path(__file__).parent.parent / "tests" / "golden" / "tiny_bundle"
 
 
@@ -36,7 +38,7 @@ def sign(folder: Path) -> None:
     if path.is_symlink() or not path.is_file():
         return
     data = json.loads(path.read_text(encoding="utf-8"))
-    extra = [f"{name}/model.onnx_data" for name in ("text_encoder", "unet", "vae_decoder", "vae_encoder")]
+    extra = [f"{name}/model.onnx_data" for name in COMPONENTS]
     for name in [*data["files"], *extra]:
         one = folder / name
         if one.is_file() and not one.is_symlink():

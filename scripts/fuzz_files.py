@@ -16,8 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from runtime.manifest import COMPONENTS
+
 Mutator = Callable[[Random, Path], None]
-PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 HOSTILE: list[Any] = [
     10**9,
     10**18,
@@ -87,7 +88,7 @@ def outside(folder: Path) -> Path:
 
 def models(folder: Path) -> list[Path]:
     """Every model.onnx."""
-    return [folder / part / "model.onnx" for part in PARTS]
+    return [folder / part / "model.onnx" for part in COMPONENTS]
 
 
 def truncated(random: Random, folder: Path) -> None:
@@ -173,7 +174,7 @@ def linked_out(random: Random, folder: Path) -> None:
 
 def folder_linked_out(random: Random, folder: Path) -> None:
     """A component's folder that is a link to an equal one outside."""
-    part = folder / random.choice([*PARTS, "tokenizer"])
+    part = folder / random.choice([*COMPONENTS, "tokenizer"])
     shutil.move(part, outside(folder) / part.name)
     part.symlink_to(outside(folder) / part.name)
 

@@ -27,13 +27,13 @@ import numpy as np
 import runtime
 from runtime.files import write_whole
 from runtime.slerp import lerp
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 from scripts import golden_cases as cases
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 TINY = "tests/golden/tiny_bundle"
 TOKENIZERS = ("runtime/bundles/sticker-128/tokenizer", f"{TINY}/tokenizer")
-MAX_TOKENS = 77
 SAMPLED = 64  # values of a large tensor that its case holds
 
 

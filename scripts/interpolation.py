@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 import runtime
+from export.checks.measure import psnr_db
 from runtime.files import write_whole
 from runtime.interpolate import smoothness as measures
 from runtime.interpolate.path import Start, Way, between, known_strength
@@ -141,16 +142,10 @@ def clip(pipe: runtime.Pipeline, sticker: Image.Image) -> dict[str, dict[str, fl
 
 def against(frames: Sequence[Image.Image], filled: Sequence[Image.Image]) -> dict[str, float]:
     """Means over the gaps, which are every second of `frames`."""
-    likeness = [psnr(x, y) for x, y in zip(filled, frames[1::2], strict=True)]
+    likeness = [psnr_db(np.asarray(x), np.asarray(y), peak=255.0) for x, y in zip(filled, frames[1::2], strict=True)]
     gaps = zip(frames[:-1:2], filled, frames[2::2], strict=True)
     crispness = [measures.measure(gap)["crispness"] for gap in gaps]
     return {"psnr_db": round(float(np.mean(likeness)), 2), "crispness": round(float(np.mean(crispness)), 3)}
-
-
-def psnr(x: Image.Image, y: Image.Image) -> float:
-    """10 log10 of 255**2 over the mean square of the differences."""
-    difference = np.asarray(x, np.float64) - np.asarray(y, np.float64)
-    return float(10 * np.log10(255**2 / np.mean(np.square(difference))))
 
 
 def sheet(kept: Sequence[list[Image.Image]], drawn: list[Image.Image]) -> bytes:

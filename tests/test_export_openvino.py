@@ -20,9 +20,10 @@ from export.openvino import export as exporter_export
 from export.openvino.convert import adds_one
 from export.openvino.genai import given, text_to_image
 from export.openvino.int8 import LEAST
-from export.openvino.run import COMPONENTS, MODEL, load_openvino
+from export.openvino.run import MODEL, load_openvino
 from export.source import Source, open_source
 from runtime.bundle import FileFacts, check_file
+from runtime.manifest import COMPONENTS
 from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
 from train.errors import run_command
 

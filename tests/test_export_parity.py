@@ -30,8 +30,9 @@ from export.parity.engines import CPU, EVALUATOR, NEEDS, Engine, NotHere, engine
 from export.parity.exports import open_export
 from export.parity.strip import AMPLIFIED, BACKGROUND, Column, Layout, draw_strip
 from export.parity.table import print_reports
-from export.parity.worker import REFERENCE, job_of, memory_mb, run_apart, why_it_died
+from export.parity.worker import REFERENCE, job_of, run_apart, why_it_died
 from export.source import open_source
+from runtime.bench.machine import memory_mb
 from runtime.bundle import describe_files
 from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml

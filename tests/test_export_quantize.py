@@ -29,9 +29,10 @@ from export.onnx.quantize.planner import FLOAT, Planner
 from export.onnx.quantize.prices import prices
 from export.onnx.quantize.qdq import INT4, STATIC, WEIGHTS, rewrite
 from export.onnx.run import open_session
-from export.onnx.trace import COMPONENTS, Tracer
+from export.onnx.trace import Tracer
 from export.source import open_source
 from runtime.errors import UserError
+from runtime.manifest import COMPONENTS
 from tests.support.tiny import copied_graph, small_checkpoint, small_graphs
 
 RNG = np.random.default_rng(1)

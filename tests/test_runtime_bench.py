@@ -68,7 +68,7 @@ def test_peers_need_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Error, match="give --checkpoint DIR"):
         peer_folder("diffusers", TINY, None, tmp_path)
     assert peer_folder("optimum-int8", TINY, None, tmp_path) == TINY
-    with pytest.raises(Error, match="python -m export.onnx failed: .*"):
+    with pytest.raises(Error, match="it needs an export of .*: python -m export.onnx .* --out .*-onnx-fp32"):
         peer_folder("optimum", TINY, tmp_path / "none", tmp_path)
 
 
@@ -105,6 +105,7 @@ def test_the_command_reports_what_the_contract_names() -> None:
     ("arguments", "message"),
     [
         (("--against", "tensorrt"), "there is no peer 'tensorrt'"),
+        (("--against", "openvino=nowhere"), "there is no folder nowhere"),
         (("--turns", "0"), "1 or more"),
         (("--bundle", "nowhere"), "there is no bundle nowhere"),
         (("--against", "diffusers", "--checkpoint", "nowhere"), "there is no folder nowhere"),

@@ -77,7 +77,7 @@ def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) 
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # diffusers raises a dozen types here
         raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -8,10 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.tokenizer.vocabulary import END, END_OF_WORD, START, letters_in_order
+from runtime.tokenizer.vocabulary import END, END_OF_WORD, MAX_TOKENS, START, letters_in_order
 
 MERGE_COUNT = 49152 - 256 - 2
-MAX_TOKENS = 77
 
 
 def read_merges(bpe_gz: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from runtime.bench.machine import memory_mb
 from runtime.errors import UserError
 from train.checkpoint import one_step_scheduler, resolve_checkpoint
 from train.errors import run_command
@@ -224,7 +224,7 @@ def main(argv: list[str]) -> None:
         "unet_parameters": parameters,
         "seconds": round(time.monotonic() - started, 1),
         "bytes": sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file()),
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_rss_mb": round(memory_mb()),
     }
     print(
         json.dumps(figures)

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.checks.measure import Network, to_pixels
+from export.checks.measure import Network
 from export.checks.reference import pictures, torch_network
 from export.source import Source
 from runtime.errors import UserError
+from runtime.pixels import unit_to_uint8
 from train.config import DEMO_SHARD
 
 COUNT = 160  # pictures of each side
@@ -94,7 +95,7 @@ def batch_of(source: Source, network: Network, texts: tuple[str, ...], start: in
     """Pictures u8[B,H,W,3] of the captions from `start` on."""
     part = list(texts[start : start + BATCH])
     noise = source.noise([SEED + start + i for i in range(len(part))])
-    return to_pixels(pictures(network, source, source.encode(part), noise))
+    return unit_to_uint8(pictures(network, source, source.encode(part), noise).transpose(0, 2, 3, 1))
 
 
 @cache

@@ -9,8 +9,8 @@ from typing import Any
 
 from runtime import schedule
 from runtime.errors import UserError
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
-MAX_TOKENS = 77
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "LatentConsistencyModelPipeline")
 CLASSES = {
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),

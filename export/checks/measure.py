@@ -13,7 +13,6 @@ import numpy.typing as npt
 from export.source import Floats, Ids
 from runtime.errors import UserError
 
-MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 # The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR.
 THRESHOLDS_DB = {
     "fp32": 50.0,
@@ -110,11 +109,6 @@ def at_least(measured: Measure, psnr: float) -> Measure:
 def not_run(why: str) -> Measure:
     """A comparison that this machine cannot make."""
     return Measure(None, None, "not run", why)
-
-
-def to_pixels(found: Floats) -> npt.NDArray[np.uint8]:
-    """Pictures f32[N,3,H,W] in [0,1] as u8[N,H,W,3], rounded as the runtime rounds."""
-    return np.asarray(np.floor(found.transpose(0, 2, 3, 1) * 255 + 0.5), np.uint8)
 
 
 def refuse_below(parity: Parity, what: str) -> None:

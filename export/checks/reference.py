@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.checks.measure import MIN_ENCODER_DB, Measure, Network, Parity, at_least, measure, psnr_db, to_pixels
+from export.checks.measure import MIN_ENCODER_DB, Measure, Network, Parity, at_least, measure, psnr_db
 from export.checks.prompts import CASES, LARGE_CASES
 from export.source import Floats, Ids, Source
 from runtime import schedule
+from runtime.pixels import unit_to_uint8
 
 ARRAYS = ("ids", "noise", "states", "prediction", "latents", "decoded", "pictures")
 STEPS = (1, 4)
@@ -98,7 +99,7 @@ class Reference:
 
     def pixels(self, network: Network) -> npt.NDArray[np.uint8]:
         """Each case's one-step picture, u8[N,H,W,3]."""
-        return to_pixels(pictures(network, self.source, self.ids, self.noise))
+        return unit_to_uint8(pictures(network, self.source, self.ids, self.noise).transpose(0, 2, 3, 1))
 
     def modules(self, network: Network) -> dict[str, Measure]:
         """Each module alone; a U-Net that gives epsilon for v is compared by the v that follows from it."""

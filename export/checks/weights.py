@@ -16,7 +16,7 @@ from runtime.errors import UserError
 
 LARGEST_HALF = 65504.0  # the largest number of fp16
 REMEDY = "export it to ONNX or OpenVINO in fp32 or int8"
-COMPONENTS = ("text_encoder", "unet", "vae")
+CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
 # Schedulers of models that are distilled to one or a few steps, whatever their spacing of timesteps.
 FEW_STEPS = ("CMStochasticIterativeScheduler", "LCMScheduler", "TCDScheduler")
 
@@ -56,7 +56,7 @@ def refuse_weights(source: Source, most: float) -> None:
 
 def weights(source: Source) -> Iterator[tuple[str, Tensor]]:
     """Each floating-point tensor that an export stores, by "component.path.of.it"."""
-    for component in COMPONENTS:
+    for component in CHECKPOINT_PARTS:
         for name, tensor in getattr(source.pipe, component).state_dict().items():
             if tensor.is_floating_point() and tensor.numel():
                 yield f"{component}.{name}", tensor
@@ -118,7 +118,7 @@ def watching(source: Source, precision: str) -> Iterator[Watch]:
     """
     watch = Watch()
     handles = []
-    for component in COMPONENTS if in_half(precision) else ():
+    for component in CHECKPOINT_PARTS if in_half(precision) else ():
         for path, module in getattr(source.pipe, component).named_modules():
             if next(module.parameters(recurse=False), None) is not None:  # activations make nothing larger
                 handles.append(module.register_forward_hook(watcher(watch, f"{component}.{path}")))

@@ -16,10 +16,10 @@ from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
 from export.coreml.convert import COMPUTE_UNITS, TARGETS
 from export.coreml.export import ATTENTIONS, Options, export_coreml
-from export.coreml.package import MARKER
 from export.coreml.palettize import NBITS
 from export.folder import check_free
 from export.source import open_source
+from runtime.manifest import MARKER
 from train.errors import run_command
 
 EXAMPLES = """examples:

@@ -19,7 +19,7 @@ from export.checks.weights import REMEDY, watching
 from export.coreml import palettize, w8a8
 from export.coreml.convert import convert
 from export.coreml.graphs import Part, parts
-from export.coreml.package import APPLE_VERSION, MARKER, add_metadata, chunk, describe, package_name
+from export.coreml.package import APPLE_VERSION, add_metadata, chunk, describe, package_name
 from export.coreml.run import NEEDS_MACOS, evaluated, on_macos, predicted
 from export.coreml.split_einsum import QUERY_CHUNK, split_einsum
 from export.coreml.swift_resources import write_resources
@@ -29,6 +29,7 @@ from export.graphs import attention_as, plain_attention
 from export.source import Source
 from runtime.bundle import describe_files
 from runtime.errors import UserError
+from runtime.manifest import COMPONENTS, MARKER
 from train.progress import progress
 
 ATTENTIONS = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
@@ -73,8 +74,7 @@ class Options:
     def copies(self) -> dict[str, int]:
         """How often each part is written."""
         times = 2 if self.bundle_resources_for_swift_cli else 1
-        names = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-        return {name: times * (2 if name == "unet" and self.chunk_unet else 1) for name in names}
+        return {name: times * (2 if name == "unet" and self.chunk_unet else 1) for name in COMPONENTS}
 
     def nbits(self, part: str) -> int | None:
         """Bits of a part's palettized weights; None where it has none."""

@@ -31,8 +31,9 @@ from export.checks.folder import MAX_TOKENS
 from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
 from export.source import Source
 from export.subpixel import fold_upsampling
+from runtime.coreml import APPLE_SCALING
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
-APPLE_SCALING = 0.18215  # by which Apple's loaders divide and multiply latents, for every model
 NO_NOISE = -30.0  # the least log-variance that Encoder.swift keeps: a deviation of 3e-7
 
 

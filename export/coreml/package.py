@@ -11,7 +11,6 @@ from typing import Any
 from export.coreml.convert import quiet
 from export.facts import as_metadata
 
-MARKER = "export.json"
 PARTS = ("text_encoder", "unet", "unet_chunk1", "unet_chunk2", "vae_decoder", "vae_encoder")
 APPLE_VERSION = "1.1.0"  # of ml-stable-diffusion, whose conventions the packages follow
 VERSION_KEY = "com.github.apple.ml-stable-diffusion.version"

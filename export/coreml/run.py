@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from export.checks.measure import Network
-from export.coreml.graphs import APPLE_SCALING
 from export.mil.program import Program
 from export.source import Floats, Ids
+from runtime.coreml import APPLE_SCALING
 
 Array = npt.NDArray[Any]
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]

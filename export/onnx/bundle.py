@@ -11,10 +11,10 @@ from onnx.external_data_helper import set_external_data
 from export.configs import component_config, model_index, write_json, write_tokenizer
 from export.facts import as_metadata, model_facts, model_manifest
 from export.onnx.fused import FUSED
-from export.onnx.trace import COMPONENTS
 from export.source import FACTS, Source
 from runtime.bundle import Manifest, describe_files, write_manifest
 from runtime.errors import BundleError, UserError
+from runtime.manifest import COMPONENTS
 
 INLINE_BYTES = 14_000_000  # of weights in model.onnx; larger weights go to model.onnx_data
 ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped into memory

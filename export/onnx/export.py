@@ -18,7 +18,6 @@ from export.checks.weights import watching
 from export.folder import size_mb, whole_folder
 from export.heap import give_back_memory, keep_no_large_blocks
 from export.onnx.bundle import finish_bundle, write_configs, write_graph
-from export.onnx.fused import COMPONENTS as FUSED_COMPONENTS
 from export.onnx.fused import FUSED, fused
 from export.onnx.half import to_fp16
 from export.onnx.quantize.planner import (
@@ -33,10 +32,10 @@ from export.onnx.quantize.planner import (
 )
 from export.onnx.quantize.qdq import rewrite
 from export.onnx.run import fused_pixels, network_of
-from export.onnx.trace import COMPONENTS, Tracer
+from export.onnx.trace import Tracer
 from export.source import MOST_STEPS, Source
 from runtime.errors import UserError
-from runtime.manifest import MANIFEST
+from runtime.manifest import COMPONENTS, MANIFEST, REQUIRED
 from train.progress import progress
 
 
@@ -179,7 +178,7 @@ def smaller(model: onnx.ModelProto, component: str, plan: Plan, reference: Refer
 
 def write_fused(folder: Path, source: Source, reference: Reference) -> dict[str, Any]:
     """Write fused.onnx from the written graphs; how close its pixels are to those of the graphs one by one."""
-    graphs = {name: onnx.load(folder / name / "model.onnx") for name in FUSED_COMPONENTS}
+    graphs = {name: onnx.load(folder / name / "model.onnx") for name in REQUIRED}
     onnx.save(fused(source, graphs), folder / FUSED)
     found = fused_pixels(folder / FUSED, reference)
     expected = reference.pixels(network_of(folder, one_step=True))

@@ -11,10 +11,10 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from export.source import Source
 from runtime.errors import UserError
+from runtime.manifest import REQUIRED
 
 FUSED = "fused.onnx"
 MOST_BYTES = 2_000_000_000  # of a file that protobuf can read
-COMPONENTS = ("text_encoder", "unet", "vae_decoder")
 
 
 def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
@@ -22,10 +22,10 @@ def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelPr
 
     Raises UserError when the weights exceed what one file can hold.
     """
-    total = sum(len(tensor.raw_data) for name in COMPONENTS for tensor in graphs[name].graph.initializer)
+    total = sum(len(tensor.raw_data) for name in REQUIRED for tensor in graphs[name].graph.initializer)
     if total > MOST_BYTES:
         raise UserError(f"--fused: {total / 1e9:.1f} GB of weights, beyond one file's 2 GB: use a smaller --precision")
-    models = {name: lean(graphs[name]) for name in COMPONENTS}
+    models = {name: lean(graphs[name]) for name in REQUIRED}
     models["unet"] = at_timestep(models["unet"], source.steps(1)[0][0])
     made = joined(
         models["text_encoder"],

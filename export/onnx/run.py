@@ -11,9 +11,10 @@ import onnx
 import onnxruntime
 import torch
 
-from export.checks.measure import MODULES, Network
+from export.checks.measure import Network
 from export.checks.reference import Reference
 from export.source import Floats, Ids
+from runtime.manifest import COMPONENTS
 
 
 def open_session(model: onnx.ModelProto | Path) -> Any:
@@ -27,7 +28,7 @@ def open_session(model: onnx.ModelProto | Path) -> Any:
 
 def network_of(folder: Path, one_step: bool = False) -> Network:
     """The graphs of a bundle folder as a Network; one_step: its U-Net's timestep is folded."""
-    paths = {name: folder / name / "model.onnx" for name in MODULES}
+    paths = {name: folder / name / "model.onnx" for name in COMPONENTS}
     return network({name: open_session(path) for name, path in paths.items() if path.is_file()}, one_step)
 
 

@@ -22,8 +22,6 @@ from export.source import Source
 from export.subpixel import fold_upsampling
 from runtime.errors import UserError
 
-COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-
 
 class Tracer:
     """Gives the graph of each component; the end of the checkpoint's decoder is folded by it.

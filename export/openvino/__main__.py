@@ -14,8 +14,8 @@ from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
 from export.folder import check_free
 from export.openvino.export import STORED, Options, export_openvino
-from export.openvino.folder import MARKER
 from export.source import open_source
+from runtime.manifest import MARKER
 from train.errors import run_command
 
 EXAMPLES = """examples:

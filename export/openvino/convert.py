@@ -17,6 +17,7 @@ from export.openvino.run import PARAMETERS, load_openvino
 from export.source import Source
 from export.subpixel import fold_upsampling
 from runtime.errors import UserError
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 ANY = -1  # an axis of any length
 

@@ -20,13 +20,14 @@ from export.facts import model_facts
 from export.folder import size_mb, whole_folder
 from export.heap import give_back_memory
 from export.openvino.convert import convert, parts
-from export.openvino.folder import MARKER, note, write_configs
+from export.openvino.folder import note, write_configs
 from export.openvino.genai import text_to_image
 from export.openvino.int8 import quantize_weights
-from export.openvino.run import COMPONENTS, MODEL, load_openvino, network_of
+from export.openvino.run import MODEL, load_openvino, network_of
 from export.source import Source
 from runtime.bundle import describe_files
 from runtime.errors import UserError
+from runtime.manifest import COMPONENTS, MARKER
 from train.progress import progress
 
 STORED = {

@@ -8,12 +8,11 @@ from xml.etree import ElementTree
 
 from export.configs import component_config, model_index, write_json, write_tokenizer
 from export.facts import PREFIX, as_metadata
-from export.openvino.run import COMPONENTS
 from export.openvino.scheduler import genai_scheduler
 from export.openvino.tokenizer import write_openvino_tokenizer
 from export.source import Source
+from runtime.manifest import COMPONENTS
 
-MARKER = "export.json"
 VAE = "AutoencoderKL"  # the only one that GenAI knows; it reads the same of a tiny autoencoder
 
 

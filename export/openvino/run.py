@@ -13,8 +13,8 @@ import torch
 from export.checks.measure import Network
 from export.source import Floats, Ids
 from runtime.errors import UserError
+from runtime.manifest import COMPONENTS
 
-COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 MODEL = "openvino_model.xml"
 PARAMETERS = "latent_parameters"  # a variational encoder's output: mean and log-variance
 

@@ -12,6 +12,7 @@ from export.checks.prompts import CALIBRATION
 from export.openvino.run import load_openvino
 from export.source import Ids
 from runtime.errors import UserError
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 TOKENIZER = "openvino_tokenizer.xml"
 PADDING = 4  # the input of RaggedToDense that fills up

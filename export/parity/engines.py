@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.checks.measure import Network
+from runtime.manifest import COMPONENTS
 
 CPU = "CPUExecutionProvider"
 # ONNX Runtime's providers that people ask for, with what each needs.
@@ -109,7 +110,6 @@ def onnx_network(folder: Path, provider: str, one_step: bool) -> Network:
     import torch
 
     from export.onnx.run import network
-    from export.onnx.trace import COMPONENTS
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()

@@ -15,9 +15,8 @@ from export.parity.engines import Engine
 from export.source import Source
 from runtime.bundle import FileFacts, check_file, open_bundle
 from runtime.errors import BundleError, UserError
-from runtime.manifest import MANIFEST
+from runtime.manifest import MANIFEST, MARKER
 
-MARKER = "export.json"  # of Core ML and OpenVINO exports
 FORMATS = ("onnx", "openvino", "coreml")
 
 

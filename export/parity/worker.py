@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,10 +20,10 @@ import numpy as np
 from export.checks.measure import Network
 from export.checks.reference import StoredReference, pictures
 from export.parity.engines import Engine, NotHere, open_network
+from runtime.bench.machine import memory_mb
 
 RUNS, LEAST_RUNS, ENOUGH_S = 7, 3, 60.0  # single pictures of which the median is taken; fewer of a slow model
 JOB, RESULT, PICTURES, REFERENCE = "job.json", "result.json", "pictures.npy", "reference.npz"
-STATUS = Path("/proc/self/status")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -58,17 +57,6 @@ def why_it_died(code: int, errors: str) -> str:
         return f"its process died of signal {-code}"
     lines = errors.strip().splitlines()
     return f"it cannot be run: {lines[-1][:300]}" if lines else f"its process ended with exit code {code}"
-
-
-def memory_mb(key: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of this process in MB, the interpreter, libraries and mapped files included.
-
-    Not getrusage's ru_maxrss on Linux: a new process inherits its parent's.
-    """
-    if STATUS.is_file():
-        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-        return float(lines[key].split()[0]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
 def examine(job: dict[str, Any], reference: StoredReference) -> dict[str, Any]:

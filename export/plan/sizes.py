@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.plan.weights import Weight, stored_weights
+from runtime.manifest import COMPONENTS
 
 # The parts that each exporter writes, and the component of the checkpoint that each comes from.
 PARTS = {
-    "onnx": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
-    "openvino": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
-    "coreml": ("text_encoder", "unet", "vae_decoder", "vae_encoder"),
+    "onnx": COMPONENTS,
+    "openvino": COMPONENTS,
+    "coreml": COMPONENTS,
 }
 VAE_PREFIXES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": ("encoder.", "quant_conv.")}
 

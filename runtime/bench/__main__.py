@@ -29,9 +29,9 @@ def parser() -> Parser:
     add = made.add_argument
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
-    add("--against", default="", metavar="PEER,PEER", help=f"any of {', '.join(PEERS)}")
+    add("--against", default="", metavar="PEER[=DIR],...", help=f"any of {', '.join(PEERS)}; DIR: what it opens")
     add("--checkpoint", type=Path, metavar="DIR", help="that the bundle was made from, for the peers")
-    add("--work", type=Path, metavar="DIR", help="where the peers' exports are kept; default the cache folder")
+    add("--work", type=Path, metavar="DIR", help="where the peers' exports are looked for; default the cache folder")
     add("--turns", type=int, default=20, metavar="N", help="pictures of each engine; default 20")
     add("--cold-runs", type=int, default=3, metavar="N", help="starts of each engine; default 3, 0 for none")
     add("--threads", type=int, default=cores(), metavar="N", help="of every engine; default %(default)s, the cores")

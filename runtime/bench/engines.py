@@ -6,7 +6,6 @@ imported here alone, when a bench asks for them.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ PEERS = {
     "optimum-int8": ("optimum-onnx", "onnxruntime"),
     "openvino": ("openvino-genai", "openvino"),
 }
-# What a peer opens: the checkpoint itself, our bundle, or an export of the checkpoint that is made when it is missing.
+# What a peer opens: the checkpoint itself, our bundle, or an export of the checkpoint.
 EXPORTS = {"optimum": ("export.onnx", "onnx-fp32"), "openvino": ("export.openvino", "openvino-fp32")}
 
 
@@ -51,7 +50,7 @@ def versions(name: str) -> str:
 
 
 def peer_folder(name: str, bundle: Path, checkpoint: Path | None, work: Path) -> Path:
-    """What a peer opens; an export is made in `work` unless it is there. Raises Error when it cannot be had."""
+    """What a peer opens, an export in `work` for some. Raises Error that says how to make it where it is missing."""
     if name == "optimum-int8":
         return bundle
     if checkpoint is None:
@@ -61,14 +60,7 @@ def peer_folder(name: str, bundle: Path, checkpoint: Path | None, work: Path) ->
     module, kind = EXPORTS[name]
     target = work / f"{checkpoint.resolve().name}-{kind}"
     if not target.is_dir():
-        done = subprocess.run(
-            [sys.executable, "-m", module, str(checkpoint), "--out", str(target)],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise Error(f"python -m {module} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise Error(f"it needs an export of the checkpoint: python -m {module} {checkpoint} --out {target}")
     return target
 
 

@@ -33,11 +33,14 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
     return dict(zip(("min", "median", "max"), (round(value, digits) for value in three), strict=True))
 
 
-def peak_rss_mb() -> float:
-    """The largest memory that this process had, in 10^6 bytes; 0 where the system does not say."""
+def memory_mb(key: str = "VmHWM") -> float:
+    """VmHWM (the peak) or VmRSS (now) of this process in 10^6 bytes, libraries and mapped files included.
+
+    0 where the system does not say. Where there is no /proc it is always the peak.
+    """
     with suppress(OSError, StopIteration):  # Linux: what getrusage says there includes the parent, before exec
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+        return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # Windows

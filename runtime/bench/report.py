@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,18 +48,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def peer(name: str, bundle: Path, args: argparse.Namespace) -> Run:
-    """A peer ready to be run; where it cannot be had, `why` says so. Raises ValueError on an unknown name."""
+def peer(asked: str, bundle: Path, args: argparse.Namespace) -> Run:
+    """A peer ready to be run, of NAME or NAME=FOLDER; where it cannot be had, `why` says so. Raises ValueError."""
+    name, _, given = asked.partition("=")
     if name not in PEERS:
         raise ValueError(f"there is no peer {name!r}: choose of {', '.join(PEERS)}")
     checkpoint = args.checkpoint or CHECKPOINTS / bundle.name
     if not checkpoint.is_dir() and args.checkpoint is not None:
         raise ValueError(f"there is no folder {checkpoint}: give the checkpoint as --checkpoint DIR")
+    if given and not Path(given).is_dir():
+        raise ValueError(f"there is no folder {given}: give --against {name}=FOLDER of an export that {name} opens")
     work = args.work or (cache_folder() or Path("out")) / "bench"
     try:
         known = versions(name)
-        print(f"preparing {name}", file=sys.stderr)
-        folder = peer_folder(name, bundle, checkpoint if checkpoint.is_dir() else None, work)
+        folder = Path(given) if given else peer_folder(name, bundle, checkpoint if checkpoint.is_dir() else None, work)
     except Error as error:
         return Run(Engine(name, "", "cpu", args.threads), "", why=str(error))
     return Run(Engine(name, str(folder), "cpu", args.threads), known)

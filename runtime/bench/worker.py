@@ -13,7 +13,7 @@ import time
 from typing import Any, TextIO
 
 from runtime.bench.engines import Engine
-from runtime.bench.machine import peak_rss_mb
+from runtime.bench.machine import memory_mb
 
 
 def serve(engine: Engine, requests: TextIO, answers: TextIO) -> None:
@@ -28,7 +28,7 @@ def serve(engine: Engine, requests: TextIO, answers: TextIO) -> None:
     for line in requests:
         asked = json.loads(line)
         if asked.get("stop"):
-            answer(peak_rss_mb=peak_rss_mb())
+            answer(peak_rss_mb=memory_mb())
             return
         start = time.perf_counter()
         image = draw(asked["prompt"], asked["seed"])

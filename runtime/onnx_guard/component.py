@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import BundleError
-from runtime.manifest import Manifest
+from runtime.manifest import COMPONENTS, Manifest
 from runtime.onnx_guard.graph import Contents, inspect, outputs
 from runtime.onnx_guard.wire import Malformed
 from runtime.untrusted import check_place, open_inside, shown
 
 MOST_MODEL = 2**31 - 1  # bytes: beyond, protobuf does not read a file
 MOST_PADDING = 2**20  # bytes after the last weight; writers align to pages
-COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 F32 = npt.NDArray[np.float32]
 Wanted = tuple[int | None, ...]
 

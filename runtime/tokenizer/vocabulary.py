@@ -19,6 +19,7 @@ from runtime.untrusted import read_inside, read_json, shown
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
 MOST_BYTES = 16_000_000  # of either file; CLIP's have 0.9 and 0.5 MB
+MAX_TOKENS = 77  # that every CLIP text encoder of the field reads, start and end marks included
 MOST_ID = 2_000_000
 # CLIP's own two files (49,408 tokens), as every bundle of a CLIP-shaped model carries them: nothing to examine.
 CLIP_SHA256 = "57456412fe5babad570170d7010fceae7a10bca0efb284bc542ee6152958b2f9"  # of vocab.json + merges.txt

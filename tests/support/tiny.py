@@ -194,8 +194,9 @@ def small_checkpoint() -> Path:
 def small_graphs() -> dict[str, Any]:
     """The fp32 ONNX graphs of `small_checkpoint`, traced once a process: copy before you change one."""
     from export.onnx.passes import optimize
-    from export.onnx.trace import COMPONENTS, Tracer
+    from export.onnx.trace import Tracer
     from export.source import open_source
+    from runtime.manifest import COMPONENTS
 
     tracer = Tracer(open_source(str(small_checkpoint())))
     models = {name: getattr(tracer, name)() for name in COMPONENTS}  # not by Tracer.graph, which a test may replace

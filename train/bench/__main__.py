@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from runtime.bench.machine import memory_mb
 from runtime.errors import UserError
 from train.bench.naive import NaiveStep
 from train.config import Config
@@ -139,7 +139,7 @@ def once(config: Config) -> dict[str, Any]:
         "seconds_by_part": parts.timer.take(),
         "losses": peer.losses[-1],
         "batch": config.batch,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": memory_mb(),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
     }
     if on_gpu:

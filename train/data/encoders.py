@@ -16,11 +16,11 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
 from runtime.errors import UserError
 from runtime.pixels import from_image, to_uint8
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 from train.latents import Autoencoder, downscale
 from train.progress import progress
 
 Advance = Callable[[int], None]
-MAX_TOKENS = 77
 SAMPLED = 1024  # values of each weight that a fingerprint looks at
 
 

@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.checks.folder import MAX_TOKENS
 from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
 from export.source import Source
 from export.subpixel import fold_upsampling

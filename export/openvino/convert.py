@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.checks.folder import MAX_TOKENS
 from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGraph
 from export.onnx.trace import quiet
 from export.openvino.run import PARAMETERS, load_openvino

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from export.checks.folder import MAX_TOKENS
 from export.checks.prompts import CALIBRATION
 from export.openvino.run import load_openvino
 from export.source import Ids

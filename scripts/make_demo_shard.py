@@ -10,6 +10,7 @@ from pathlib import Path
 
 from train.data.pictures import encode_png
 from train.data.shards import Record, read_records, write_shard
+from train.sticker.captions import group_of, style_of
 
 GROUPS = ("food-drink", "animals-nature")
 STYLES = ("fluent-3d", "fluent-flat")
@@ -20,7 +21,7 @@ def chosen(data: Path, split: str, limit: int) -> list[tuple[Record, bytes]]:
     pairs = [
         (record, encode_png(picture))
         for record, picture in read_records(data, split)
-        if record.group in GROUPS and record.style in STYLES and record.weight > 0.5
+        if group_of(record) in GROUPS and style_of(record) in STYLES and record.weight > 0.5
     ]
     step = max(1, len(pairs) // limit)
     return pairs[::step][:limit]

@@ -32,7 +32,7 @@ CARD, FIGURES = ROOT / "checkpoints/sticker-128/README.md", ROOT / "docs/figures
 def write_split(folder: Path, split: str, *captions: str) -> Path:
     """A shard of one picture with these captions."""
     folder.mkdir(exist_ok=True)
-    record = Record(split, captions, "fluent-3d", split, "objects", 1.0)
+    record = Record(split, captions)
     write_shard(folder / f"{split}-00000.tar", [(record, png(picture("red", "disc", 32)))])
     return folder
 

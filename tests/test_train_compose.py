@@ -12,10 +12,10 @@ from PIL import Image
 from runtime.errors import UserError
 from tests.support.train_fixtures import png
 from train.data import writer
-from train.data.shards import Record, read_records
+from train.data.shards import read_records
 from train.sticker.art import Source
-from train.sticker.captions import STYLES, is_held_out
-from train.sticker.compose import KINDS, WEARERS, WORN, Composition, compositions
+from train.sticker.captions import STYLES, is_held_out, sticker_record
+from train.sticker.compose import KINDS, WEARERS, WORN, Composition, compositions, sticker_splits
 from train.sticker.recolour import recolour
 from train.sticker.words import COLOURS, article, is_plural, plural, spoken, with_article, without_colour
 
@@ -34,7 +34,7 @@ HELD_OUT = next(f"F{code:X}" for code in range(4096) if is_held_out(f"F{code:X}"
 def source(code: str, noun: str, group: str, body: str, style: str = "fluent-flat") -> Source:
     captions = (f"{noun}, {STYLES[style]}", f"a {noun}, {STYLES[style]}", noun)
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{body}</svg>'
-    return Source(Record(f"{style}_{code}", captions, style, code, group, 1.0), None, svg)
+    return Source(sticker_record(f"{style}_{code}", captions, style, code, group), None, svg)
 
 
 def art() -> list[Source]:
@@ -99,7 +99,7 @@ def test_cutouts_lose_their_border_in_either_kind_of_file(tmp_path: Path) -> Non
     raster = Image.new("RGBA", (60, 60))
     raster.paste((200, 0, 0, 255), (20, 30, 50, 40))
     (tmp_path / "a.webp").write_bytes(png(raster))
-    record = Record("a", ("bar",), "fluent-3d", "A", "objects", 1.0)
+    record = sticker_record("a", ("bar",), "fluent-3d", "A", "objects")
     assert Source(record, tmp_path / "a.webp", None).cutout(128).size == (30, 10)
     assert source("1F451", *SHAPES["1F451"]).cutout(64).size == (40, 20)
 
@@ -113,7 +113,7 @@ def test_compositions_are_a_function_of_sources_and_seed() -> None:
 
 def test_no_composition_shows_or_names_a_held_out_concept() -> None:
     made = compositions(art(), 200)
-    assert not any(is_held_out(part.record.concept) for composed in made for part in composed.parts)
+    assert not any(is_held_out(part.record.unit) for composed in made for part in composed.parts)
     captions = [caption for composed in made for caption in composed.record.captions]
     assert "red cat, flat style" in captions
     assert not any(caption.startswith(("blue cat,", "a blue cat,")) for caption in captions)
@@ -150,9 +150,10 @@ def test_the_wearers_and_what_they_wear_are_in_the_training_split() -> None:
 
 def test_compositions_go_to_a_split_of_their_own(tmp_path: Path) -> None:
     composed = compositions(art(), 20)
-    summary = writer.write_dataset(art(), tmp_path, 32, {}, composed)
+    splits = sticker_splits(art(), composed)
+    summary = writer.write_dataset(splits, tmp_path, 32, {})
     assert summary["pictures"] == {"train": len(SHAPES), "held_out": 1, "composed": len(composed)}
     assert [record for record, _ in read_records(tmp_path, "composed")] == [made.record for made in composed]
-    assert writer.write_dataset(art(), tmp_path, 32, {}, composed) == summary
+    assert writer.write_dataset(splits, tmp_path, 32, {}) == summary
     with pytest.raises(UserError, match="other pictures"):
-        writer.write_dataset(art(), tmp_path, 32, {}, composed[:-1])
+        writer.write_dataset(sticker_splits(art(), composed[:-1]), tmp_path, 32, {})

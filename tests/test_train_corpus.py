@@ -22,10 +22,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from runtime.errors import UserError
 from tests.support.tiny import make_vae
 from tests.support.train_fixtures import COLOURS, TEACHER, make_data, make_encoders, picture, png
-from train.data.cache import read_tensors
+from train.data.cache import read_tensors, write_tensors
 from train.data.corpus import ShardEncoder, load_corpus, load_pictures
 from train.data.encoders import Encoders, encode_texts, fingerprint
-from train.data.shards import DamagedShard, list_shards, picture_of, read_records, read_shard, write_shard
+from train.data.shards import DamagedShard, Record, list_shards, picture_of, read_records, read_shard, write_shard
 from train.latents import decode_latents, encode_latents, to_tensor
 
 
@@ -113,7 +113,7 @@ def test_other_peoples_members_are_read(tmp_path: Path, encoders: Encoders) -> N
         ("floats",),
         ("plain", "second"),
     ]
-    assert encoded.records[5].weight == 0.5 and encoded.records[5].style == "3d"
+    assert encoded.records[5].weight == 0.5 and encoded.records[5].facts["style"] == "3d"
     assert encoded.latents.shape == (6, *encoders.latent_shape) and encoded.latents.dtype == torch.bfloat16
     for same in (2, 3, 4):  # one picture, stored in four ways
         torch.testing.assert_close(encoded.latents[same], encoded.latents[0], rtol=0.01, atol=0.01)
@@ -432,4 +432,23 @@ def test_json_facts_survive_the_cache(tmp_path: Path, encoders: Encoders) -> Non
     shard = write_tar(tmp_path / "x.tar", {"f.png": good(1)["000.png"], "f.json": json.dumps(facts).encode()})
     fresh, cached = (ShardEncoder(encoders, tmp_path / "cache").load(str(shard)).records[0] for _ in range(2))
     assert fresh == cached
-    assert dataclasses.asdict(cached) == {"key": "f", **facts, "captions": ("fox, 3d style", "fox")}
+    said = {name: facts[name] for name in ("style", "concept", "group")}
+    assert dataclasses.asdict(cached) == {
+        "key": "f",
+        "captions": ("fox, 3d style", "fox"),
+        "weight": 0.25,
+        "facts": said,
+    }
+
+
+def test_a_cache_of_an_earlier_version_is_read(tmp_path: Path, encoders: Encoders) -> None:
+    """Its records were rows of key, captions, style, concept, group and weight."""
+    shard = write_tar(tmp_path / "x.tar", good(1))
+    ShardEncoder(encoders, tmp_path / "cache").load(str(shard))
+    (path,) = (tmp_path / "cache").glob("*.latents.safetensors")
+    found = read_tensors(path)
+    assert found is not None
+    row = {"key": "000", "captions": ["x"], "style": "", "concept": "c", "group": "g", "weight": 0.5}
+    write_tensors(path, found[0], {"records": [row], "bad": []})
+    (record,) = ShardEncoder(encoders, tmp_path / "cache").load(str(shard)).records
+    assert record == Record("000", ("x",), 0.5, {"style": "", "concept": "c", "group": "g"})

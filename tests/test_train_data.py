@@ -16,12 +16,15 @@ from PIL import Image
 from runtime.errors import UserError
 from tests.support.train_fixtures import picture, png
 from train import registry
+from train.config import DEMO_SHARD
 from train.data import folder as data_folder
 from train.data import writer
+from train.data.__main__ import main
 from train.data.pictures import MAX_PIXELS, BadPicture, decode, rasterize_svg
-from train.data.shards import read_records
+from train.data.shards import Record, read_facts, read_records, write_shard
+from train.data.split import split_pictures
 from train.sticker import packages
-from train.sticker.captions import Emoji, concept_of, is_held_out, normalize_code, phrasings
+from train.sticker.captions import Emoji, concept_of, group_of, is_held_out, normalize_code, phrasings, style_of
 
 FOX = Emoji("1F98A", ("fox", "fox face"), ("animal", "face"), "animals-nature", "1F98A", False)
 
@@ -140,24 +143,144 @@ def test_bad_folders_end_in_one_line(tmp_path: Path) -> None:
 def test_a_second_run_keeps_finished_shards(tmp_path: Path) -> None:
     folder, out = make_folder(tmp_path / "mine"), tmp_path / "out"
     sources = data_folder.folder_sources(folder)
-    first = writer.write_dataset(sources, out, 32, {})
+    splits = {"train": sources[:4], "held_out": sources[4:]}
+    first = writer.write_dataset(splits, out, 32, {})
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     shard = next(iter(sorted(out.glob("train-*.tar"))))
     shard.unlink()  # as if the run had been stopped before this shard
-    second = writer.write_dataset(sources, out, 32, {})
+    second = writer.write_dataset(splits, out, 32, {})
     assert second == first
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert {name for name in before if before[name] != after[name]} == {shard.name}
     with pytest.raises(UserError, match="other pictures"):
-        writer.write_dataset(sources[:2], out, 32, {})
+        writer.write_dataset({"train": sources[:2]}, out, 32, {})
+    with pytest.raises(UserError, match="of another split"):
+        writer.write_dataset({"train": sources[:3], "held_out": sources[3:]}, out, 32, {})
 
 
 def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    writer.write_dataset(data_folder.folder_sources(make_folder(tmp_path / "mine")), out, 32, {})
+    writer.write_dataset({"train": data_folder.folder_sources(make_folder(tmp_path / "mine"))}, out, 32, {})
     records = list(read_records(out, "train"))
     assert all(pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 for _, pixels in records)
     assert all(record.captions[0].startswith("picture number") for record, _ in records)
+
+
+# ---- what a record says besides -----------------------------------------------------------------------------------
+
+
+def test_the_demo_shards_records_keep_what_their_maker_said() -> None:
+    """Written when a record had these three as fields of its own."""
+    records = list(read_facts(Path(DEMO_SHARD), "train"))
+    assert len(records) == 240 and {frozenset(record.facts) for record in records} == {
+        frozenset({"style", "concept", "group"})
+    }
+    first = records[0]
+    assert first.unit == first.facts["concept"] in first.key and first.weight > 0.5 and len(first.captions) > 3
+    assert {style_of(record) for record in records} == {"fluent-3d", "fluent-flat"}
+    assert {group_of(record) for record in records} == {"food-drink", "animals-nature"}
+
+
+def test_facts_go_into_a_shard_and_come_back(tmp_path: Path) -> None:
+    made = [
+        Record("a", ("a red disc", "disc"), 0.25, {"concept": "disc", "size": [3, 4], "by": None}),
+        Record("b", ("a square",)),
+    ]
+    write_shard(tmp_path / "train-00000.tar", [(record, png(picture("red", "disc", 32))) for record in made])
+    assert list(read_facts(tmp_path, "train")) == made
+    assert [record.unit for record in made] == ["disc", "b"]
+
+
+# ---- the split of a user's pictures -------------------------------------------------------------------------------
+
+
+def captioned(folder: Path, captions: list[str]) -> Path:
+    """A picture for each caption."""
+    folder.mkdir()
+    rows = []
+    for index, caption in enumerate(captions):
+        picture("red", "disc", 32).save(folder / f"{index:04d}.png")
+        rows.append(json.dumps({"file_name": f"{index:04d}.png", "text": caption}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    return folder
+
+
+def split_of(folder: Path, fraction: float = 0.1) -> tuple[dict[str, int], str]:
+    found = split_pictures(data_folder.folder_sources(folder), fraction)
+    return {name: len(members) for name, members in found.members.items()}, found.how
+
+
+def test_ten_pictures_of_one_caption_are_split_by_picture(tmp_path: Path) -> None:
+    counts, how = split_of(captioned(tmp_path / "ten", ["a disc"] * 10))
+    assert counts == {"train": 9, "held_out": 1} and how.startswith("by picture (1 captions are too few")
+
+
+def test_many_pictures_of_few_captions_are_split_by_picture(tmp_path: Path) -> None:
+    folder = captioned(tmp_path / "many", [f"a disc of kind {index % 10}" for index in range(600)])
+    counts, _ = split_of(folder)
+    assert counts == {"train": 540, "held_out": 60}
+    assert split_of(folder, 0.999)[0] == {"train": 1, "held_out": 599}
+
+
+def test_with_enough_captions_whole_ones_are_held_out_and_stay_so(tmp_path: Path) -> None:
+    captions = [f"disc number {index // 2}" for index in range(400)]
+    folder = captioned(tmp_path / "all", captions)
+    found = split_pictures(data_folder.folder_sources(folder), 0.1)
+    sides = [{source.record.captions for source in found.members[name]} for name in ("train", "held_out")]
+    assert not sides[0] & sides[1] and 20 <= len(found.members["held_out"]) <= 80 and found.how.startswith("by caption")
+    fewer = split_pictures(data_folder.folder_sources(folder)[:380], 0.1)
+    kept = {source.record.key for source in found.members["held_out"]}
+    assert {source.record.key for source in fewer.members["held_out"]} <= kept
+
+
+def test_a_caption_of_most_pictures_is_not_held_out_whole(tmp_path: Path) -> None:
+    common = next(f"photo {n}" for n in range(99) if writer.is_held_out(unit_of_caption(f"photo {n}"), 0.1))
+    folder = captioned(tmp_path / "uneven", [common] * 300 + [f"disc number {index}" for index in range(200)])
+    counts, how = split_of(folder)
+    assert counts == {"train": 450, "held_out": 50} and how.startswith("by picture")
+
+
+def unit_of_caption(text: str) -> str:
+    return data_folder._folder_record("x.png", text).unit
+
+
+def test_a_picture_that_cannot_be_read_is_not_the_held_out_one(tmp_path: Path) -> None:
+    folder = captioned(tmp_path / "two", ["a disc"] * 4)
+    (first,) = split_pictures(data_folder.folder_sources(folder), 0.1).members["held_out"]
+    assert isinstance(first, data_folder.FolderPicture)
+    first.path.write_bytes(b"no picture")
+    (second,) = split_pictures(data_folder.folder_sources(folder), 0.1).members["held_out"]
+    assert second.record.key != first.record.key
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
+def test_a_share_that_cannot_be_is_refused(tmp_path: Path, fraction: float) -> None:
+    with pytest.raises(UserError, match="--held-out .*: a share of the pictures from 0 to below 1"):
+        split_of(captioned(tmp_path / "x", ["a", "b"]), fraction)
+
+
+def test_import_says_how_it_split_and_may_hold_out_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = captioned(tmp_path / "mine", ["a disc"] * 4)
+    main(["import", str(folder), "--out", str(tmp_path / "out"), "--size", "16", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["pictures"] == {"train": 3, "held_out": 1} and summary["split"].startswith("by picture")
+    assert summary == json.loads((tmp_path / "out/dataset.json").read_text())
+    main(["import", str(folder), "--out", str(tmp_path / "all"), "--size", "16", "--held-out", "0"])
+    assert "{'train': 4}, split nothing held out, 0 skipped" in capsys.readouterr().out
+    assert [path.name for path in sorted((tmp_path / "all").glob("*.tar"))] == ["train-00000.tar"]
+    with pytest.raises(UserError, match="another split or size"):
+        main(["import", str(folder), "--out", str(tmp_path / "all"), "--size", "16"])
+
+
+def test_a_folder_of_bad_pictures_alone_is_an_error(tmp_path: Path) -> None:
+    folder = captioned(tmp_path / "bad", ["a disc"] * 2)
+    for path in folder.glob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="no picture for training could be read; .*skipped.jsonl says why"):
+        main(["import", str(folder), "--out", str(tmp_path / "out")])
+
+
+# ---- archives -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("value", "place"), [(None, None), ("", None), ("off", None), ("elsewhere", "elsewhere")])

@@ -353,7 +353,7 @@ def test_real_features_are_computed_once_and_again_for_other_pictures(tmp_path: 
 
 
 def test_chosen_pictures_are_spread_over_the_split() -> None:
-    records = [Record(str(i), (f"caption {i}",), "", str(i), "", 1.0) for i in range(10)]
+    records = [Record(str(i), (f"caption {i}",)) for i in range(10)]
     assert choose(records, 3).tolist() == [0, 4, 9] and choose(records, 99).tolist() == list(range(10))
 
 

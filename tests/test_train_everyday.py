@@ -127,8 +127,8 @@ def test_a_subjects_names_are_its_captions_without_the_style() -> None:
     captions = ("fox face, 3d style", "a sticker of a fox, 3d style", "fox, 3d style", "a fox")
     subjects = subjects_of(
         [
-            Record("1", captions, "fluent-3d", "1F98A", "animals-nature", 0.5),
-            Record("2", ("unseen, 3d style",), "fluent-3d", "1", "flags", 0.0),
+            Record("1", captions, 0.5, {"group": "animals-nature"}),
+            Record("2", ("unseen, 3d style",), 0.0, {"group": "flags"}),
         ]
     )
     assert subjects.names == {"fox face": ["fox face", "fox"]}

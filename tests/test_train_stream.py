@@ -50,7 +50,7 @@ def write_shards(folder: Path, sizes: tuple[int, ...] = SIZES, weight: float = 1
             image = picture(COLOURS[index], "disc" if shard % 2 else "square", 32)
             image.paste("yellow", (4 * shard, 0, 4 * shard + 4, 4 * index + 4))
             captions = (f"{COLOURS[index]} {shard}", f"a {COLOURS[index]}", "a thing")
-            pairs.append((Record(f"{shard}-{index}", captions, "", "", "", weight), png(image)))
+            pairs.append((Record(f"{shard}-{index}", captions, weight), png(image)))
         write_shard(folder / f"train-{shard:05d}.tar", pairs)
     return folder
 
@@ -129,7 +129,7 @@ def test_examples_belong_to_their_keys(data: Path, cache: Path, encoders: Encode
 def composed(folder: Path) -> Path:
     """The sixteen pictures of make_data, and one "composed" picture."""
     make_data(folder)
-    record = Record("composed", ("a disc",), "plain", "a+b", "pair", 1.0)
+    record = Record("composed", ("a disc",))
     write_shard(folder / "composed-00000.tar", [(record, png(picture("gray", "disc")))])
     return folder
 
@@ -162,7 +162,8 @@ def test_compositions_need_a_folder(tmp_path: Path, encoders: Encoders, streamin
 
 def test_a_composed_split_without_compositions_is_refused(tmp_path: Path, encoders: Encoders) -> None:
     data = make_data(tmp_path / "data")
-    shutil.copy(data / "train-00000.tar", data / "composed-00000.tar")
+    record = Record("composed", ("a disc",), 0.0)
+    write_shard(data / "composed-00000.tar", [(record, png(picture("gray", "disc")))])
     with pytest.raises(UserError, match="a share of 0.2 for"):
         open_source(str(data), encoders, tmp_path / "cache", compositions=0.2)
 

@@ -12,7 +12,7 @@ import torch
 from runtime.errors import UserError
 from tests.support.tiny import SMALL, make_checkpoint
 from tests.support.train_fixtures import make_data, make_teacher, picture, png
-from train.data.corpus import Corpus, share_groups
+from train.data.corpus import Corpus, share_compositions
 from train.data.shards import Record, write_shard
 from train.diffusion import NoiseLevels
 from train.student import blocks_of
@@ -66,12 +66,13 @@ def test_a_student_to_be_learns_from_noise_alone_at_the_last_timestep() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.25])
 def test_a_teacher_draws_the_share_of_compositions_it_is_told(share: float) -> None:
-    groups = ["animals-nature"] * 3 + ["colour", "pair"]
-    records = [Record(str(index), ("x",), "", "", group, 2.0) for index, group in enumerate(groups)]
-    corpus = Corpus(records, torch.zeros(5, 1, 1, 1), [[0]] * 5, torch.zeros(1, 77, 4), torch.zeros(1, 4))
-    with pytest.raises(UserError, match="the data need pictures of these groups, and others"):
-        share_groups(corpus, {"worn"}, share)
-    share_groups(corpus, {"colour", "pair"}, share)
+    records = [Record(str(index), ("x",), 2.0) for index in range(5)]
+    shards = [0, 0, 1, 2, 3]  # the last two are of the composed split
+    corpus = Corpus(records, torch.zeros(5, 1, 1, 1), [[0]] * 5, torch.zeros(1, 77, 4), torch.zeros(1, 4), shards)
+    for first in (0, 4):
+        with pytest.raises(UserError, match="the data need pictures that are composed, and others"):
+            share_compositions(corpus, first, share)
+    share_compositions(corpus, 2, share)
     weights = [record.weight for record in corpus.records]
     assert weights[:3] == [2.0, 2.0, 2.0]
     assert sum(weights[3:]) / sum(weights) == pytest.approx(share)
@@ -132,7 +133,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher")
     make_teacher(path)
     make_data(path / "data")
-    record = Record("composed", ("a disc",), "plain", "a+b", "pair", 1.0)
+    record = Record("composed", ("a disc",))
     write_shard(path / "data/composed-00000.tar", [(record, png(picture("gray", "disc")))])
     make_data(path / "plain")
     make_checkpoint(path / "other", SMALL)

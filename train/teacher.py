@@ -21,14 +21,13 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
 from train.checkpoint import load_part, resolve_checkpoint, save_pipeline
-from train.data.corpus import Corpus, load_corpus, share_groups
+from train.data.corpus import Corpus, load_corpus
 from train.data.encoders import encode_texts
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.evaluate.grids import save_grid
 from train.files import TrainingState, replace_folder
 from train.run.ema import Ema
 from train.run.learning_rate import learning_rate
-from train.sticker.compose import KINDS
 from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
 
 NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own
@@ -315,10 +314,9 @@ def work(args: argparse.Namespace) -> None:
     started = start_unet(args.start, args.no_attention, args.student) if args.start else None
     if started is not None:
         check_fit(started, vae, text_encoder)
-    splits = ("train", "composed") if args.compositions else ("train",)
-    corpus = load_corpus(args.data, splits, vae, text_encoder, tokenizer, cache=args.out / "cache")
-    if args.compositions:
-        share_groups(corpus, KINDS, args.compositions)
+    corpus = load_corpus(
+        args.data, "train", vae, text_encoder, tokenizer, cache=args.out / "cache", compositions=args.compositions
+    )
     args.prompt_states = encode_texts(text_encoder, tokenizer, list(SAMPLE_PROMPTS))
     unet = (
         started

@@ -44,7 +44,7 @@ def make_data(folder: Path) -> Path:
     for colour in COLOURS:
         for shape in ("disc", "square"):
             captions = (f"{colour} {shape}", f"a {shape}")
-            record = Record(f"{colour}-{shape}", captions, "plain", f"{colour}{shape}", "objects", 1.0)
+            record = Record(f"{colour}-{shape}", captions, facts={"concept": f"{colour}{shape}"})
             pairs.append((record, png(picture(colour, shape))))
     write_shard(folder / "train-00000.tar", pairs)
     write_shard(folder / "held_out-00000.tar", pairs[:2])

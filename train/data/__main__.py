@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.data.folder import folder_sources
+from train.data.split import split_pictures
 from train.data.writer import write_dataset
 from train.errors import run_command
 from train.sticker.packages import PACKAGES
@@ -22,17 +23,19 @@ if TYPE_CHECKING:
 
 def _prepare(args: argparse.Namespace) -> dict[str, object]:
     from train.sticker.art import PACKAGE_OF_STYLE, sticker_sources
-    from train.sticker.compose import compositions
+    from train.sticker.compose import compositions, sticker_splits
 
     art = sticker_sources()
     composed = compositions(art, args.compositions)
     sources = _spread(art, args.limit) if args.limit else art
     licences = {name: PACKAGES[name].licence for name in PACKAGE_OF_STYLE.values()}
-    return write_dataset(sources, args.out, args.size, {"set": "sticker", "licences": licences}, composed)
+    facts = {"set": "sticker", "split": "by concept", "licences": licences}
+    return write_dataset(sticker_splits(sources, composed), args.out, args.size, facts)
 
 
 def _import(args: argparse.Namespace) -> dict[str, object]:
-    return write_dataset(folder_sources(args.folder), args.out, args.size, {"set": args.folder.name})
+    split = split_pictures(folder_sources(args.folder), args.held_out)
+    return write_dataset(split.members, args.out, args.size, {"folder": args.folder.name, "split": split.how})
 
 
 def _spread(members: Sequence[Source], limit: int) -> list[Source]:
@@ -47,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m train.data prepare --out data/stickers\n"
-        "  python -m train.data import my_pictures --out data/mine",
+        "  python -m train.data import my_pictures --out data/mine\n"
+        "  python -m train.data import my_pictures --out data/mine --size 256 --held-out 0.05",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="the sticker set, from pinned npm packages")
@@ -61,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     imported = commands.add_parser("import", help="a folder of your own captioned pictures")
     imported.add_argument("folder", type=Path, metavar="FOLDER")
+    imported.add_argument(
+        "--held-out",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the pictures, kept from training to be judged by (default 0.1; 0: none): whole captions where there "
+        "are enough, else single pictures",
+    )
     for command in (prepare, imported):
         command.add_argument("--out", type=Path, required=True, metavar="DIR")
         command.add_argument("--size", type=int, default=128, help="side in pixels (default 128)")
@@ -74,8 +86,7 @@ def main(argv: list[str]) -> None:
     if args.json:
         print(json.dumps(summary))
         return
-    counts = summary["pictures"]
-    print(f"{args.out}: {counts}, {summary['skipped']} skipped (listed in skipped.jsonl)")
+    print(f"{args.out}: {summary['pictures']}, split {summary['split']}, {summary['skipped']} skipped (skipped.jsonl)")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,14 +104,13 @@ class ShardEncoder:
         path = self._path(shard, "latents", self.encoders.picture_mark)
         found = read_tensors(path)
         if found and (self.skip or not found[1]["bad"]):
-            rows = [{**row, "captions": tuple(row["captions"])} for row in found[1]["records"]]
-            return [Record(**row) for row in rows], found[0]["latents"]
+            return [_remembered(row) for row in found[1]["records"]], found[0]["latents"]
         reading = _Reading(shard, self.skip)
         with bar(f"pictures of {shard_name(shard)}", tar.count_pictures(shard)) as advance:
             records, latents = self._encode(reading, advance)
         reading.tell()
         if not reading.cut:  # what is missing may be there next time
-            facts = {"records": [asdict(record) for record in records], "bad": reading.bad}
+            facts = {"records": [{"key": r.key, "record": r.to_json()} for r in records], "bad": reading.bad}
             write_tensors(path, {"latents": latents}, facts)
         return records, latents
 
@@ -187,6 +187,12 @@ class ShardEncoder:
             yield
 
 
+def _remembered(row: dict[str, Any]) -> Record:
+    """A record as a cache file holds it; those of ADDKit 0.1 have all of it in one row."""
+    said = row.get("record") or {name: value for name, value in row.items() if name != "key"}
+    return Record.from_json(row["key"], said)
+
+
 def shard_identity(shard: str) -> str:
     """What tells one content of a shard from another: a file's name, size and time; a URL itself."""
     if is_url(shard) or not Path(shard).is_file():
@@ -218,6 +224,7 @@ class Corpus:
     caption_rows: list[list[int]]  # for each picture, the rows of its captions; the plainest first
     text_states: Tensor  # bf16[T, 77, D]; row 0 is the empty caption
     pooled: Tensor  # bf16[T, D]
+    shards: Sequence[int] = ()  # for each picture, which of the shards it is from
 
     def batch(self, index: np.ndarray, rng: np.random.Generator, drop_text: float) -> tuple[Tensor, Tensor, Tensor]:
         """(latents f32[B, C, h, w], text states f32[B, 77, D], text rows i64[B]) of the given pictures.
@@ -254,18 +261,17 @@ class Corpus:
         return total / total[-1]
 
 
-def share_groups(corpus: Corpus, groups: Collection[str], share: float) -> None:
-    """Set the weights of the pictures of some groups so that they are `share` of what is drawn. Changes the corpus.
+def share_compositions(corpus: Corpus, first: int, share: float) -> None:
+    """Set the weights of the pictures of the shards from `first` on so that they are `share` of what is drawn.
 
-    share: at least 0, below 1. Raises UserError unless the corpus has pictures of the groups and others.
+    Changes the corpus. share: at least 0, below 1. Raises UserError unless there are pictures in these shards, and
+    in others.
     """
-    ours = np.array([record.group in groups for record in corpus.records])
+    ours = np.array(corpus.shards) >= first
     weights = np.array([record.weight for record in corpus.records])
     theirs = weights[ours].sum()
     if not theirs or ours.all():
-        raise UserError(
-            f"a share of {share:g} for {', '.join(sorted(groups))}: the data need pictures of these groups, and others"
-        )
+        raise UserError(f"a share of {share:g} for compositions: the data need pictures that are composed, and others")
     weights[ours] *= share / (1 - share) * (weights.sum() - theirs) / theirs
     corpus.records = [replace(record, weight=w) for record, w in zip(corpus.records, weights.tolist(), strict=True)]
 
@@ -278,20 +284,27 @@ def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:
 
 def load_corpus(
     data: Path,
-    split: str | Sequence[str],
+    split: str,
     vae: Autoencoder,
     text_encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer | CLIPTokenizerFast,
     cache: Path | None = None,
+    compositions: float = 0.0,
 ) -> Corpus:
-    """Pictures of a split, or of several, at their own size, and captions, encoded; with `cache`, kept there."""
-    splits = [split] if isinstance(split, str) else split
-    shards = [str(path) for name in splits for path in shard_paths(data, name)]
-    first = next(read_records(data, splits[0]), None)
+    """Pictures of a split at their own size, and captions, encoded; with `cache`, kept there.
+
+    compositions: the share of what is drawn that comes from the composed split, which is read too unless it is 0.
+    """
+    own = [str(path) for path in shard_paths(data, split)]
+    shards = own + ([str(path) for path in shard_paths(data, "composed")] if compositions else [])
+    first = next(read_records(data, split), None)
     if first is None:
         raise no_pictures(shards)
     encoders = Encoders(vae, text_encoder, tokenizer, first[1].shape[0], vae.device)
-    return assemble(shards, ShardEncoder(encoders, cache))
+    corpus = assemble(shards, ShardEncoder(encoders, cache))
+    if compositions:
+        share_compositions(corpus, len(own), compositions)
+    return corpus
 
 
 def no_pictures(shards: Sequence[str]) -> UserError:
@@ -320,4 +333,6 @@ def assemble(shards: Sequence[str], encoder: ShardEncoder, first: int = 0) -> Co
         places = torch.tensor([rows[text] for text in part.texts], dtype=torch.long)
         states[places], pooled[places] = part.text_states, part.pooled
     latents = torch.cat([part.latents for part in encoded.values()])
-    return Corpus(records, latents, [[rows[text] for text in record.captions] for record in records], states, pooled)
+    caption_rows = [[rows[text] for text in record.captions] for record in records]
+    places_of = [index for index, part in encoded.items() for _ in part.records]
+    return Corpus(records, latents, caption_rows, states, pooled, places_of)

@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.errors import UserError
 from train.data.pictures import BadPicture, decode
-from train.data.shards import Record
+from train.data.shards import UNIT, Record
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -54,7 +54,7 @@ def folder_sources(folder: Path) -> list[FolderPicture]:
 def _folder_record(relative: str, text: str) -> Record:
     key = hashlib.sha256(relative.encode()).hexdigest()[:16]
     concept = "caption:" + hashlib.sha256(text.lower().encode()).hexdigest()[:16]
-    return Record(key=key, captions=(text,), style="", concept=concept, group="", weight=1.0)
+    return Record(key, (text,), facts={UNIT: concept})
 
 
 def _metadata(folder: Path) -> dict[str, str]:

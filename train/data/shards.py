@@ -10,9 +10,9 @@ import re
 import shlex
 import tarfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -26,6 +26,8 @@ from train.data.pictures import MAX_PIXELS, BadPicture
 T = TypeVar("T")
 SHARD_SIZE = 1000
 PICTURE_MEMBERS = ("png", "jpg", "jpeg", "webp")
+FIELDS = ("captions", "caption", "text", "weight")  # of a json member; every other key is a fact
+UNIT = "concept"  # the fact that says what a picture is of
 URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 EXIT_CODES = {
     6: "no such host",
@@ -42,10 +44,28 @@ class Record:
 
     key: str
     captions: tuple[str, ...]  # the plainest first
-    style: str
-    concept: str  # the unit of the held-out split
-    group: str
-    weight: float  # how often it is drawn in training, relative to 1
+    weight: float = 1.0  # how often it is drawn in training, relative to 1
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what else its maker says of it, JSON-ready
+
+    @property
+    def unit(self) -> str:
+        """What it is a picture of, as far as anybody says: pictures of one unit stay on one side of a split."""
+        return str(self.facts.get(UNIT, self.key))
+
+    def to_json(self) -> dict[str, Any]:
+        """The record without its key, as a shard's json member: the facts stand beside captions and weight."""
+        return {**self.facts, "captions": list(self.captions), "weight": self.weight}
+
+    @classmethod
+    def from_json(cls, key: str, said: Mapping[str, Any]) -> Record:
+        """The inverse of `to_json`. Raises BadPicture when there is no caption or the weight is no number from 0."""
+        texts = said.get("captions")
+        several = texts if isinstance(texts, list | tuple) else [texts]
+        captions = tuple(text.strip() for text in several if isinstance(text, str) and text.strip())
+        if not captions:
+            raise BadPicture("it has no caption: a txt member, or json with captions, caption or text")
+        facts = {name: value for name, value in said.items() if name not in FIELDS}
+        return cls(key, captions, _weight(said), facts)
 
 
 class DamagedShard(Exception):
@@ -61,8 +81,7 @@ def write_shard(path: Path, records: Iterable[tuple[Record, bytes]]) -> int:
     with partial.open("wb") as stream:
         writer = webdataset.TarWriter(stream, encoder=False, mtime=0.0)
         for record, png in records:
-            facts = {key: value for key, value in asdict(record).items() if key != "key"}
-            writer.write({"__key__": record.key, "png": png, "json": json.dumps(facts).encode()})
+            writer.write({"__key__": record.key, "png": png, "json": json.dumps(record.to_json()).encode()})
             count += 1
         writer.close()
         stream.flush()
@@ -74,16 +93,24 @@ def write_shard(path: Path, records: Iterable[tuple[Record, bytes]]) -> int:
 def shard_paths(folder: Path, split: str) -> list[Path]:
     """The shards of a split ("train", "composed" or "held_out"), in order. Raises UserError if there are none."""
     paths = sorted(Path(folder).glob(f"{split}-*.tar"))
-    if not paths:
+    if not paths and split == "train":
         raise UserError(
-            f"{folder}: no {split}-*.tar shards there; make them with `python -m train.data prepare --out {folder}`"
+            f"{folder}: no train-*.tar shards there; make them of your own pictures with `python -m train.data import "
+            f"PICTURES --out {folder}`, or the shipped model's with `python -m train.data prepare --out {folder}`"
         )
+    if not paths:
+        raise UserError(f"{folder}: no {split}-*.tar shards there; this data set was made without that split")
     return paths
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether a folder has shards of a split."""
+    return any(Path(folder).glob(f"{split}-*.tar"))
 
 
 def splits_of(folder: Path, wanted: Sequence[str]) -> list[str]:
     """Those of the splits that a folder has. The first one always counts: to read it says that it is missing."""
-    return [split for split in wanted if split == wanted[0] or any(Path(folder).glob(f"{split}-*.tar"))]
+    return [split for split in wanted if split == wanted[0] or has_split(folder, split)]
 
 
 def list_shards(data: str, split: str) -> list[str]:
@@ -250,21 +277,10 @@ def record_of(sample: dict[str, Any]) -> Record:
     Raises BadPicture when there is no caption or the weight is no number from 0.
     """
     facts = _facts(sample)
-    texts = facts.get("captions")
-    if texts is None:
+    if facts.get("captions") is None:
         beside = _member(sample, "txt")
-        texts = [beside.decode("utf-8", "replace") if beside else facts.get("caption") or facts.get("text")]
-    captions = tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
-    if not captions:
-        raise BadPicture("it has no caption: a txt member, or json with captions, caption or text")
-    return Record(
-        sample["__key__"],
-        captions,
-        str(facts.get("style", "")),
-        str(facts.get("concept", sample["__key__"])),
-        str(facts.get("group", "")),
-        _weight(facts),
-    )
+        facts["captions"] = [beside.decode("utf-8", "replace") if beside else facts.get("caption") or facts.get("text")]
+    return Record.from_json(sample["__key__"], facts)
 
 
 def _facts(sample: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +291,7 @@ def _facts(sample: dict[str, Any]) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _weight(facts: dict[str, Any]) -> float:
+def _weight(facts: Mapping[str, Any]) -> float:
     weight = facts.get("weight", 1.0)
     if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
         raise BadPicture(f"its weight is {weight}, not a number from 0")

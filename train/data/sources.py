@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from runtime.errors import UserError
-from train.data.corpus import Corpus, ShardEncoder, assemble, share_groups
+from train.data.corpus import Corpus, ShardEncoder, assemble, share_compositions
 from train.data.encoders import Encoders
 from train.data.examples import DataSource, Examples
 from train.data.shards import is_url, list_shards
-from train.sticker.compose import KINDS
 
 MEMORY_SHARDS = 32  # a folder of up to so many shards is held in memory unless the user says otherwise
 
@@ -85,7 +84,8 @@ def open_source(
     ):
         if value not in allowed:
             raise UserError(f"{name}={value}: choose one of {', '.join(allowed)}")
-    shards = list_shards(data, split) + (_composed_shards(data) if compositions else [])
+    own = list_shards(data, split)
+    shards = own + (_composed_shards(data) if compositions else [])
     encoder = ShardEncoder(encoders, cache, cache_text=cache_text, bad_data=bad_data)
     large = len(shards) > MEMORY_SHARDS or any(map(is_url, shards)) or not cache_text
     if streaming == "true" or (streaming == "auto" and large):
@@ -98,7 +98,7 @@ def open_source(
         raise UserError("streaming=false keeps every caption's states in memory: set cache_text=true")
     corpus = assemble(shards, encoder, first=rank * len(shards) // world)
     if compositions:
-        share_groups(corpus, KINDS, compositions)
+        share_compositions(corpus, len(own), compositions)
     return MemorySource(corpus, encoders.device)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,6 @@ from runtime.errors import UserError
 from train.data.pictures import BadPicture, encode_png
 from train.data.shards import SHARD_SIZE, Record, write_shard
 from train.progress import progress
-from train.sticker.captions import is_held_out
 
 
 class Drawable(Protocol):
@@ -27,25 +26,26 @@ class Drawable(Protocol):
     def draw(self, size: int) -> np.ndarray: ...
 
 
-def write_dataset(
-    sources: Sequence[Drawable], out: Path, size: int, facts: dict[str, object], composed: Sequence[Drawable] = ()
-) -> dict[str, object]:
-    """Draw the sources and write `train-*.tar`, `held_out-*.tar`, `skipped.jsonl` and `dataset.json`.
+def is_held_out(key: str, fraction: float) -> bool:
+    """Whether what has this key is in the held-out split: by a hash, so that it never moves as others join it."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:4], "big") < fraction * 2**32
 
-    composed: pictures made of training concepts alone, which go to `composed-*.tar`.
+
+def write_dataset(
+    splits: Mapping[str, Sequence[Drawable]], out: Path, size: int, facts: Mapping[str, object]
+) -> dict[str, object]:
+    """Draw the sources and write `SPLIT-*.tar` of each split, `skipped.jsonl` and `dataset.json`, with the facts.
 
     A shard that is already there is kept, so that an interrupted run goes on where it stopped; a folder made
-    of other sources is refused. Returns what dataset.json holds.
+    of other sources is refused. Returns what dataset.json holds. Raises UserError also when no picture is good.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, [*sources, *composed], size)
-    splits: dict[str, list[Drawable]] = {"train": [], "held_out": []}
-    for source in sources:
-        splits["held_out" if is_held_out(source.record.concept) else "train"].append(source)
-    if composed:
-        splits["composed"] = list(composed)
+    _claim(out, splits, size)
     counts = {split: _write_split(members, out, split, size) for split, members in splits.items()}
     skipped = _collect_skipped(out)
+    if not counts["train"]:
+        raise UserError(f"{out}: no picture for training could be read; {out / 'skipped.jsonl'} says why")
     summary: dict[str, object] = {"pictures": counts, "skipped": skipped, "image_size": size, **facts}
     _write_text(out / "dataset.json", json.dumps(summary, indent=2) + "\n")
     return summary
@@ -107,13 +107,17 @@ def _collect_skipped(out: Path) -> int:
     return len(text.splitlines())
 
 
-def _claim(out: Path, sources: Sequence[Drawable], size: int) -> None:
-    """Refuse to mix the shards of one set of sources with another's."""
-    listing = "\n".join(f"{source.record.key} {source.record.captions}" for source in sources) + f"\n{size}"
+def _claim(out: Path, splits: Mapping[str, Sequence[Drawable]], size: int) -> None:
+    """Refuse to mix the shards of one set of sources, or of one way to split it, with another's."""
+    rows = [(split, source.record) for split, sources in splits.items() for source in sources]
+    listing = "\n".join(f"{split} {record.key} {record.captions}" for split, record in rows) + f"\n{size}"
     digest = hashlib.sha256(listing.encode()).hexdigest()
     mark = out / ".sources"
     if mark.is_file() and mark.read_text() != digest:
-        raise UserError(f"{out} holds shards of other pictures; choose another --out, or delete that folder")
+        raise UserError(
+            f"{out} holds shards of other pictures, or of another split or size; choose another --out, or delete that "
+            "folder"
+        )
     if not mark.is_file():
         if any(out.glob("*.tar")):
             raise UserError(f"{out} holds shards of unknown origin; choose another --out")

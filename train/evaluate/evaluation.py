@@ -88,8 +88,8 @@ class Evaluation:
     def _fit_scorer(self, records: list[Record], pictures: np.ndarray, embed: Embed) -> RetrievalScorer:
         index = choose(records, SCORER_PICTURES)
         features = cached_features(self.network, pictures[index], "real training pictures")
-        captions, concepts = [records[i].captions[0] for i in index], [records[i].concept for i in index]
-        return RetrievalScorer(features, captions, embed, concepts)
+        captions, units = [records[i].captions[0] for i in index], [records[i].unit for i in index]
+        return RetrievalScorer(features, captions, embed, units)
 
     def _take(self, name: str, records: list[Record], pictures: np.ndarray, count: int) -> None:
         index = choose(records, count)

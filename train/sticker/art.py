@@ -14,7 +14,16 @@ from PIL import Image
 from train.data.pictures import decode, decode_rgba, draw_svg, rasterize_svg
 from train.data.shards import Record
 from train.registry import fetch
-from train.sticker.captions import GROUP_WEIGHTS, STYLE_WEIGHTS, STYLES, Emoji, load_emoji, normalize_code, phrasings
+from train.sticker.captions import (
+    GROUP_WEIGHTS,
+    STYLE_WEIGHTS,
+    STYLES,
+    Emoji,
+    load_emoji,
+    normalize_code,
+    phrasings,
+    sticker_record,
+)
 from train.sticker.packages import PACKAGES
 
 PACKAGE_OF_STYLE = {
@@ -73,7 +82,7 @@ def sticker_sources() -> list[Source]:
 
 def _record(emoji: Emoji, style: str, siblings: int) -> Record:
     weight = GROUP_WEIGHTS.get(emoji.group, 1.0) * STYLE_WEIGHTS.get(style, 1.0) / max(1, siblings) ** 0.5
-    return Record(
+    return sticker_record(
         key=f"{style}_{emoji.code}",
         captions=tuple(phrasings(emoji, STYLES[style])),
         style=style,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from train.data.shards import UNIT, Record
+from train.data.writer import is_held_out as falls_out
 from train.sticker.words import spoken, with_article
 
+HELD_OUT = 0.1  # of the concepts
 STYLES = {"fluent-3d": "3d style", "fluent-flat": "flat style", "noto": "cartoon style"}
 
 # How often a picture is drawn, relative to others. The model is small and its training short: most of it goes to
@@ -82,12 +84,26 @@ def concept_of(code: str) -> str:
     return "-".join(parts)
 
 
-def is_held_out(concept: str, fraction: float = 0.1) -> bool:
-    """Whether a concept is in the held-out split: a hash of its code, so that it never moves."""
-    if concept in SHEET_CONCEPTS:
-        return False
-    digest = hashlib.sha256(concept.encode()).digest()
-    return int.from_bytes(digest[:4], "big") < fraction * 2**32
+def is_held_out(concept: str) -> bool:
+    """Whether a concept is in the held-out split: a tenth of them, those of the contact sheet never."""
+    return concept not in SHEET_CONCEPTS and falls_out(concept, HELD_OUT)
+
+
+def sticker_record(
+    key: str, captions: tuple[str, ...], style: str, concept: str, group: str, weight: float = 1.0
+) -> Record:
+    """The record of a sticker; style: a key of STYLES, group: as in Emoji, or what kind of composition it is."""
+    return Record(key, captions, weight, {"style": style, UNIT: concept, "group": group})
+
+
+def style_of(record: Record) -> str:
+    """A key of STYLES."""
+    return str(record.facts.get("style", ""))
+
+
+def group_of(record: Record) -> str:
+    """Of one emoji its group, of several the kind of composition."""
+    return str(record.facts.get("group", ""))
 
 
 def load_emoji(emojibase: Path, emojilib: Path) -> dict[str, Emoji]:

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from train.data.shards import Record
+from train.data.writer import Drawable
 from train.sticker.art import Source
-from train.sticker.captions import STYLES, is_held_out
+from train.sticker.captions import STYLES, group_of, is_held_out, sticker_record, style_of
 from train.sticker.recolour import recolour
 from train.sticker.words import COLOURS, NUMBERS, article, is_plural, plural, spoken, with_article, without_colour
 
@@ -105,17 +106,26 @@ def compositions(sources: Sequence[Source], count: int, seed: int = 0) -> list[C
     return [found[key] for key in sorted(found)]
 
 
+def sticker_splits(sources: Sequence[Source], composed: Sequence[Composition]) -> dict[str, Sequence[Drawable]]:
+    """The data set's splits: the art by concept, and compositions, of training concepts alone, for themselves."""
+    splits: dict[str, Sequence[Drawable]] = {
+        "train": [source for source in sources if not is_held_out(source.record.unit)],
+        "held_out": [source for source in sources if is_held_out(source.record.unit)],
+    }
+    return splits | ({"composed": composed} if composed else {})
+
+
 class Pool:
     """The sources that may be parts, by style and by weight."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self.by_key = {source.record.key: source for source in sources if not is_held_out(source.record.concept)}
-        held_out = [source.record for source in sources if is_held_out(source.record.concept)]
+        self.by_key = {source.record.key: source for source in sources if not is_held_out(source.record.unit)}
+        held_out = [source.record for source in sources if is_held_out(source.record.unit)]
         self.held_out = {_plain(caption, record) for record in held_out for caption in record.captions}
         self.fit: dict[str, list[Source]] = {style: [] for style in STYLE_SHARES}
         for source in self.by_key.values():
             if _is_thing(source.record):
-                self.fit[source.record.style].append(source)
+                self.fit[style_of(source.record)].append(source)
         self.chances = {style: _chances(members) for style, members in self.fit.items()}
 
     def style(self, rng: np.random.Generator) -> str:
@@ -133,20 +143,20 @@ class Pool:
 
 
 def _plain(caption: str, record: Record) -> str:
-    return caption.removesuffix(f", {STYLES.get(record.style, record.style)}")
+    return caption.removesuffix(f", {STYLES.get(style_of(record), style_of(record))}")
 
 
 def _is_thing(record: Record) -> bool:
     return (
         record.weight > 0
-        and record.group in GROUP_SHARES
+        and group_of(record) in GROUP_SHARES
         and not UNFIT.search(noun_of(record))
         and (len(noun_of(record).split()) <= 3)
     )
 
 
 def _chances(members: Sequence[Source]) -> np.ndarray:
-    shares = np.array([GROUP_SHARES[source.record.group] for source in members])
+    shares = np.array([GROUP_SHARES[group_of(source.record)] for source in members])
     return shares / shares.sum() if len(shares) else shares
 
 
@@ -158,11 +168,12 @@ def noun_of(record: Record) -> str:
 def _compose(kind: str, parts: tuple[Source, ...], detail: str, phrases: Sequence[str]) -> Composition:
     """phrases: the plainest first, without the style; the second, or the only one, also stands without it."""
     first = parts[0].record
-    captions = (*dict.fromkeys(f"{phrase}, {STYLES[first.style]}" for phrase in phrases), phrases[:2][-1])
+    style = style_of(first)
+    captions = (*dict.fromkeys(f"{phrase}, {STYLES[style]}" for phrase in phrases), phrases[:2][-1])
     facts = "+".join([kind, *(part.record.key for part in parts), detail])
     key = f"{kind}_{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-    concept = "+".join(part.record.concept for part in parts)
-    return Composition(Record(key, captions, first.style, concept, kind, 1.0), kind, parts, detail)
+    concept = "+".join(part.record.unit for part in parts)
+    return Composition(sticker_record(key, captions, style, concept, kind), kind, parts, detail)
 
 
 def plan_colour(pool: Pool, rng: np.random.Generator) -> Composition | None:

@@ -31,6 +31,7 @@ from train.errors import run_command
 from train.evaluate.retrieval import Embed, text_embedder
 from train.files import replace_folder, write_text
 from train.minilm import embed
+from train.sticker.captions import group_of
 from train.sticker.prompts import without_style
 from train.sticker.token_rows import Subjects, Tokenizer, open_wordnet, tuned_table
 
@@ -61,7 +62,7 @@ def subjects_of(records: Sequence[Record]) -> Subjects:
                 (without_style(caption), None) for caption in own if not caption.startswith("a sticker of")
             )
             weights[subject] = max(record.weight, weights.get(subject, LEAST_WEIGHT))
-            groups.setdefault(subject, record.group)
+            groups.setdefault(subject, group_of(record))
     return Subjects({subject: list(several) for subject, several in names.items()}, weights, groups)
 
 

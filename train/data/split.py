@@ -1,0 +1,69 @@
+"""A user's pictures in a training and a held-out split, neither of them empty."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from runtime.errors import UserError
+from train.data.pictures import BadPicture
+from train.data.writer import Drawable, is_held_out
+
+LEAST_CAPTIONS = 8  # on either side; with fewer of them, pictures are held out one by one
+MOST_OFF = 2.0  # how far from the share asked for whole captions may lead, as a factor
+PROBE = 16  # side in pixels of the drawing that shows whether a picture can be read
+
+S = TypeVar("S", bound=Drawable)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sources by split ("train", "held_out"), and in words how they were split."""
+
+    members: Mapping[str, Sequence[Drawable]]
+    how: str
+
+
+def split_pictures(sources: Sequence[S], fraction: float) -> Split:
+    """Hold out about `fraction` of the pictures; which ones is a function of their names and captions.
+
+    Whole captions where there are enough of them, so that the held-out figures are of captions never trained on; else
+    single pictures, at least one on each side where two can be read. Raises UserError unless 0 <= fraction < 1.
+    """
+    if not 0 <= fraction < 1:  # false for NaN, too
+        raise UserError(f"--held-out {fraction:g}: a share of the pictures from 0 to below 1")
+    if fraction == 0 or len(sources) < 2:
+        return Split({"train": sources}, "nothing held out")
+    captions = {source.record.unit for source in sources}
+    chosen = {caption for caption in captions if is_held_out(caption, fraction)}
+    held_out = [source for source in sources if source.record.unit in chosen]
+    off = len(held_out) / (fraction * len(sources))
+    if min(len(chosen), len(captions) - len(chosen)) >= LEAST_CAPTIONS and 1 / MOST_OFF <= off <= MOST_OFF:
+        how = f"by caption ({len(chosen)} of {len(captions)} captions are held out)"
+    else:
+        held_out = _single(sources, fraction)
+        how = f"by picture ({len(captions)} captions are too few, or too uneven, to hold out whole ones)"
+    kept = {source.record.key for source in held_out}
+    train = [source for source in sources if source.record.key not in kept]
+    return Split({"train": train, "held_out": held_out} if held_out else {"train": train}, how)
+
+
+def _single(sources: Sequence[S], fraction: float) -> list[S]:
+    """The readable pictures with the lowest hashes, in the order of the sources; one at least is left."""
+    wanted = min(len(sources) - 1, max(1, round(fraction * len(sources))))
+    order = sorted(sources, key=lambda source: hashlib.sha256(source.record.key.encode()).digest())
+    chosen: set[str] = set()
+    for source in order:
+        if len(chosen) < wanted and _readable(source):
+            chosen.add(source.record.key)
+    return [source for source in sources if source.record.key in chosen]
+
+
+def _readable(source: Drawable) -> bool:
+    try:
+        source.draw(PROBE)
+    except BadPicture:
+        return False
+    return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -11,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from scripts.rooms import MODULES, ROOT, arrows, drawn_edges, imported, measured_edges, module_of, room_of, sources
+
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
-OURS = ("runtime", "train", "export")
 LIGHT = {"numpy", "PIL"}
 # What single files of the runtime import when they are asked to: extras, and the peers of its benchmark.
 OPTIONAL = {
@@ -25,73 +23,6 @@ OPTIONAL = {
 }
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")
 MOST_FILES = 26  # in one folder: a newcomer should know their room
-
-
-def sources(package: str) -> dict[str, Path]:
-    """Module name -> file, of a package; a room's `__init__` has the room's name."""
-    found = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        found[".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")] = path
-    return found
-
-
-MODULES = {name: path for package in OURS for name, path in sources(package).items()}
-ROOMS = {name for name, path in MODULES.items() if path.name == "__init__.py"}
-RECIPE = {name for name in MODULES if name.startswith("train.sticker.")}  # of the shipped model
-# Modules that need more than their room: the doors of rooms, which may open others.
-WIDER: dict[str, set[str]] = {"train.data.__main__": RECIPE}
-
-
-def imported(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in the file; "a.b" for `from a import b` too."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def module_of(name: str) -> str:
-    """Of a dotted name the module of ours that it is, or is a part of; "" for what is not ours."""
-    while name and name not in MODULES:
-        name = name.rpartition(".")[0]
-    return name
-
-
-def room_of(module: str) -> str:
-    """The folder that a module stands in, dotted."""
-    return module if module in ROOMS else module.rpartition(".")[0]
-
-
-def arrows() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports, type checking's imports too."""
-    return {
-        module: {found for name in imported(path) if (found := module_of(name))} - {module}
-        for module, path in MODULES.items()
-    }
-
-
-def drawn_edges() -> dict[str, set[str]]:
-    """Room -> rooms that it may import, as the picture in docs/ARCHITECTURE.md has it."""
-    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    (picture,) = re.findall(r"```mermaid\n(.*?)```", text, flags=re.DOTALL)
-    edges: dict[str, set[str]] = {}
-    for start, ends in re.findall(r"^\s*([\w.]+) --> ([\w. &]+)$", picture, flags=re.MULTILINE):
-        edges.setdefault(start, set()).update(ends.split(" & "))
-    return edges
-
-
-def measured_edges() -> dict[str, set[str]]:
-    """Room -> rooms that its files import."""
-    edges: dict[str, set[str]] = {}
-    for module, targets in arrows().items():
-        for target in targets - WIDER.get(module, set()):
-            if room_of(target) != room_of(module):
-                edges.setdefault(room_of(module), set()).add(room_of(target))
-    return edges
 
 
 def test_rooms_import_along_the_arrows_that_are_drawn() -> None:
@@ -110,7 +41,7 @@ def test_no_module_imports_itself_by_a_way_round() -> None:
 
 
 def test_packages_import_along_their_order() -> None:
-    order = {"runtime": 0, "train": 1, "export": 2}
+    order = {"runtime": 0, "train": 1, "export": 2, "addkit": 3}
     for room, ends in measured_edges().items():
         for end in ends:
             assert order[end.partition(".")[0]] <= order[room.partition(".")[0]], f"{room} imports {end}"

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes, a file of tests in one of them: each test runs on one thread.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: setup demo test test-python test-web test-slow lint lint-web golden web
+.PHONY: setup demo test test-python test-web test-slow lint lint-python lint-types lint-web golden web
 WEB := mobile_demo/web
 
 setup: $(VENV)/.installed
@@ -39,10 +39,15 @@ $(WEB)/node_modules/.installed: $(WEB)/package-lock.json
 test-slow: setup
 	$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow"
 
-lint: setup lint-web
+lint: lint-python lint-types lint-web
+
+lint-python: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy runtime export train
+
+# Packages are strict, tests and scripts are checked: pyproject.toml says how.
+lint-types: setup
+	$(BIN)/mypy runtime export train tests scripts
 
 lint-web: $(WEB)/node_modules/.installed
 	cd $(WEB) && npm run lint

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def folder_mb(folder: Path) -> str:
     return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.1f}"
 
 
-def parity_of(facts: dict[str, Any]) -> str:
+def parity_of(facts: Mapping[str, Any]) -> str:
     picture = facts["picture"]
     return f"{picture['psnr_db']:.1f} dB {picture['status']}"
 

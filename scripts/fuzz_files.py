@@ -169,7 +169,8 @@ def linked_out(random: Random, folder: Path) -> None:
     target = outside(folder) / path.name
     shutil.copy(path, target)
     path.unlink()
-    path.symlink_to(random.choice([target, Path("../..") / "outside" / path.name, "/etc/passwd", "/proc/self/environ"]))
+    relative = Path("../..") / "outside" / path.name
+    path.symlink_to(random.choice([target, relative, Path("/etc/passwd"), Path("/proc/self/environ")]))
 
 
 def folder_linked_out(random: Random, folder: Path) -> None:

@@ -29,7 +29,8 @@ HISTORY = ("CHANGELOG.md", "docs/log/")
 def blocks(text: str) -> tuple[list[tuple[int, str]], list[tuple[str, str]], str]:
     """A page's lines outside of code with their numbers, its code blocks as (language, code), the fence left open."""
     prose, code = [], []
-    fence, language, held = "", "", []
+    fence, language = "", ""
+    held: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         found = FENCE.fullmatch(line)
         if not fence and found:

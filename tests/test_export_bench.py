@@ -27,7 +27,11 @@ def bundle(tmp_path_factory) -> Path:
 
 def test_engines_take_turns_and_the_first_turn_does_not_count() -> None:
     order: list[str] = []
-    engines = [bench.Engine(name, lambda _, name=name: order.append(name)) for name in "abc"]
+
+    def engine(name: str) -> bench.Engine:
+        return bench.Engine(name, lambda _: order.append(name))
+
+    engines = [engine(name) for name in "abc"]
     engines.insert(1, bench.Engine("x", None, "no such engine"))
     bench.race(engines, {}, turns=3)
     assert order == [*"abc", *"bca", *"cab", *"abc"]

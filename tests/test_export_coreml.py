@@ -15,8 +15,9 @@ import torch
 from export.checks.measure import Measure, Parity, psnr_db
 from export.coreml import __main__ as exporter
 from export.coreml import export as coreml_export
+from export.coreml.convert import convert
 from export.coreml.export import Options
-from export.coreml.graphs import APPLE_SCALING
+from export.coreml.graphs import APPLE_SCALING, Part
 from export.coreml.package import MODEL, add_metadata, packages_in, read_spec
 from export.coreml.run import evaluated, noting, on_macos, unet_feed, whole_unet
 from export.folder import size_mb
@@ -264,9 +265,9 @@ def test_an_operation_that_coremltools_lacks_is_one_line(source, tmp_path, monke
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.special.bessel_j0(x)
 
-    part = coreml_export.Part("unet", Strange(), (("x", torch.zeros(1, 3), np.float16),), ("y",))
+    part = Part("unet", Strange(), (("x", torch.zeros(1, 3), np.float16),), ("y",))
     with pytest.raises(UserError, match="cannot convert the unet: .*bessel"):
-        coreml_export.convert(part, "iOS16", tmp_path / "x.mlpackage")
+        convert(part, "iOS16", tmp_path / "x.mlpackage")
     assert capfd.readouterr().err == ""
 
 
@@ -285,8 +286,8 @@ class Normed(torch.nn.Module):
 
 def test_an_overflow_names_the_layer(tmp_path: Path) -> None:
     """1,000 is no large number in fp16, its square is beyond it."""
-    part = coreml_export.Part("unet", Normed(), (("x", torch.zeros(1, 4, 8, 8), np.float16),), ("y",))
-    coreml_export.convert(part, "iOS16", tmp_path / "x.mlpackage")
+    part = Part("unet", Normed(), (("x", torch.zeros(1, 4, 8, 8), np.float16),), ("y",))
+    convert(part, "iOS16", tmp_path / "x.mlpackage")
     overflows: dict[str, str] = {}
     run = noting(Program(tmp_path / "x.mlpackage"), "unet", overflows)
     run({"x": np.ones((1, 4, 8, 8), np.float16)})

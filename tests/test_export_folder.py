@@ -14,10 +14,10 @@ import threading
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from export import folder as folders
 from export.folder import whole_folder
 from runtime.errors import UserError
 
@@ -65,7 +65,7 @@ run_command(main)
 
 def start(script: str, target: Path) -> subprocess.Popen[str]:
     """A process that is at work on `target`."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", script, str(target)], cwd=ROOT, text=True, **pipes)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
@@ -181,7 +181,7 @@ def test_a_signal_that_a_library_swallows_still_stops_the_export(tmp_path: Path)
 def test_a_second_signal_does_not_tear_the_cleaning_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rmtree = shutil.rmtree
 
-    def interrupted(path: Path, **options: bool) -> None:
+    def interrupted(path: Path, **options: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         rmtree(path, **options)
 
@@ -234,10 +234,10 @@ def test_a_library_that_fails_on_a_full_disk_is_told_by_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 4096))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 4096))
     with pytest.raises(UserError, match="no space left"), whole_folder(tmp_path / "out", MARKER):
         raise RuntimeError("basic_ios::clear: iostream error")
-    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage(10**9, 0, 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 10**9))
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", MARKER):
         raise RuntimeError("something else")
 

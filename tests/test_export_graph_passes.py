@@ -110,7 +110,7 @@ def test_fused_attention_computes_what_plain_attention_computes(component: str) 
     fused = small_graphs()[component]
     assert ops(fused)["MultiHeadAttention"] >= 2
     if component == "text_encoder":
-        feed = {"input_ids": source.encode(["a fox", "the cat"])}
+        feed: dict[str, np.ndarray] = {"input_ids": source.encode(["a fox", "the cat"])}
         ids = Port("input_ids", torch.from_numpy(feed["input_ids"]))
         plain = trace(TextEncoderGraph(source.pipe.text_encoder, plain_attention), [ids], ["h", "p"])
     else:

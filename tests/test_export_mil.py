@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import coremltools as ct
@@ -153,9 +154,9 @@ class Transformer(nn.Module):
         return hidden, hidden[torch.arange(ids.shape[0]), ids.argmax(-1)]
 
 
-MODELS = {
+MODELS: dict[str, tuple[Callable[[], torch.nn.Module], np.ndarray]] = {
     "conv net": (ConvNet, values(1, 4, 8, 8)),
-    "transformer": (Transformer, np.int32([[3, 8, 1, 22, 49, 0, 5, 7, 2]])),
+    "transformer": (Transformer, np.array([[3, 8, 1, 22, 49, 0, 5, 7, 2]], np.int32)),
 }
 
 

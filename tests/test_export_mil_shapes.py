@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,7 +321,7 @@ GATHERS = [
 def scattered(mode, data, rows, updates):
     """Row by row, as the reference says it."""
     out = data.numpy().copy()
-    steps = {
+    steps: dict[str, Callable[..., Any]] = {
         "add": np.add,
         "sub": np.subtract,
         "mul": np.multiply,

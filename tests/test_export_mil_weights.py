@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from export.mil import Program
 from export.mil.ops.weights import constexpr_lut_to_dense, quantize, unpacked
+from export.mil.values import Constant
 from tests.support.mil_fixtures import RNG, Case, check, mb, run, save, values
 
 X, ROWS = values(2, 4, 3, 5), values(2, 64)
@@ -132,7 +133,9 @@ def test_codes_are_packed_from_the_lowest_bit_up(bits: int, count: int, seed: in
 def weight_of(path: Path, op: str = "linear") -> np.ndarray:
     """The weight of the program's one such operation, as it is expanded."""
     (step,) = [step for step in Program(path).steps if step.type == op]
-    return dict(step.arguments)["weight"].get(False).numpy()
+    weight = dict(step.arguments)["weight"]
+    assert isinstance(weight, Constant)
+    return weight.get(False).numpy()
 
 
 def stored(folder: Path, change, target="iOS18", half=True, conv=False) -> tuple[Path, Path]:

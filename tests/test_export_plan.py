@@ -127,8 +127,13 @@ def test_no_room_is_one_line_before_the_start(what: str, tmp_path: Path, capfd, 
 
 def test_the_room_check_can_be_left_out(tmp_path: Path, capfd, monkeypatch) -> None:
     monkeypatch.setattr(plans, "free_disk", lambda _: 0)
-    reached = []
-    monkeypatch.setattr(onnx, "open_source", lambda name: reached.append(name) or (_ for _ in ()).throw(UserError("x")))
+    reached: list[str] = []
+
+    def open_source(name: str) -> None:
+        reached.append(name)
+        raise UserError("x")
+
+    monkeypatch.setattr(onnx, "open_source", open_source)
     code, _, lines = command(capfd, small_checkpoint(), "--out", tmp_path / "out", "--no-room-check")
     assert reached == [str(small_checkpoint())] and (code, lines) == (2, ["error: x"])
 

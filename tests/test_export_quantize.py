@@ -186,7 +186,7 @@ def test_a_large_product_takes_its_bias_in_and_its_split(split: bool, tmp_path: 
 def test_stored_weights_become_float_when_loaded(op: str, tmp_path: Path) -> None:
     shapes = {"Conv": ([8, 4, 1, 1], [1, 4, 6, 6], [1, 8, 6, 6]), "MatMul": ([16, 8], [3, 16], [3, 8])}
     weight, x, y = shapes.get(op, ([8, 16], [3, 16], [3, 8]))
-    model = graph_of(op, values(*weight), x, y, **({"transB": 1} if op == "Gemm" else {}))
+    model = graph_of(op, values(*weight), x, y, transB=1 if op == "Gemm" else None)
     feed = {"x": values(*x)}
     found = rewrite(model, {"layer": WEIGHTS}, {})
     (codes,) = (t for t in found.graph.initializer if t.data_type == TensorProto.INT8)

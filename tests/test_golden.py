@@ -148,7 +148,7 @@ def test_default_bundle() -> None:
     worse = copy.deepcopy(data)
     rgb = np.frombuffer(base64.b64decode(data["cases"][0]["rgb"]), np.uint8)
     for off, found in ((2, 0), (4, 1)):  # 42 and 36 dB; the file says 40
-        worse["cases"][0]["rgb"] = base64.b64encode(rgb ^ np.uint8(off)).decode()
+        worse["cases"][0]["rgb"] = base64.b64encode((rgb ^ np.uint8(off)).tobytes()).decode()
         assert len(golden.differences(data, worse, psnr_db=data["tolerance"]["psnr_db"])) == found
     assert data["bundle"] == "sticker-128"
     assert len(data["cases"]) == data["count"] == len(golden_cases.DEFAULT_BUNDLE)

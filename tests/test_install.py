@@ -24,7 +24,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(source)]
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(source)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return python
 

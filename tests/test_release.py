@@ -24,7 +24,7 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def ours() -> np.ndarray:
-    return runtime.load("sticker-128", provider="cpu")(PROMPT, seed=SEED, output_type="np")[0]
+    return np.asarray(runtime.load("sticker-128", provider="cpu")(PROMPT, seed=SEED, output_type="np")[0])
 
 
 def test_every_committed_file_is_small() -> None:
@@ -74,7 +74,7 @@ def test_optimum_opens_the_bundle_and_agrees(ours: np.ndarray) -> None:
 def test_words_and_seeds_both_matter(ours: np.ndarray) -> None:
     pipe = runtime.load("sticker-128", provider="cpu")
     again, other_seed, other_words = (
-        pipe(prompt, seed=seed, output_type="np")[0]
+        np.asarray(pipe(prompt, seed=seed, output_type="np")[0])
         for prompt, seed in ((PROMPT, SEED), (PROMPT, SEED + 1), ("red heart, 3d style", SEED))
     )
     assert np.array_equal(again, ours)

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,8 @@ def test_reading_changes_nothing(copy: Path) -> None:
 
 def test_errors_inside_a_list_of_steps_are_one_line() -> None:
     data = json.loads((TINY / "manifest.json").read_text())
-    for steps in ("x", [], {"one": []}, {"1": [5]}, {"1": None}, {"1": [{"timestep": 1}]}, None):
+    faulty: list[Any] = ["x", [], {"one": []}, {"1": [5]}, {"1": None}, {"1": [{"timestep": 1}]}, None]
+    for steps in faulty:
         with pytest.raises(BundleError) as error:
             Manifest.from_dict({**data, "steps": steps})
         assert "steps" in str(error.value) and "\n" not in str(error.value)

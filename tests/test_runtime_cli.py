@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,6 @@ def test_the_file_says_how_it_was_made() -> None:
         f"Model: tiny, Version: addkit {runtime.__version__}"
     )
     assert "trainedAlgorithmicMedia" in Image.open("a.png").info["XML:com.adobe.xmp"]
-
-
-def test_the_version_is_the_projects() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] == runtime.__version__
 
 
 def test_json_reports_every_picture(capsys: pytest.CaptureFixture[str]) -> None:

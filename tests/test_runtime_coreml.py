@@ -43,14 +43,15 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_packages_draw_the_graphs_pictures(bundle: Path, packages: Path) -> None:
     graphs, pipe = runtime.load(bundle), runtime.load(bundle, coreml_packages=packages)
     assert pipe.provider == "coreml"
-    for options in ({}, {"num_inference_steps": 2}):
-        expected = graphs("a red fox", seed=7, output_type="np", **options)
-        found = pipe("a red fox", seed=7, output_type="np", **options)
+    every: list[dict[str, Any]] = [{}, {"num_inference_steps": 2}]
+    for options in every:
+        expected = np.asarray(graphs("a red fox", seed=7, output_type="np", **options))
+        found = np.asarray(pipe("a red fox", seed=7, output_type="np", **options))
         assert 10 * np.log10(1 / np.mean((expected - found) ** 2)) > 35
     picture = graphs("a pizza", seed=1)[0]
     np.testing.assert_allclose(pipe.encode(picture), graphs.encode(picture), atol=0.05)
-    expected = graphs("a fox", seed=7, image=picture, strength=0.5, output_type="np")
-    found = pipe("a fox", seed=7, image=picture, strength=0.5, output_type="np")
+    expected = np.asarray(graphs("a fox", seed=7, image=picture, strength=0.5, output_type="np"))
+    found = np.asarray(pipe("a fox", seed=7, image=picture, strength=0.5, output_type="np"))
     assert 10 * np.log10(1 / np.mean((expected - found) ** 2)) > 30
     pipe.close()
     with pytest.raises(runtime.ClosedError):

@@ -6,11 +6,13 @@ import gzip
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +50,7 @@ FILES = {
     ".env": b"secret",
     "unknown.thing": b"?",
 }
-needs_openssl = pytest.mark.skipif(not demo_tls.shutil.which("openssl"), reason="there is no openssl command here")
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="there is no openssl command here")
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def server(app: Path) -> Iterator[DemoServer]:
         yield running
 
 
-def ask(server: DemoServer, target: str, method: str = "GET", **headers: str) -> SimpleNamespace:
+def ask(server: DemoServer | SimpleNamespace, target: str, method: str = "GET", **headers: str) -> SimpleNamespace:
     """One request as it stands, without the tidying of clients: status, headers, body."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     connection.request(method, target, headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -405,7 +407,7 @@ def test_a_machine_without_a_network(
         def connect(self, address: Any) -> None:
             raise OSError("Network is unreachable")
 
-    monkeypatch.setattr(demo_address.socket, "socket", Nowhere)
+    monkeypatch.setattr(socket, "socket", Nowhere)
     monkeypatch.setattr(demo_address, "_own_addresses", lambda: ["127.0.1.1", "169.254.3.4", "10.1.2.3"])
     assert demo_address.lan_address() == "10.1.2.3"
     monkeypatch.setattr(demo_address, "_own_addresses", lambda: ["127.0.1.1"])
@@ -443,7 +445,7 @@ def test_https_with_a_certificate_made_for_the_run(app: Path) -> None:
 
 @needs_openssl
 def test_the_key_does_not_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_tls.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     demo_tls.made_context(None)
     assert list(tmp_path.iterdir()) == []
 
@@ -461,7 +463,7 @@ def test_the_command_serves_https(app: Path) -> None:
 def test_tls_without_openssl_says_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, app: Path
 ) -> None:
-    monkeypatch.setattr(demo_tls.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     assert "--cert FILE --key FILE" in refused(capsys, "--directory", str(app), "--tls")
 
 

@@ -202,7 +202,8 @@ class Checker:
     """A safety checker that blackens what is bright."""
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.seen = limit, []
+        self.limit = limit
+        self.seen: list[Any] = []
 
     def __call__(self, *, images: Any, clip_input: Any) -> tuple[Any, Any]:
         self.seen.append(clip_input)

@@ -29,7 +29,8 @@ from runtime.ort.session import Session
 from runtime.untrusted import read_json, shown
 from scripts import fuzz_bundle
 from scripts.fuzz_bases import make_bases, sign
-from scripts.fuzz_bundle import FINE, KINDS, Process, fuzz, table
+from scripts.fuzz_bundle import FINE, Process, fuzz, table
+from scripts.fuzz_worker import KINDS
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"

@@ -72,7 +72,7 @@ def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize("how", ["raises", "drops"])
 def test_a_provider_that_does_not_start_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     have(monkeypatch, "cuda", "cpu")
-    create = session.create
+    create = providers.create
 
     def broken(path: Path, provider: str, threads: int, fingerprint: str) -> Any:
         if provider == "cuda" and how == "raises":
@@ -184,7 +184,7 @@ def test_a_timestep_has_the_graphs_rank(tmp_path: Path, kind: int, rank: list[in
 
 def test_sessions_open_once_when_first_used(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    create = session.create
+    create = providers.create
 
     def counted(path: Path, provider: str, threads: int, fingerprint: str) -> Any:
         opened.append(path.parent.name)

@@ -106,7 +106,7 @@ def test_stalled_data(parts: Parts, tmp_path: Path) -> None:
             left_at[0] = time.monotonic()
             return taken
 
-        trainer.add_step.source.take = take_slowly  # type: ignore[method-assign]
+        trainer.add_step.source.take = take_slowly  # type: ignore[assignment, method-assign]
 
     findings = run(parts, tmp_path / "run", slow, max_steps=5)
     assert "stalled data" in findings

@@ -76,7 +76,7 @@ def test_gradients_left_in_the_discriminator(trainer: AddTrainer) -> None:
         loss.backward(retain_graph=True)  # reaches the heads as well
         yield "adv", loss
 
-    step._terms = terms_with_the_bug  # type: ignore[method-assign]
+    step._terms = terms_with_the_bug  # type: ignore[assignment, method-assign]
     with pytest.raises(AssertionError):
         students_update_leaves_the_heads_alone(step)
 

@@ -81,9 +81,11 @@ def assert_same(first: Examples, second: Examples) -> None:
 
 
 def join(parts: list[Examples]) -> Examples:
-    tensors = [torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "text", "pooled")]
+    latents, text, pooled = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "text", "pooled")
+    )
     keys, captions = ([item for part in parts for item in getattr(part, name)] for name in ("keys", "captions"))
-    return Examples(keys, *tensors, captions)
+    return Examples(keys, latents, text, pooled, captions)
 
 
 # ---- in memory --------------------------------------------------------------------------------------------------
@@ -498,8 +500,12 @@ def test_the_next_group_is_read_ahead_and_close_ends_the_thread(
         time.sleep(0.02)
     assert list(tmp_path.glob(f"cache/{ahead}-*.text.safetensors"))
     slow = stream(data, tmp_path / "other", encoders)
-    encode = encode_latents
-    monkeypatch.setattr("train.data.corpus.encode_latents", lambda vae, x: (time.sleep(0.1), encode(vae, x))[1])
+
+    def slowly(vae: Any, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.1)
+        return encode_latents(vae, x)
+
+    monkeypatch.setattr("train.data.corpus.encode_latents", slowly)
     update(slow, 0, 1, slice(0, 1))
     source.close()
     slow.close()

@@ -10,8 +10,8 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from runtime.errors import UserError
-from train.autoencoder import build_autoencoder, encode_all, pca_of_patches, set_pca_encoder
-from train.latents import fit_linear_decoder
+from train.autoencoder import build_autoencoder, pca_of_patches, set_pca_encoder
+from train.latents import encode_all, fit_linear_decoder
 from train.lora import add_lora
 from train.random_teacher import SHAPES, random_unet
 from train.sizes import count_adapters, describe_sizes

@@ -109,8 +109,8 @@ def check(case: Case, folder: Path, half: bool) -> None:
     assert half or case.op in kinds, "the program does not hold the operation"  # in fp16 constants are folded
     found, expected = run(path, case.inputs), case.reference(*map(T, case.inputs))
     many = isinstance(found, list)
-    tolerance = {"rtol": HALF_RTOL, "atol": HALF_ATOL} if half else {"rtol": 1e-5, "atol": 1e-5}
+    rtol, atol = (HALF_RTOL, HALF_ATOL) if half else (1e-5, 1e-5)
     for ours, theirs in zip(found if many else [found], expected if many else [expected], strict=True):
         wanted = np.asarray(theirs.numpy() if isinstance(theirs, torch.Tensor) else theirs)
         assert ours.shape == wanted.shape
-        np.testing.assert_allclose(ours.astype(np.float64), wanted.astype(np.float64), **tolerance)
+        np.testing.assert_allclose(ours.astype(np.float64), wanted.astype(np.float64), rtol, atol)

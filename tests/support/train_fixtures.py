@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import shutil
 from pathlib import Path
@@ -80,19 +79,18 @@ def make_parts(folder: Path) -> Parts:
 
 def add_config(parts: Parts, run_dir: Path, **changes: Any) -> Config:
     """Settings of a run that takes seconds."""
-    base = Config(
-        run_dir=str(run_dir),
-        layers=(1, 1, 1),
-        max_steps=4,
-        batch=8,
-        save_every=2,
-        log_every=1,
-        lr=1e-3,
-        score_pictures=0,
-        threads=1,
-        **parts,
-    )
-    return dataclasses.replace(base, **changes)
+    settings: dict[str, Any] = {
+        "run_dir": str(run_dir),
+        "layers": (1, 1, 1),
+        "max_steps": 4,
+        "batch": 8,
+        "save_every": 2,
+        "log_every": 1,
+        "lr": 1e-3,
+        "score_pictures": 0,
+        "threads": 1,
+    }
+    return Config(**(settings | parts | changes))
 
 
 def some_draws(batch: int, shape: tuple[int, ...] = (4, 8, 8), step: int = 0) -> Draws:

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Picture } from '../src/core/types';
 import { startEngine } from '../src/engine/client';
 import type { FromWorker, ToWorker } from '../src/engine/messages';
-import { Cancelled, type Engine, type Notice, type Picture } from '../src/engine/types';
+import { Cancelled, type Engine, type Notice } from '../src/engine/types';
 
 /** A worker whose answers the test gives. */
 class FakeWorker {

@@ -1,12 +1,5 @@
-import {
-  type Backend,
-  Cancelled,
-  type Engine,
-  type EngineState,
-  type GenerateRequest,
-  type Notice,
-  type Picture,
-} from '../src/engine/types';
+import type { Backend, GenerateRequest, Picture } from '../src/core/types';
+import { Cancelled, type Engine, type EngineState, type Notice } from '../src/engine/types';
 
 const SIDE = 128;
 

@@ -1,7 +1,7 @@
 import { inflateSync, crc32 as zlibCrc32 } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { crc32, encodePng, settingsText } from '../src/core/png';
-import type { Picture } from '../src/engine/types';
+import type { Picture } from '../src/core/types';
 
 const [WIDTH, HEIGHT] = [5, 3];
 const rgba = Uint8ClampedArray.from({ length: WIDTH * HEIGHT * 4 }, (_, i) => (i * 37) % 256);

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { Cancelled, type GenerateRequest, type Picture } from '../src/engine/types';
+import type { GenerateRequest, Picture } from '../src/core/types';
+import { Cancelled } from '../src/engine/types';
 import { Maker, SLOW_AFTER, TYPING_PAUSE } from '../src/state/maker';
 import { FakeEngine } from './fake-engine';
 

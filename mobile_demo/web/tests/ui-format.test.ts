@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import type { EngineState, Picture } from '../src/engine/types';
+import type { Picture } from '../src/core/types';
+import type { EngineState } from '../src/engine/types';
 import { fraction, madeOn, progressText, runsOn, stages, statusText } from '../src/ui/format';
 
 const READY = { phase: 'ready', backend: 'wasm', threads: 2, bundle: 'tiny', width: 8, height: 8 } as const;

@@ -1,6 +1,6 @@
 /** Tokens -> text -> latents -> picture: the chapters of runtime/pipeline.py, over graphs that anybody may run. */
 
-import type { GenerateRequest, Picture, Times } from '../engine/types';
+import type { GenerateRequest, Picture, Times } from '../core/types';
 import { BundleError } from './errors';
 import { lerp } from './lerp';
 import type { Manifest, Step } from './manifest';

@@ -5,7 +5,7 @@
  * IPTC's digital source type, which says that a model made the picture.
  */
 
-import type { Picture } from '../engine/types';
+import type { Picture } from '../core/types';
 import { version } from '../version';
 
 const SOURCE_TYPE = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';

@@ -1,17 +1,9 @@
 /** The page's side of the engine: a queue in front of one Web Worker, which is replaced when WebGPU gives up. */
 
+import type { Backend, GenerateRequest, Picture } from '../core/types';
 import { supported, threadsHere, webgpuHere } from './browser';
 import type { FromWorker, ToWorker } from './messages';
-import {
-  type Backend,
-  Cancelled,
-  type Engine,
-  type EngineState,
-  type GenerateRequest,
-  type Notice,
-  type Picture,
-  type Problem,
-} from './types';
+import { Cancelled, type Engine, type EngineState, type Notice, type Problem } from './types';
 
 interface Job {
   id: number;

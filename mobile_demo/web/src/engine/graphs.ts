@@ -3,7 +3,7 @@
 import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-web';
 import { BundleError } from '../core/errors';
 import type { Graph, Tensor } from '../core/pipeline';
-import type { Backend } from './types';
+import type { Backend } from '../core/types';
 
 type Ort = typeof import('onnxruntime-web/wasm');
 

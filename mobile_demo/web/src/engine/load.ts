@@ -4,6 +4,7 @@ import { BundleError } from '../core/errors';
 import { type Manifest, parseManifest } from '../core/manifest';
 import { type Graphs, Pipeline } from '../core/pipeline';
 import { Tokenizer } from '../core/tokenizer';
+import type { Backend } from '../core/types';
 import { checkedIndex, type FileEntry, type ModelIndex, travelling } from '../store/index-file';
 import { PieceStore } from '../store/pieces';
 import { Failure, refused } from '../store/problem';
@@ -17,7 +18,7 @@ import {
   settle,
   startRuntime,
 } from './graphs';
-import type { Backend, EngineState, Notice } from './types';
+import type { EngineState, Notice } from './types';
 
 /** Told while it loads. */
 export interface Listener {

@@ -1,6 +1,7 @@
 /** Between the page (client.ts) and the Web Worker (worker.ts). */
 
-import type { Backend, EngineState, GenerateRequest, Notice, Picture } from './types';
+import type { Backend, GenerateRequest, Picture } from '../core/types';
+import type { EngineState, Notice } from './types';
 
 export type ToWorker =
   | { type: 'start'; backend: Backend; threads: number; base: string }

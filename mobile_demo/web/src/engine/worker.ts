@@ -1,10 +1,11 @@
 /** The Web Worker: loads the models and makes pictures, one at a time, so that the page never waits for it. */
 
 import type { Pipeline } from '../core/pipeline';
+import type { Backend, GenerateRequest } from '../core/types';
 import { problemOf } from '../store/problem';
 import { load } from './load';
 import type { FromWorker, ToWorker } from './messages';
-import { type Backend, Cancelled, type GenerateRequest, type Notice } from './types';
+import { Cancelled, type Notice } from './types';
 
 const cancelled = new Set<number>();
 let pipeline: Promise<Pipeline> | undefined;

@@ -1,9 +1,9 @@
 import { computed, signal } from '@preact/signals';
-import type { Backend, GenerateRequest } from '../engine/types';
+import type { Backend, GenerateRequest, StyleName } from '../core/types';
 import type { HistoryEntry } from '../store/history';
 import { parseSeed } from './seed';
 import type { Settings, Theme } from './settings';
-import { fullPrompt, type StyleName } from './words';
+import { fullPrompt } from './words';
 
 /** What a person has set, and the request that follows from it. */
 export class Inputs {

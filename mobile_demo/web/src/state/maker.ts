@@ -1,5 +1,6 @@
 import { type ReadonlySignal, signal } from '@preact/signals';
-import { Cancelled, type Engine, type GenerateRequest, type Picture } from '../engine/types';
+import type { GenerateRequest, Picture } from '../core/types';
+import { Cancelled, type Engine } from '../engine/types';
 
 /** Milliseconds. */
 export const TYPING_PAUSE = 150;

@@ -1,6 +1,6 @@
-import type { Backend } from '../engine/types';
+import type { Backend, StyleName } from '../core/types';
 import { parseSeed } from './seed';
-import { isStyleName, type StyleName } from './words';
+import { isStyleName } from './words';
 
 export type Theme = 'auto' | 'light' | 'dark';
 export const THEMES: readonly Theme[] = ['auto', 'light', 'dark'];

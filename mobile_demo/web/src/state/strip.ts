@@ -1,5 +1,6 @@
 import { type ReadonlySignal, signal } from '@preact/signals';
-import type { Engine, GenerateRequest, Picture } from '../engine/types';
+import type { GenerateRequest, Picture } from '../core/types';
+import type { Engine } from '../engine/types';
 import { requestKey } from './maker';
 import { seedsAfter } from './seed';
 

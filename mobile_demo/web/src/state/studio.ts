@@ -1,5 +1,6 @@
 import { batch, effect, signal } from '@preact/signals';
-import type { Backend, Engine, EngineState, Picture } from '../engine/types';
+import type { Backend, Picture, StyleName } from '../core/types';
+import type { Engine, EngineState } from '../engine/types';
 import type { HistoryEntry, HistoryStore } from '../store/history';
 import { History } from './history';
 import { Inputs } from './inputs';
@@ -9,7 +10,6 @@ import { loadSettings, type Shelf, saveSettings } from './settings';
 import { Strip, type Tile } from './strip';
 import { SWEEP, sweepAt } from './sweep';
 import { Toasts } from './toasts';
-import type { StyleName } from './words';
 
 /** Milliseconds after which a picture has stayed: it goes to the history and is announced. */
 export const STAYED = 1000;

@@ -1,6 +1,6 @@
 /** From what a person types to the prompt that the model was trained on, and to a file's name. */
 
-export type StyleName = '3d' | 'flat' | 'cartoon' | 'none';
+import type { StyleName } from '../core/types';
 
 export interface Style {
   name: StyleName;

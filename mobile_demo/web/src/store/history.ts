@@ -1,6 +1,5 @@
 import { type DBSchema, type IDBPDatabase, openDB } from 'idb';
-import type { GenerateRequest } from '../engine/types';
-import type { StyleName } from '../state/words';
+import type { GenerateRequest, StyleName } from '../core/types';
 
 export const MOST_ENTRIES = 200;
 

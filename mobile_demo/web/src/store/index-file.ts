@@ -1,7 +1,7 @@
 /** models/index.json: which pieces make which file. Written by scripts/models.mjs. */
 
 import { BundleError } from '../core/errors';
-import type { Backend } from '../engine/types';
+import type { Backend } from '../core/types';
 
 /** What travels and is kept: gzipped, named by the SHA-256 of its bytes. */
 export interface Piece {

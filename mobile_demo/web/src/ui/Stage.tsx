@@ -1,4 +1,5 @@
-import type { Picture, Problem } from '../engine/types';
+import type { Picture } from '../core/types';
+import type { Problem } from '../engine/types';
 import { EXAMPLES } from '../state/words';
 import { usePixels } from './canvas';
 import { useStudio } from './context';

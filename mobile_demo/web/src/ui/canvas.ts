@@ -1,6 +1,6 @@
 import type { RefObject } from 'preact';
 import { useLayoutEffect, useRef } from 'preact/hooks';
-import type { Picture } from '../engine/types';
+import type { Picture } from '../core/types';
 
 /** For a canvas of the picture's own size: draws its pixels 1:1 whenever the picture changes; CSS makes them large. */
 export function usePixels(picture: Picture | undefined): RefObject<HTMLCanvasElement | null> {

@@ -1,5 +1,6 @@
 /** Numbers and states in words. */
-import type { EngineState, Picture, ProblemKind } from '../engine/types';
+import type { Picture } from '../core/types';
+import type { EngineState, ProblemKind } from '../engine/types';
 import type { Ready } from '../state/studio';
 
 export function milliseconds(ms: number): string {

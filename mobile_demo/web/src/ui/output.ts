@@ -1,7 +1,7 @@
 /** The picture on its way out of the page: a file, a share sheet, the clipboard. */
 import { encodePng, settingsText } from '../core/png';
 import { cutOut, enlarge } from '../core/sticker';
-import type { Picture } from '../engine/types';
+import type { Picture } from '../core/types';
 import type { Studio } from '../state/studio';
 import { fileName } from '../state/words';
 

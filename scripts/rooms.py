@@ -76,7 +76,7 @@ def measured_edges() -> dict[str, set[str]]:
     """Room -> rooms that its files import."""
     edges: dict[str, set[str]] = {}
     for module, targets in arrows().items():
-        for target in targets:
+        for target in targets - WIDER.get(module, set()):
             if room_of(target) != room_of(module):
                 edges.setdefault(room_of(module), set()).add(room_of(target))
     return edges

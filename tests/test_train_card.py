@@ -96,6 +96,11 @@ def test_the_command_says_which_and_exits_with_one(tmp_path: Path, capsys: Any) 
     assert "1 of 24" in (err := capsys.readouterr().err) and "'five stars, flat style'" in err and err.count("\n") == 1
 
 
+def test_the_sheet_of_sixteen_has_each_subject_in_two_styles() -> None:
+    assert len(prompts.SHEET_PROMPTS) == len(set(prompts.SHEET_PROMPTS)) == 32
+    assert len({prompt.split(",")[0] for prompt in prompts.SHEET_PROMPTS}) == 16
+
+
 # ---- captions -----------------------------------------------------------------------------------------------------
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from runtime.errors import UserError
 from runtime.noise import randn
 from tests.support.tiny import SMALL, make_pipeline, make_tokenizer
-from tests.support.train_fixtures import make_data, make_teacher, picture
+from tests.support.train_fixtures import COLOURS, make_data, make_teacher, picture
 from train.checkpoint import load_pipeline
 from train.data.shards import Record
 from train.evaluate.__main__ import main
-from train.evaluate.evaluation import Evaluation, arrange, choose, report
+from train.evaluate.evaluation import Evaluation, arrange, choose, report, sheet_prompts, write_comparison
 from train.evaluate.feature_sets import (
     ClipScore,
     FeatureSet,
@@ -36,7 +36,6 @@ from train.evaluate.generators import checkpoint_generator, find_subject
 from train.evaluate.grids import draw_comparison
 from train.evaluate.metrics import score_pictures
 from train.evaluate.retrieval import hashed_words
-from train.sticker.prompts import COMPARED_PROMPTS, SHEET_PROMPTS
 
 torch.set_num_threads(1)  # toy tensors: with more, threads mostly wait for one another
 ADD = "adversarial diffusion distillation (arXiv 2311.17042)"
@@ -358,10 +357,31 @@ def test_chosen_pictures_are_spread_over_the_split() -> None:
     assert choose(records, 3).tolist() == [0, 4, 9] and choose(records, 99).tolist() == list(range(10))
 
 
-def test_the_sheet_is_sixteen_subjects_in_two_styles() -> None:
-    assert len(SHEET_PROMPTS) == len(set(SHEET_PROMPTS)) == 32
-    assert 8 <= len(COMPARED_PROMPTS) <= 12
-    assert len({prompt.split(",")[0] for prompt in COMPARED_PROMPTS}) == len(COMPARED_PROMPTS)
+def test_a_sheets_prompts_are_given_or_the_datas_or_the_checkpoints_own(folder: Path, tmp_path: Path) -> None:
+    data, nothing = folder / "data", tmp_path / "nothing"
+    (tmp_path / "prompts.txt").write_text("one\n\n two \n")
+    (tmp_path / "given.txt").write_text("three\n" * 40)
+    assert sheet_prompts(tmp_path / "given.txt", data, tmp_path) == ("three",) * 32
+    found = sheet_prompts(None, data, tmp_path)
+    assert len(set(found)) == 16 and set(found) <= {f"{c} {s}" for c in COLOURS for s in ("disc", "square")}
+    assert found == sheet_prompts(None, data, nothing)
+    assert sheet_prompts(None, nothing, tmp_path) == ("one", "two")
+    with pytest.raises(UserError, match="give --prompts FILE"):
+        sheet_prompts(None, nothing, nothing)
+
+
+def test_a_comparison_takes_prompts_from_the_whole_list(tmp_path: Path) -> None:
+    asked: list[Sequence[str]] = []
+
+    def student(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:
+        asked.append(prompts)
+        return constant(prompts, seeds, steps)
+
+    prompts = [str(number) for number in range(32)]
+    write_comparison(tmp_path / "c.png", student, student, [1], 2, prompts)
+    assert asked == [prompts[::3]] * 2
+    write_comparison(tmp_path / "c.png", student, student, [1], 2, prompts[:5])
+    assert asked[2:] == [prompts[:5]] * 2
 
 
 def test_a_comparison_has_a_row_a_prompt_and_a_column_a_title(tmp_path: Path) -> None:

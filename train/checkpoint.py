@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
 from train.files import replace_folder
+from train.prompts import PROMPTS, prompts_text
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
@@ -100,10 +102,12 @@ def save_pipeline(
     dtype: torch.dtype = torch.float16,
     facts: dict[str, object] | None = None,
     scheduler: DDIMScheduler | None = None,
+    prompts: Sequence[str] = (),
 ) -> None:
     """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically.
 
-    facts: written beside them as training.json; exporters carry it into a bundle's manifest.
+    facts: written beside them as training.json; exporters carry it into a bundle's manifest. prompts: of the model's
+    own field, written as prompts.txt, with which exporters calibrate and compare.
     """
     parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
     copies = {name: _in_dtype(module, dtype) for name, module in parts.items()}
@@ -120,6 +124,8 @@ def save_pipeline(
         forget_origins(folder)
         if facts:
             (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+        if prompts:
+            (folder / PROMPTS).write_text(prompts_text(prompts), encoding="utf-8")
 
 
 def _in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -26,6 +26,7 @@ from train.data.encoders import encode_texts
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.evaluate.grids import save_grid
 from train.files import TrainingState, replace_folder
+from train.prompts import read_prompts, repeated, sample_prompts
 from train.run.ema import Ema
 from train.run.learning_rate import learning_rate
 from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
@@ -58,24 +59,7 @@ EXAMPLES = """examples:
   python -m train.teacher --data data/stickers --vae runs/teacher/pipeline/vae --text runs/teacher/pipeline \\
       --start runs/teacher/pipeline --student tiny --out runs/tiny
 OUT gets unet/ and pipeline/, the folder that teacher= (of --student: init=) of python -m train takes."""
-SAMPLE_PROMPTS = (
-    "fox face, 3d style",
-    "pizza, 3d style",
-    "red heart, flat style",
-    "car, flat style",
-    "house, 3d style",
-    "grinning face, 3d style",
-    "cat face, cartoon style",
-    "sunflower, 3d style",
-    "guitar, cartoon style",
-    "rocket, 3d style",
-    "octopus, flat style",
-    "green apple, 3d style",
-    "robot, flat style",
-    "snowman, 3d style",
-    "birthday cake, cartoon style",
-    "tiger, flat style",
-)
+SAMPLES = 16  # pictures of each kind on a sheet
 
 
 def build_unet(
@@ -267,6 +251,9 @@ def parser() -> Parser:
         metavar="NUMBER",
         help="with --shared: blocks of each stage of the student-to-be (default 1 1 1 1)",
     )
+    made.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="of the samples, one on each line (default: some of the captions)"
+    )
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)
     number("--log-every", 100)
@@ -307,6 +294,7 @@ def check_fit(unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CL
 def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/unet and OUT/pipeline."""
     args = checked(args)
+    given = read_prompts(args.prompts) if args.prompts else ()
     torch.manual_seed(args.seed)
     vae = load_part(AutoencoderTiny, args.vae).eval()
     text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval()
@@ -317,7 +305,8 @@ def work(args: argparse.Namespace) -> None:
     corpus = load_corpus(
         args.data, "train", vae, text_encoder, tokenizer, cache=args.out / "cache", compositions=args.compositions
     )
-    args.prompt_states = encode_texts(text_encoder, tokenizer, list(SAMPLE_PROMPTS))
+    captions = sample_prompts(caption for record in corpus.records for caption in record.captions)
+    args.prompt_states = encode_texts(text_encoder, tokenizer, repeated(given or captions, SAMPLES))
     unet = (
         started
         if started is not None
@@ -327,7 +316,7 @@ def work(args: argparse.Namespace) -> None:
     averaged = train_teacher(unet, corpus, vae, args.out, args)
     with replace_folder(args.out / "unet") as folder:
         averaged.save_pretrained(folder)
-    save_pipeline(args.out / "pipeline", vae, text_encoder, tokenizer, averaged)
+    save_pipeline(args.out / "pipeline", vae, text_encoder, tokenizer, averaged, prompts=captions)
     print_result(str(args.out / "pipeline"))
 
 

@@ -11,7 +11,14 @@ import torch
 from runtime.errors import UserError
 from train.checkpoint import load_pipeline
 from train.errors import run_command
-from train.evaluate.evaluation import make_evaluation, print_table, report, write_comparison, write_sheet
+from train.evaluate.evaluation import (
+    make_evaluation,
+    print_table,
+    report,
+    sheet_prompts,
+    write_comparison,
+    write_sheet,
+)
 from train.evaluate.feature_sets import FEATURE_SETS, refuse_own_features
 from train.evaluate.generators import bundle_generator, checkpoint_generator, find_subject, require_device
 from train.files import write_text
@@ -43,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--text-embedder", choices=("minilm", "words"), default="minilm", help="of the alignment; words: no download")
     add("--inception", type=Path, metavar="FILE", help="TorchScript Inception (inception-2015-12-05.pt): FID as well")
     add("--clip", type=Path, metavar="FOLDER", help="a transformers CLIPModel: CLIP score as well")
-    add("--sheet", type=Path, metavar="PNG", help="also write the student's pictures for 32 fixed prompts")
+    add("--sheet", type=Path, metavar="PNG", help="also write the student's pictures for up to 32 prompts")
+    add("--prompts", type=Path, metavar="FILE", help="of the sheets, one on each line (default: captions of the data)")
     add("--compare", type=Path, metavar="PNG", help="also write teacher and student side by side")
     add("--sheet-only", action="store_true", help="no figures")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: what there is)")
@@ -60,14 +68,15 @@ def main(argv: list[str]) -> None:
         say(line)
     pipeline = None if bundled else load_pipeline(folder).to(args.device)
     student = bundle_generator(folder) if pipeline is None else checkpoint_generator(pipeline, 1.0)
+    prompts = sheet_prompts(args.prompts, args.data, folder) if args.sheet or args.compare else ()
     if args.sheet:
-        write_sheet(args.sheet, student)
+        write_sheet(args.sheet, student, prompts)
     if args.sheet_only and not args.compare:
         return
     teacher_pipeline = load_pipeline(args.teacher).to(args.device)
     teacher = checkpoint_generator(teacher_pipeline, args.guidance)
     if args.compare:
-        write_comparison(args.compare, student, teacher, args.steps, args.teacher_steps)
+        write_comparison(args.compare, student, teacher, args.steps, args.teacher_steps, prompts)
     if args.sheet_only:
         return
     figures = report(make_evaluation(args), student, teacher, args.steps, args.teacher_steps, args.within)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runtime.errors import UserError
 from train.data.corpus import load_pictures
-from train.data.shards import Record
+from train.data.shards import Record, has_split, read_facts
 from train.evaluate.feature_sets import (
     ClipScore,
     FeatureSet,
@@ -26,9 +26,11 @@ from train.evaluate.generators import SCORER_PICTURES, Generate
 from train.evaluate.grids import draw_comparison, draw_grid
 from train.evaluate.metrics import frechet_distance, mean_distance, score_features, vendi_score
 from train.evaluate.retrieval import Embed, RetrievalScorer, text_embedder
+from train.prompts import PROMPTS, read_prompts, sample_prompts
 from train.run.telemetry import say
-from train.sticker.prompts import COMPARED_PROMPTS, SHEET_PROMPTS, SHEET_SEED
 
+SHEET, COMPARED = 32, 11  # prompts of a sheet, and of a comparison, at most
+SHEET_SEED = 7
 SEEDS_A_PROMPT = 8  # for the diversity within a prompt
 # Figures against the real pictures are reported for each split; these are of pictures by themselves, have a "real"
 # column where that means something, and are reported as NAME (all concepts) and NAME_held_out.
@@ -66,7 +68,7 @@ class Evaluation:
         self.scorer = self._fit_scorer(records, pictures, embed or text_embedder("minilm"))
         self.prompts: dict[str, list[str]] = {}
         self.pictures: dict[str, np.ndarray] = {}
-        if any(Path(data).glob("held_out-*.tar")):
+        if has_split(data, "held_out"):
             held_records, held_pictures = load_pictures(data, "held_out")
             self._take("all", records + held_records, np.concatenate([pictures, held_pictures]), count)
             self._take("held_out", held_records, held_pictures, count)
@@ -193,21 +195,36 @@ def print_table(figures: dict[str, Any]) -> None:
             print(f"{figure:<26}  not run: no weights given")
 
 
-def write_sheet(path: Path, student: Generate) -> None:
-    """The student's one step for the fixed prompts, one seed for all."""
-    pictures = student(SHEET_PROMPTS, [SHEET_SEED] * len(SHEET_PROMPTS), 1)
-    draw_grid(list(pictures), path, columns=8, captions=SHEET_PROMPTS)
+def sheet_prompts(given: Path | None, data: Path, subject: Path) -> Sequence[str]:
+    """At most SHEET prompts for the sheets: those of a file, else captions of the data, else the checkpoint's own.
+
+    Raises UserError when there are none of these.
+    """
+    if given:
+        return read_prompts(given)[:SHEET]
+    if has_split(data, "train"):
+        return sample_prompts((record.captions[0] for record in read_facts(data, "train")), SHEET)
+    if (subject / PROMPTS).is_file():
+        return read_prompts(subject / PROMPTS)[:SHEET]
+    raise UserError(f"the sheet needs prompts: give --prompts FILE, or a data folder ({data} has no train-*.tar)")
+
+
+def write_sheet(path: Path, student: Generate, prompts: Sequence[str]) -> None:
+    """The student's one step for the prompts, one seed for all."""
+    pictures = student(prompts, [SHEET_SEED] * len(prompts), 1)
+    draw_grid(list(pictures), path, columns=8, captions=prompts)
 
 
 def write_comparison(
-    path: Path, student: Generate, teacher: Generate, steps: Sequence[int], teacher_steps: int
+    path: Path, student: Generate, teacher: Generate, steps: Sequence[int], teacher_steps: int, prompts: Sequence[str]
 ) -> None:
-    """One row a prompt; the teacher, then the student at each number of steps, from the same noise."""
-    seeds = [SHEET_SEED] * len(COMPARED_PROMPTS)
-    columns = {f"teacher, {teacher_steps} steps": teacher(COMPARED_PROMPTS, seeds, teacher_steps)}
+    """A row for each of COMPARED prompts; the teacher, then the student at each number of steps, from one noise."""
+    prompts = prompts[:: -(-len(prompts) // COMPARED)]
+    seeds = [SHEET_SEED] * len(prompts)
+    columns = {f"teacher, {teacher_steps} steps": teacher(prompts, seeds, teacher_steps)}
     for count in steps:
-        columns[f"student, {count} step{'s' * (count > 1)}"] = student(COMPARED_PROMPTS, seeds, count)
-    draw_comparison(list(columns.values()), path, list(columns), COMPARED_PROMPTS)
+        columns[f"student, {count} step{'s' * (count > 1)}"] = student(prompts, seeds, count)
+    draw_comparison(list(columns.values()), path, list(columns), prompts)
 
 
 def make_evaluation(args: argparse.Namespace) -> Evaluation:

@@ -1,7 +1,7 @@
 """Text alignment by a retrieval scorer: two linear maps into one space, trained on real captioned pictures alone.
 
 Texts come in as MiniLM sentence embeddings, pictures as the figures' own features. The generator's text encoder has
-no part in it. MiniLM itself never generates; the sticker text encoder was distilled from it, so the two read words
+no part in it. MiniLM itself never generates; what train.text_encoder makes is distilled from it, so the two read words
 alike, which is why the maps are learned from real pictures and never see a generated one. It stands in for CLIP,
 whose score it cannot be compared with.
 """

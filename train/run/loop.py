@@ -25,6 +25,7 @@ from train.finite import NotFinite
 from train.latents import LinearDecoder, decode_all
 from train.lora import merge_lora, save_lora
 from train.progress import progress
+from train.prompts import sample_prompts
 from train.run.build import SAMPLES, build
 from train.run.checkpoints import Checkpoints, State, Tensors, fill_optimizer, optimizer_tensors
 from train.run.ema import Ema, trained
@@ -323,6 +324,7 @@ class AddTrainer:
                 pipeline.tokenizer,
                 unet,
                 facts=self.facts(),
+                prompts=sample_prompts(self.parts.probe.captions),
                 scheduler=one_step_scheduler(pipeline.scheduler),
             )
         self.engine.wait()
@@ -353,6 +355,7 @@ class AddTrainer:
             "method": "adversarial diffusion distillation (arXiv 2311.17042)",
             "settings": kept,
             "licences": licences,
+            **({"data": data["set"]} if "set" in data else {}),
             "steps": self.step,
             "best_step": self.checkpoints.best(),
         }

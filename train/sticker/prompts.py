@@ -36,7 +36,6 @@ SHEET_PROMPTS = tuple(
     )
     for style in ("3d style", "flat style")
 )
-COMPARED_PROMPTS = SHEET_PROMPTS[::3]  # eleven subjects, the styles in turns
 
 # What one would ask a sticker model for, one subject each. Chosen by name among what captions call things, before any
 # picture of them was seen, and without regard to which concepts are held out. A model card shows all of them, unpicked.

@@ -3,6 +3,7 @@
     import runtime
     image = runtime.generate("a fox, 3d style", seed=7)         # PIL.Image.Image
     pipe = runtime.load("path/to/bundle", provider="auto")      # reusable, thread-safe
+    images = pipe(["a fox", "a pizza"], seed=[1, 2]).images     # a list, as diffusers' pipelines give it
 
 Importing it is cheap: numpy and Pillow come with the first use, ONNX Runtime with the first session.
 """
@@ -17,6 +18,7 @@ from runtime.errors import (
     Cancelled,
     ClosedError,
     Error,
+    MemoryLimitError,
     OutputError,
     ProviderError,
     ProviderWarning,
@@ -25,7 +27,8 @@ from runtime.errors import (
 
 if TYPE_CHECKING:
     from runtime.cancel import CancelToken
-    from runtime.generation import Generation
+    from runtime.generation import Generation, Images
+    from runtime.interpolate.path import Frame, between
     from runtime.pipeline import Pipeline, generate, load
     from runtime.stream import Stream
 
@@ -37,7 +40,10 @@ __all__ = [
     "Cancelled",
     "ClosedError",
     "Error",
+    "Frame",
     "Generation",
+    "Images",
+    "MemoryLimitError",
     "OutputError",
     "Pipeline",
     "ProviderError",
@@ -45,13 +51,16 @@ __all__ = [
     "Stream",
     "TruncationWarning",
     "__version__",
+    "between",
     "generate",
     "load",
 ]
 
 
 _LATE = {
-    **dict.fromkeys(("Generation", "Pipeline", "generate", "load"), "runtime.pipeline"),
+    **dict.fromkeys(("Frame", "between"), "runtime.interpolate.path"),
+    **dict.fromkeys(("Generation", "Images"), "runtime.generation"),
+    **dict.fromkeys(("Pipeline", "generate", "load"), "runtime.pipeline"),
     "CancelToken": "runtime.cancel",
     "Stream": "runtime.stream",
 }

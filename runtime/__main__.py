@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from runtime.generation import Generation, Job
     from runtime.pipeline import Pipeline
 
-IMAGE_STRENGTH = 0.5  # Python keeps diffusers' signature and 1.0, at which little of the picture is left
 MOST_PICTURES = 10_000  # a seed typed as the number of pictures must not fill the memory
 EXAMPLES = """examples:
   python -m runtime "a fox, 3d style" --seed 7 -o fox.png
@@ -27,6 +26,8 @@ EXAMPLES = """examples:
 
 def parser() -> Parser:
     """The arguments; their names and meaning are diffusers' where it has them."""
+    from runtime.arguments import DEFAULT_STRENGTH
+
     made = command_parser(
         "runtime", "Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.", EXAMPLES
     )
@@ -49,8 +50,7 @@ def parser() -> Parser:
         "--strength",
         type=float,
         metavar="S",
-        help="with --image: above 0 (keep most of it) to 1 (forget nearly all of it); default "
-        f"{IMAGE_STRENGTH}, as at 1.0, Python's default, hardly any of the picture is left",
+        help=f"with --image: above 0 (keep most of it) to 1 (forget nearly all of it); default {DEFAULT_STRENGTH}",
     )
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
@@ -109,38 +109,32 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
         image=image,
-        strength=_strength(args),
+        strength=args.strength,
     )
     return made
 
 
 def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace) -> None:
     """The PNG file with what is needed to make it again."""
-    from runtime import image_files, pixels
+    from runtime import arguments, image_files
 
-    assert made.picture is not None
+    strength = arguments.DEFAULT_STRENGTH if args.strength is None else args.strength
     text = image_files.settings_text(
-        made.job.prompt,
-        made.job.seed,
+        made.prompt,
+        made.seed,
         model=pipe.manifest.name,
         size=pipe.manifest.image_size,
         steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
         negative_prompt=made.job.negative_prompt or "",
-        strength=None if args.image is None else _strength(args),
+        strength=None if args.image is None else strength,
     )
-    image_files.save_png(path, pixels.to_image(made.picture), text)
-
-
-def _strength(args: argparse.Namespace) -> float:
-    if args.image is None:
-        return 1.0
-    return IMAGE_STRENGTH if args.strength is None else float(args.strength)
+    image_files.save_png(path, made.image, text)
 
 
 def _report(path: Path, made: Generation) -> dict[str, Any]:
     ms = {stage: round(value, 3) for stage, value in made.ms.items()}
-    return {"path": str(path), "seed": made.job.seed, "prompt": made.job.prompt, "ms": ms}
+    return {"path": str(path), "seed": made.seed, "prompt": made.prompt, "ms": ms}
 
 
 if __name__ == "__main__":

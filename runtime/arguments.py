@@ -11,19 +11,56 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.generation import Job
+from runtime.generation import Generation, Job, Plan, Seeds
 from runtime.manifest import Manifest, Step
-from runtime.noise import check_seed
+from runtime.noise import check_seed, randn
 
 F32 = npt.NDArray[np.float32]
 OUTPUT_TYPES = ("pil", "np", "latent")
+# Of an image to start from, as in diffusers: at 1.0, the most, hardly anything of it is left.
+DEFAULT_STRENGTH = 0.8
+
+
+def plan(
+    manifest: Manifest,
+    *,
+    prompt: str | Sequence[str] | None,
+    negative_prompt: str | Sequence[str] | None,
+    prompt_embeds: npt.ArrayLike | None,
+    seed: Seeds | None,
+    generator: Any,
+    num_inference_steps: int,
+    guidance_scale: float,
+    num_images_per_prompt: int,
+    height: int | None,
+    width: int | None,
+    latents: npt.ArrayLike | None,
+    image_given: bool,
+    strength: float | None,
+) -> Plan:
+    """What a call asks for, checked and spread out; arguments and errors as in `Pipeline.run`."""
+    check_size(manifest, height, width)
+    states = embeds(prompt, prompt_embeds, manifest.max_tokens)
+    texts = [""] * len(states) if states else prompts(prompt)
+    wanted = jobs(texts, negative_prompt, guidance_scale, chosen_seed(seed, generator), num_images_per_prompt)
+    chosen = steps(manifest, num_inference_steps, strength, image_given)
+    made = [Generation(job, start) for job, start in zip(wanted, _noises(wanted, latents, manifest), strict=True)]
+    repeated: list[F32 | None] = [one for one in states for _ in range(num_images_per_prompt)]
+    return Plan(made, repeated or [None] * len(made), chosen, guidance_scale)
+
+
+def _noises(wanted: Sequence[Job], given: npt.ArrayLike | None, manifest: Manifest) -> list[F32]:
+    """The latents before the first step, [C, h, w] each: the caller's, or each seed's noise."""
+    if given is not None:
+        return latents(given, len(wanted), manifest.latent_shape)
+    return [randn(job.seed, manifest.latent_shape) for job in wanted]
 
 
 def jobs(
     prompts: Sequence[str],
     negative_prompt: str | Sequence[str] | None,
     guidance_scale: float,
-    seed: int | Sequence[int] | None,
+    seed: Seeds | None,
     num_images_per_prompt: int,
 ) -> list[Job]:
     """Prompt after prompt, each `num_images_per_prompt` times with seed, seed + 1, ...
@@ -38,8 +75,37 @@ def jobs(
     return [Job(text, negative, check_seed(first + i)) for text, negative, first in rows for i in range(count)]
 
 
-def steps(manifest: Manifest, num_inference_steps: int, strength: float, image_given: bool) -> tuple[Step, ...]:
-    """The steps to take, noisiest first.
+def chosen_seed(seed: Seeds | None, generator: Any) -> Seeds | None:
+    """The seed that a call means, given as `seed` or as diffusers' `generator`.
+
+    generator: a torch.Generator on the CPU, whose initial seed counts, a whole number, or a list of one a prompt.
+    Raises ValueError for both, and for anything else, which it says how to write.
+    """
+    if generator is None:
+        return seed
+    if seed is not None:
+        raise ValueError("give seed or generator, not both")
+    several = isinstance(generator, (list, tuple))
+    return [_initial_seed(one) for one in generator] if several else _initial_seed(generator)
+
+
+def _initial_seed(generator: Any) -> int:
+    if _is_whole(generator):
+        return check_seed(generator)
+    first = getattr(generator, "initial_seed", None)
+    if not callable(first):
+        kind = type(generator).__name__
+        raise ValueError(f"generator must be a torch.Generator or a whole number, not {kind}: write seed=7 instead")
+    device = str(getattr(generator, "device", "cpu"))
+    if device != "cpu":
+        raise ValueError(
+            f"the noise is a CPU generator's, and this generator is on {device}: write seed={first()} instead"
+        )
+    return check_seed(first())
+
+
+def steps(manifest: Manifest, num_inference_steps: int, strength: float | None, image_given: bool) -> tuple[Step, ...]:
+    """The steps to take, noisiest first. strength: None is DEFAULT_STRENGTH.
 
     From noise: all `num_inference_steps` of them. From a picture, as diffusers: the last
     int(num_inference_steps * strength); a single step starts at the known timestep nearest to
@@ -50,7 +116,10 @@ def steps(manifest: Manifest, num_inference_steps: int, strength: float, image_g
         raise ValueError(f"num_inference_steps must be one of {known}, not {num_inference_steps!r}")
     every = manifest.steps[num_inference_steps]
     if not image_given:
+        if strength is not None and not (_is_number(strength) and strength == 1):  # 1 changes nothing
+            raise ValueError(f"strength {strength!r} has no effect without an image to start from: leave it out")
         return every
+    strength = DEFAULT_STRENGTH if strength is None else strength
     if not _is_number(strength) or not 0 < strength <= 1:
         raise ValueError(f"strength must be above 0 and at most 1, not {strength!r}")
     if num_inference_steps == 1:
@@ -172,14 +241,17 @@ def _negatives(negative_prompt: str | Sequence[str] | None, guidance_scale: floa
     return negatives
 
 
-def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
+def _seeds(seed: Seeds | None, count: int) -> list[int]:
     if seed is None:
         return [int.from_bytes(os.urandom(4), "little")] * count
-    if not isinstance(seed, Sequence):
-        return [check_seed(seed)] * count
-    if len(seed) != count:
-        raise ValueError(f"{count} prompts need one seed or a list of {count}, not {len(seed)} seeds")
-    return [check_seed(one) for one in seed]
+    given: Any = seed
+    if isinstance(seed, np.ndarray):  # its own integers: floats stay floats, and are refused
+        given = list(seed) if seed.ndim else seed[()]
+    if not isinstance(given, Sequence):
+        return [check_seed(given)] * count
+    if len(given) != count:
+        raise ValueError(f"{count} prompts need one seed or a list of {count}, not {len(given)} seeds")
+    return [check_seed(one) for one in given]
 
 
 def _nearest(manifest: Manifest, strength: float) -> Step:

@@ -34,12 +34,16 @@ MOST_MANIFEST = 4_000_000  # bytes; the shipped one has 8,056
 _REMEDY = "copy or install the bundle again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """An opened bundle: its folder and its manifest."""
 
     folder: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        height, width = self.manifest.image_size
+        return f"<Bundle {self.manifest.name}, {self.manifest.precision}, {width}x{height}, in {self.folder}>"
 
     def model(self, component: str) -> Path:
         """Path of a component's model.onnx, inspected, so that ONNX Runtime may read it.

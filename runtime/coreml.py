@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.cancel import CancelToken
-from runtime.errors import BundleError, ClosedError, ProviderError
+from runtime.errors import BundleError, ClosedError, MemoryLimitError, ProviderError
 from runtime.manifest import MARKER, Manifest
 
 F32 = npt.NDArray[np.float32]
@@ -64,6 +64,8 @@ class CoremlSession:
             predict = self._opened()
             try:
                 found = getattr(self, f"_{self.component}")(predict, {k: np.asarray(v) for k, v in inputs.items()})
+            except MemoryError as error:
+                raise MemoryLimitError(f"there is not enough memory for {self.path}: free some") from error
             except Exception as error:  # coremltools raises RuntimeError and more
                 raise BundleError(f"{self.path} cannot be run by Core ML: {' '.join(str(error).split())}") from error
         return np.asarray(found, np.float32)

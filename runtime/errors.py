@@ -23,6 +23,10 @@ class OutputError(Error):
     """A picture cannot be written where it was asked for: no such folder, no permission, no space."""
 
 
+class MemoryLimitError(Error, MemoryError):
+    """There is not enough memory, of the machine or of its GPU, for a network; nothing is wrong with the bundle."""
+
+
 class ClosedError(Error):
     """A pipeline was used after `close`."""
 

@@ -1,27 +1,27 @@
-"""What a call asks for and what it gives: options, jobs, pictures with how they came to be."""
+"""What a call asks for and what it gives: options, jobs, pictures and how each came to be."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from functools import cached_property
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from runtime.manifest import REQUIRED
-
-if TYPE_CHECKING:
-    from runtime.cancel import CancelToken
-
-    pass
-
+from runtime import pixels
+from runtime.cancel import CancelToken
+from runtime.manifest import REQUIRED, Step
 
 F32 = npt.NDArray[np.float32]
 # As in diffusers: (pipeline, step, timestep, {"latents": ...}) -> changed values, or None.
 Callback = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
+Seeds = int | np.integer[Any] | Sequence[int] | npt.NDArray[np.integer[Any]]
+OutputType = Literal["pil", "np", "latent"]
 
 
 class Options(TypedDict, total=False):
@@ -29,7 +29,8 @@ class Options(TypedDict, total=False):
 
     negative_prompt: str | Sequence[str] | None
     prompt_embeds: Any
-    seed: int | Sequence[int] | None
+    seed: Seeds | None
+    generator: Any
     num_inference_steps: int
     guidance_scale: float
     num_images_per_prompt: int
@@ -37,7 +38,7 @@ class Options(TypedDict, total=False):
     width: int | None
     latents: Any
     image: Any
-    strength: float
+    strength: float | None
     callback_on_step_end: Callback | None
     cancel: CancelToken | None
 
@@ -51,15 +52,36 @@ class Job:
     seed: int
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Generation:
-    """One picture and how it came to be."""
+    """One picture and how it came to be: `.image`, `.seed`, `.prompt`, `.ms`, and the arrays behind it."""
 
     job: Job
     latents: F32  # [C, h, w]
     picture: F32 | None = None  # [3, H, W] in [-1, 1]; None where only latents were asked for
     nsfw: bool | None = None  # what the safety checker said; None without one
     ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*REQUIRED, "total"), 0.0))
+
+    @property
+    def prompt(self) -> str:
+        """What the picture shows; "" where states were given in place of a prompt."""
+        return self.job.prompt
+
+    @property
+    def seed(self) -> int:
+        """Of the noise that the picture began as."""
+        return self.job.seed
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture, converted when first asked for. Raises ValueError where only latents were made."""
+        if self.picture is None:
+            raise ValueError("there is no picture: the call asked for latents alone (decode=False)")
+        return pixels.to_image(self.picture)
+
+    def __repr__(self) -> str:
+        size = "latents" if self.picture is None else f"{self.picture.shape[2]}x{self.picture.shape[1]}"
+        return f"<Generation {self.prompt!r}, seed {self.seed}, {size}, {self.ms['total']:.1f} ms>"
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -71,3 +93,29 @@ class Generation:
             took = (time.perf_counter() - start) * 1000
             self.ms[stage] = self.ms.get(stage, 0.0) + took
             self.ms["total"] += took
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One call, checked: what to make and how."""
+
+    made: list[Generation]  # one for every picture, latents not begun
+    states: list[F32 | None]  # the caller's text states, one for every picture; None: the prompt's
+    steps: tuple[Step, ...]  # noisiest first
+    guidance_scale: float
+
+
+class Images(list[Image.Image]):
+    """The pictures of one call. A list, and `.images` is it too, for code written for diffusers' pipelines."""
+
+    def __init__(self, made: Iterable[Generation]) -> None:
+        """made: decoded pictures, see `Pipeline.run`."""
+        rows = list(made)
+        super().__init__(row.image for row in rows)
+        self.seeds = [row.seed for row in rows]
+        self.prompts = [row.prompt for row in rows]
+
+    @property
+    def images(self) -> Images:
+        """The list itself."""
+        return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +43,14 @@ def randn(seed: int, shape: Sequence[int]) -> F32:
     return values.reshape(tuple(shape))
 
 
-def check_seed(seed: int) -> int:
+def check_seed(seed: int | np.integer[Any]) -> int:
     """The seed itself; ValueError when it is no integer from -2**63 to 2**64 - 1 (torch's own range)."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise ValueError(f"seed must be an integer, not {type(seed).__name__}")
-    if not SEED_MIN <= seed <= SEED_MAX:
-        raise ValueError(f"seed {seed} is out of range: -2**63 to 2**64 - 1 is allowed")
-    return int(seed)
+    whole = int(seed)
+    if not SEED_MIN <= whole <= SEED_MAX:
+        raise ValueError(f"seed {whole} is out of range: -2**63 to 2**64 - 1 is allowed")
+    return whole
 
 
 def mt19937(seed: int, count: int) -> npt.NDArray[np.uint32]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from PIL import Image
 
-from runtime import pixels
 from runtime.cancel import CancelToken
 from runtime.errors import Cancelled
 from runtime.generation import Generation
@@ -44,9 +43,7 @@ class Stream:
         return self
 
     def __next__(self) -> Image.Image:
-        made = self.next()
-        assert made.picture is not None
-        return pixels.to_image(made.picture)
+        return self.next().image
 
     def next(self) -> Generation:
         """The next picture with its seed and milliseconds; StopIteration after the last and once cancelled."""

@@ -26,7 +26,6 @@ from scripts.fuzz_graphs import GRAPHS
 
 MOST_BYTES = 2_000_000_000  # of memory beyond what the process has before its first case
 KINDS = {**AS_LISTED, **RESIGNED, **GRAPHS}
-_STARVED = ("bad_alloc", "bad allocation", "Failed to allocate", "Cannot allocate memory")
 _IN_ACCESS, _IN_OPEN, _IN_NONBLOCK = 0x1, 0x20, 0o4000
 
 
@@ -108,8 +107,6 @@ def outcome(bundle: Path) -> tuple[str, str]:
         return "accepted", ""
     except runtime.BundleError as error:
         line = str(error)
-        if any(word in line for word in _STARVED):
-            return "memory", line
         clear = line.isprintable() and 10 < len(line) < 2000
         return stage if clear else "unclear", line
     except MemoryError as error:

@@ -26,7 +26,7 @@ import numpy as np
 
 import runtime
 from runtime.files import write_whole
-from runtime.slerp import lerp
+from runtime.interpolate.slerp import lerp
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 from scripts import golden_cases as cases
 

@@ -109,7 +109,9 @@ def test_image_to_image() -> None:
         assert run("a fox", "--seed", "7", "--image", "start.jpg", *strength, "-o", name) == 0
     assert run("a fox", "--seed", "7", "-o", "d.png") == 0
     assert len({Image.open(f"{name}.png").tobytes() for name in "abcd"}) == 4
-    assert "Denoising strength: 0.5" in Image.open("c.png").info["parameters"]
+    assert "Denoising strength: 0.8" in Image.open("c.png").info["parameters"]
+    python = runtime.generate("a fox", seed=7, image=Image.open("start.jpg"), bundle=TINY)
+    assert Image.open("c.png").tobytes() == python.tobytes()
 
 
 def test_the_examples_of_the_help_work_as_they_stand(capsys: pytest.CaptureFixture[str]) -> None:

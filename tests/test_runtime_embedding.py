@@ -43,7 +43,7 @@ def drawn(pipe: runtime.Pipeline, seed: int = 7) -> bytes:
 def test_a_closed_pipe_refuses_and_frees() -> None:
     with runtime.load(TINY) as pipe:
         drawn(pipe)
-        sessions = list(pipe._sessions.values())
+        sessions = list(pipe._networks.sessions.values())
         assert any(session.is_open for session in sessions)
     assert not any(session.is_open for session in sessions)
     with pytest.raises(runtime.ClosedError, match="load the bundle again"):
@@ -316,8 +316,8 @@ def zipped(tmp_path: Path) -> Path:
     target = tmp_path / "runtime.zip"
     package = Path(runtime.__file__).parent
     with zipfile.ZipFile(target, "w") as archive:
-        for path in package.glob("*.py"):
-            archive.write(path, f"runtime/{path.name}")
+        for path in package.rglob("*.py"):
+            archive.write(path, f"runtime/{path.relative_to(package).as_posix()}")
         for path in TINY.rglob("*"):
             if path.is_file():
                 archive.write(path, f"runtime/bundles/sticker-128/{path.relative_to(TINY).as_posix()}")

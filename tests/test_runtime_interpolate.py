@@ -30,8 +30,8 @@ from runtime.interpolate.__main__ import EXAMPLES, main
 from runtime.interpolate.animation import encode_animation
 from runtime.interpolate.inputs import prompt_of, read_source
 from runtime.interpolate.path import Start, Way, between, known_strength, strengths, uniform_places
+from runtime.interpolate.slerp import slerp
 from runtime.pixels import from_image, to_image
-from runtime.slerp import slerp
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
@@ -149,7 +149,7 @@ def test_nothing_jumps_near_the_ends() -> None:
 def test_between_two_equal_pictures_nothing_happens() -> None:
     first, _ = pictures()
     for frame in between(PIPE, first, first, 3, prompt="a fox"):
-        assert np.abs(np.asarray(frame.picture, np.int16) - np.asarray(first, np.int16)).max() <= 1
+        assert np.abs(np.asarray(frame.image, np.int16) - np.asarray(first, np.int16)).max() <= 1
 
 
 def test_frames_come_as_they_are_made_and_depend_on_the_arguments_alone() -> None:
@@ -157,13 +157,13 @@ def test_frames_come_as_they_are_made_and_depend_on_the_arguments_alone() -> Non
     frames = list(between(PIPE, first, last, 3, prompt="a fox", prompt_b="a cat", seed=5))
     assert len(frames) == 5 and frames[0].t == 0 and frames[-1].t == 1
     assert [frame.t for frame in frames] == sorted({frame.t for frame in frames})
-    assert all(frame.picture.size == SIZE for frame in frames)
+    assert all(frame.image.size == SIZE for frame in frames)
     again = list(between(PIPE, first, last, 3, prompt="a fox", prompt_b="a cat", seed=5))
-    assert [x.picture.tobytes() for x in frames] == [x.picture.tobytes() for x in again]
+    assert [x.image.tobytes() for x in frames] == [x.image.tobytes() for x in again]
     for changed in ({"seed": 6}, {"seed_b": 6}, {"prompt_b": "a dog"}, {"strength": 0.5}, {"even": False}):
         options: dict[str, Any] = {"prompt": "a fox", "prompt_b": "a cat", "seed": 5, **changed}
         other = list(between(PIPE, first, last, 3, **options))
-        assert other[2].picture.tobytes() != frames[2].picture.tobytes(), changed
+        assert other[2].image.tobytes() != frames[2].image.tobytes(), changed
     lone = between(PIPE, first, last, 3, even=False)
     assert [next(lone).t, next(lone).t] == [0.0, 0.25]
 
@@ -229,7 +229,7 @@ def test_a_flagged_picture_gets_nothing_of_the_two_back() -> None:
 
     pipe = runtime.load(TINY, "cpu", safety_checker=black)
     frames = list(between(pipe, *pictures(), 1))
-    inside = np.asarray(frames[1].picture)
+    inside = np.asarray(frames[1].image)
     assert not inside.any()
 
 
@@ -260,8 +260,8 @@ def test_the_usual_strength_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     usual = known_strength(PIPE, a, b)
     assert run(*names, "--frames", "1", "--prompt", "a fox", "--out", "m", "--json") == 0
     assert json.loads(capsys.readouterr().out)["strength"] == usual
-    by_hand = list(between(PIPE, a.image, b.image, 1, prompt="a fox", strength=usual))[1].picture
-    assert by_hand.tobytes() == list(between(PIPE, a.image, b.image, 1, prompt="a fox"))[1].picture.tobytes()
+    by_hand = list(between(PIPE, a.image, b.image, 1, prompt="a fox", strength=usual))[1].image
+    assert by_hand.tobytes() == list(between(PIPE, a.image, b.image, 1, prompt="a fox"))[1].image.tobytes()
     assert by_hand.tobytes() == Image.open("m/frame-0001.png").tobytes()
 
 
@@ -351,7 +351,7 @@ def test_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
         assert Image.open(name).tobytes() == Image.open(f"morph/{end}").tobytes()
     made = list(between(PIPE, *pictures(), 3, prompt="a fox", prompt_b="a cat", strength=0.75))
     for frame, row in zip(made, report["frames"], strict=True):
-        assert Image.open(f"morph/{row['path']}").tobytes() == frame.picture.tobytes()
+        assert Image.open(f"morph/{row['path']}").tobytes() == frame.image.tobytes()
         assert row["t"] == round(frame.t, 6)
     kept = json.loads(Path("morph/interpolation.json").read_text())
     assert {**kept, "out": "morph"} == report

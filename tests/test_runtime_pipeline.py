@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import pickle
+import re
 import shutil
 import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_overloads
 
 import numpy as np
 import pytest
@@ -16,6 +20,8 @@ from PIL import Image
 import runtime
 from runtime import BundleError, TruncationWarning, pixels, schedule
 from runtime.bundle import open_bundle, write_manifest
+from runtime.cancel import CancelToken
+from runtime.generation import Options
 from runtime.noise import randn
 
 TINY = Path(__file__).parent / "golden" / "tiny_bundle"
@@ -98,8 +104,8 @@ def test_sixteen_threads_make_the_pictures_of_one(pipe: runtime.Pipeline) -> Non
 def test_one_step_is_the_formula(pipe: runtime.Pipeline) -> None:
     x = randn(7, SHAPE)
     ids = pipe.tokenizer.encode("a fox").ids[None]
-    text = pipe._sessions["text_encoder"].run(input_ids=ids)
-    v = pipe._sessions["unet"].run(sample=x[None], timestep=999, encoder_hidden_states=text)[0]
+    text = pipe._networks.sessions["text_encoder"].run(input_ids=ids)
+    v = pipe._networks.sessions["unet"].run(sample=x[None], timestep=999, encoder_hidden_states=text)[0]
     alpha, sigma = schedule.alphas_sigmas()
     np.testing.assert_allclose(latents(pipe, seed=7)[0], alpha[999] * x - sigma[999] * v, rtol=1e-5, atol=1e-6)
 
@@ -149,11 +155,11 @@ def start_image() -> Image.Image:
 
 def test_image_to_image_is_encode_noise_step(pipe: runtime.Pipeline) -> None:
     image = start_image()
-    code = pipe._sessions["vae_encoder"].run(sample=pixels.from_image(image, (32, 40))[None])[0]
+    code = pipe._networks.sessions["vae_encoder"].run(sample=pixels.from_image(image, (32, 40))[None])[0]
     alpha, sigma = schedule.alphas_sigmas()
     x = schedule.add_noise(code, randn(7, SHAPE), float(alpha[499]), float(sigma[499]))
-    text = pipe._sessions["text_encoder"].run(input_ids=pipe.tokenizer.encode("a fox").ids[None])
-    v = pipe._sessions["unet"].run(sample=x[None], timestep=499, encoder_hidden_states=text)[0]
+    text = pipe._networks.sessions["text_encoder"].run(input_ids=pipe.tokenizer.encode("a fox").ids[None])
+    v = pipe._networks.sessions["unet"].run(sample=x[None], timestep=499, encoder_hidden_states=text)[0]
     expected = alpha[499] * x - sigma[499] * v
     found = latents(pipe, seed=7, image=image, strength=0.5)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)
@@ -193,7 +199,7 @@ def test_strength_chooses_the_timesteps(
 
 
 def test_less_strength_keeps_more_of_the_image(pipe: runtime.Pipeline) -> None:
-    code = pipe._sessions["vae_encoder"].run(sample=pixels.from_image(start_image(), (32, 40))[None])[0]
+    code = pipe._networks.sessions["vae_encoder"].run(sample=pixels.from_image(start_image(), (32, 40))[None])[0]
     far = [
         np.abs(latents(pipe, seed=7, image=start_image(), strength=strength)[0] - code).mean()
         for strength in (0.25, 0.5, 1.0)
@@ -212,6 +218,16 @@ def test_the_image_may_have_any_size_and_be_an_array(pipe: runtime.Pipeline) -> 
     big = start_image().resize((400, 320))
     for image in (big, np.asarray(big), np.asarray(big) / 255):
         assert latents(pipe, seed=7, image=image, strength=0.5).shape == (1, *SHAPE)
+
+
+class TorchLike:
+    """As much of a torch.Generator as is looked at."""
+
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        self.device, self._seed = device, seed
+
+    def initial_seed(self) -> int:
+        return self._seed
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -257,6 +273,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image": [start_image()] * 2}, "list of 1, not 2"),
     ({"image": "fox.png"}, "image must be"),
     ({"output_type": "pt"}, "pil, np, latent"),
+    ({"strength": 0.5}, "strength 0.5 has no effect without an image"),
+    ({"strength": "1"}, "strength '1' has no effect without an image"),
+    ({"seed": np.array([[7]])}, "integer, not ndarray"),
+    ({"seed": np.array([7.0])}, "integer, not float64"),
+    ({"seed": np.array(True)}, "integer, not bool"),
+    ({"seed": np.array([1, 2])}, "not 2 seeds"),
+    ({"seed": 7, "generator": 7}, "give seed or generator, not both"),
+    ({"seed": None, "generator": "cpu"}, "generator must be .* not str: write seed=7 instead"),
+    ({"seed": None, "generator": np.random.default_rng(7)}, "not Generator: write seed=7 instead"),
+    ({"seed": None, "generator": [1, 2]}, "1 prompts need one seed or a list of 1, not 2 seeds"),
+    ({"seed": None, "generator": True}, "not bool: write seed=7"),
+    ({"seed": None, "generator": 2**64}, "out of range"),
+    ({"seed": None, "generator": TorchLike(5, "cuda:0")}, "is on cuda:0: write seed=5 instead"),
 ]
 
 
@@ -273,13 +302,129 @@ def test_numpys_numbers_are_arguments(pipe: runtime.Pipeline) -> None:
     assert (latents(pipe, seed=np.int64(7), num_images_per_prompt=np.int32(1), **wide) == own).all()
 
 
+@pytest.mark.parametrize(
+    "seeds", [np.array([1, 2]), np.array([1, 2], np.uint64), range(1, 3), (1, 2), [np.int64(1), np.uint8(2)]], ids=repr
+)
+def test_seeds_come_in_any_sequence_of_whole_numbers(pipe: runtime.Pipeline, seeds: Any) -> None:
+    own = latents(pipe, ["a fox", "a pizza"], seed=[1, 2])
+    assert (latents(pipe, ["a fox", "a pizza"], seed=seeds) == own).all()
+    made = pipe.run(["a fox", "a pizza"], seed=seeds)
+    assert [type(one.seed) for one in made] == [int, int]  # json.dumps takes them
+
+
+def test_one_seed_may_be_an_array_without_dimensions(pipe: runtime.Pipeline) -> None:
+    assert (latents(pipe, seed=np.array(7)) == latents(pipe, seed=7)).all()
+    largest = np.array([2**64 - 1], np.uint64)
+    assert pipe.run("a fox", seed=largest, decode=False)[0].seed == 2**64 - 1
+
+
+def test_a_generator_is_its_initial_seed(pipe: runtime.Pipeline) -> None:
+    own = latents(pipe, ["a fox", "a pizza"], seed=[7, 9])
+    for pair in ([TorchLike(7), TorchLike(9)], (7, TorchLike(9)), [np.int64(7), 9]):
+        assert (latents(pipe, ["a fox", "a pizza"], generator=pair) == own).all()
+    assert (latents(pipe, generator=TorchLike(7)) == own[:1]).all() and (latents(pipe, generator=7) == own[:1]).all()
+    both = pipe.run("a fox", generator=7, num_images_per_prompt=2)
+    assert [one.seed for one in both] == [7, 8]
+    assert runtime.generate("a fox", generator=7, bundle=TINY).tobytes() == pipe("a fox", seed=7)[0].tobytes()
+
+
+def test_torchs_generator_is_understood(pipe: runtime.Pipeline) -> None:
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator("cpu").manual_seed(7)
+    assert (latents(pipe, generator=generator) == latents(pipe, seed=7)).all()
+    noise = torch.randn(SHAPE, generator=generator).numpy()
+    assert (latents(pipe, latents=noise) == latents(pipe, seed=7)).all()
+    assert (latents(pipe, generator=generator) == latents(pipe, seed=7)).all()  # what was drawn since does not count
+
+
+def test_an_image_without_a_strength_is_not_ignored(pipe: runtime.Pipeline) -> None:
+    told = {strength: latents(pipe, seed=7, image=start_image(), strength=strength) for strength in (0.8, 1.0)}
+    assert (latents(pipe, seed=7, image=start_image()) == told[0.8]).all()
+    assert not (told[0.8] == told[1.0]).all()
+    assert (latents(pipe, seed=7, image=start_image(), strength=None) == told[0.8]).all()
+    (drawn,) = [one.latents for one in [pipe.stream("a fox", images=[start_image()], seed=7).next()]]
+    assert (drawn == told[0.8][0]).all()
+    assert (latents(pipe, seed=7, strength=1.0) == latents(pipe, seed=7)).all()  # the contract's call, without an image
+
+
+def test_results_answer_as_diffusers_do(pipe: runtime.Pipeline) -> None:
+    made = pipe(["a fox", "a pizza"], seed=[1, 2], num_images_per_prompt=2)
+    assert made.images is made and isinstance(made, list) and len(made) == 4
+    assert made.seeds == [1, 2, 2, 3] and made.prompts == ["a fox", "a fox", "a pizza", "a pizza"]
+    assert all(isinstance(image, Image.Image) for image in made.images)
+    for copied in (pickle.loads(pickle.dumps(made)), copy.copy(made)):
+        assert copied.seeds == made.seeds and [x.tobytes() for x in copied] == [x.tobytes() for x in made]
+    several = runtime.generate("a fox", seed=1, num_images_per_prompt=2, bundle=TINY)
+    assert isinstance(several, runtime.Images) and several.images[1].tobytes() == made[1].tobytes()
+
+
+def test_a_generation_answers_for_itself(pipe: runtime.Pipeline) -> None:
+    (one,) = pipe.run("a fox", seed=7)
+    assert (one.prompt, one.seed) == ("a fox", 7)
+    assert one.image is one.image and one.image.tobytes() == pipe("a fox", seed=7)[0].tobytes()
+    assert re.fullmatch(r"<Generation 'a fox', seed 7, 40x32, [\d.]+ ms>", repr(one))
+    (code,) = pipe.run("a fox", seed=7, decode=False)
+    assert re.fullmatch(r"<Generation 'a fox', seed 7, latents, [\d.]+ ms>", repr(code))
+    with pytest.raises(ValueError, match="latents alone"):
+        code.image  # noqa: B018
+
+
+def test_pipes_and_bundles_have_short_names(pipe: runtime.Pipeline) -> None:
+    name = pipe.manifest.name
+    assert repr(pipe) == f"<Pipeline {name}, 40x32, on cpu>"
+    assert repr(pipe.bundle) == f"<Bundle {name}, {pipe.manifest.precision}, 40x32, in {TINY}>"
+
+
+@pytest.mark.parametrize("name", ["generate", "load", "Pipeline", "between"])
+def test_signatures_name_every_argument(name: str) -> None:
+    found = getattr(runtime, name)
+    for function in [found.__call__, found.run] if name == "Pipeline" else [found]:
+        kinds = {one.kind for one in inspect.signature(function).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+
+
+def test_calls_take_what_run_takes() -> None:
+    run, call, generate = (
+        {name: one for name, one in inspect.signature(function).parameters.items() if name not in ("self", "prompt")}
+        for function in (runtime.Pipeline.run, runtime.Pipeline.__call__, runtime.generate)
+    )
+    shared = {name: (one.default, one.annotation) for name, one in run.items() if name != "decode"}
+    for other in (call, generate):
+        assert {name: (one.default, one.annotation) for name, one in other.items() if name in shared} == shared
+        assert other.keys() - shared.keys() <= {"output_type", "bundle", "provider"}
+    assert set(Options.__annotations__) == set(shared)
+    for function in (runtime.Pipeline.__call__, runtime.generate):  # what type checkers see is what is there
+        for stub in get_overloads(function):
+            assert set(inspect.signature(stub).parameters) == set(inspect.signature(function).parameters)
+
+
+def test_every_argument_reaches_the_pipe(pipe: runtime.Pipeline) -> None:
+    look = lambda *_: None  # noqa: E731
+    options: dict[str, Any] = {
+        "negative_prompt": "a cat", "generator": 7, "num_inference_steps": 2, "guidance_scale": 3.0,
+        "num_images_per_prompt": 2, "height": 32, "width": 40, "latents": randn(9, SHAPE), "image": start_image(),
+        "strength": 0.5, "callback_on_step_end": look, "cancel": CancelToken(),
+    }  # fmt: skip
+    assert options.keys() == set(Options.__annotations__) - {"seed", "prompt_embeds"}
+    own = latents(pipe, **options)
+    assert (np.stack([one.latents for one in pipe.run("a fox", decode=False, **options)]) == own).all()
+    assert (runtime.generate("a fox", bundle=TINY, output_type="latent", **options) == own).all()
+    for name, changed in (
+        ("negative_prompt", "a dog"), ("num_inference_steps", 4), ("guidance_scale", 2.0), ("strength", 1.0),
+        ("latents", randn(1, SHAPE)), ("image", Image.new("RGB", (40, 32), "red")),
+    ):  # fmt: skip
+        assert not (
+            runtime.generate("a fox", bundle=TINY, output_type="latent", **{**options, name: changed}) == own
+        ).all()
+
+
 def test_the_bundles_own_size_is_allowed(pipe: runtime.Pipeline) -> None:
     assert pipe("a fox", seed=7, height=32, width=40)[0].tobytes() == pipe("a fox", seed=7)[0].tobytes()
 
 
 def test_an_unknown_argument_is_an_error(pipe: runtime.Pipeline) -> None:
     with pytest.raises(TypeError, match="eta"):
-        pipe("a fox", eta=0.0)  # type: ignore[call-arg]
+        pipe("a fox", eta=0.0)  # type: ignore[call-overload]
 
 
 def test_a_long_prompt_warns_with_the_dropped_words(pipe: runtime.Pipeline) -> None:
@@ -308,7 +453,7 @@ def test_the_warning_stays_one_short_line(pipe: runtime.Pipeline, words: list[st
 def test_texts_are_encoded_once(pipe: runtime.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = runtime.load(TINY)
     runs: list[int] = []
-    encoder = fresh._sessions["text_encoder"]
+    encoder = fresh._networks.sessions["text_encoder"]
     run = encoder.run
 
     def counted(**inputs: Any) -> Any:
@@ -334,7 +479,7 @@ def test_milliseconds_are_told(pipe: runtime.Pipeline) -> None:
 
 def test_values_that_are_no_numbers_are_an_error(pipe: runtime.Pipeline) -> None:
     fresh = runtime.load(TINY)
-    decoder = fresh._sessions["vae_decoder"]
+    decoder = fresh._networks.sessions["vae_decoder"]
     decoder.run = lambda **inputs: np.full((1, 3, 32, 40), np.nan, np.float32)  # type: ignore[method-assign]
     with pytest.raises(BundleError, match="not numbers on cpu"):
         fresh("a fox", seed=7)
@@ -352,5 +497,5 @@ def test_epsilon_and_scaling_come_from_the_manifest(tmp_path: Path, pipe: runtim
     output = (alpha * x - x0) / sigma
     np.testing.assert_allclose(latents(other, seed=7)[0], (x - sigma * output) / alpha, rtol=1e-3, atol=1e-4)
     ours = np.asarray(other("a fox", latents=np.zeros(SHAPE), output_type="np"))
-    decoded = pipe._sessions["vae_decoder"].run(latent_sample=latents(other, latents=np.zeros(SHAPE)) / 0.5)
+    decoded = pipe._networks.sessions["vae_decoder"].run(latent_sample=latents(other, latents=np.zeros(SHAPE)) / 0.5)
     np.testing.assert_allclose(ours[0], pixels.to_unit(decoded[0]).transpose(1, 2, 0), atol=1e-6)

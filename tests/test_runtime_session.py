@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import threading
 import warnings
@@ -199,3 +200,67 @@ def test_sessions_open_once_when_first_used(monkeypatch: pytest.MonkeyPatch) -> 
     for worker in workers:
         worker.join()
     assert sorted(opened) == ["text_encoder", "unet", "vae_decoder"]
+
+
+STARVED = [
+    "Non-zero status code returned while running Conv node. Status Message: bfc_arena.cc:360 Failed to allocate memory "
+    "for requested buffer of size 4194304",
+    "std::bad_alloc",
+    "CUDA failure 2: out of memory ; GPU=0",
+    "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED",
+    "pthread_create failed, error code: 12 error msg: Cannot allocate memory",
+    "",
+]
+
+
+@pytest.mark.parametrize("message", STARVED)
+def test_running_out_of_memory_is_not_the_bundles_fault(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    pipe = runtime.load(TINY)
+    pipe.open()
+
+    def starve(*_: Any) -> None:
+        raise RuntimeError(message) if message else MemoryError
+
+    monkeypatch.setattr(Session, "_run", starve)
+    with pytest.raises(
+        runtime.MemoryLimitError, match="not enough memory for .*/model.onnx: free some, run fewer"
+    ) as error:
+        pipe("a fox", seed=7)
+    assert not isinstance(error.value, BundleError) and isinstance(error.value, MemoryError)
+    assert "\n" not in str(error.value)
+
+
+def test_memory_may_run_out_when_a_graph_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ADDKIT_CACHE", str(tmp_path))
+    with runtime.load(TINY) as pipe:
+        pipe.open()
+    kept = sorted(tmp_path.rglob("model.onnx"))
+    assert kept
+
+    def starve(*_: Any, **__: Any) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", starve)
+    with pytest.raises(runtime.MemoryLimitError, match="not enough memory"):
+        runtime.load(TINY).open()
+    assert sorted(tmp_path.rglob("model.onnx")) == kept  # nothing is wrong with what the cache holds
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_real_shortage_of_memory_is_told_as_such() -> None:
+    code = f"""
+import resource, runtime, sys
+from pathlib import Path
+pipe = runtime.load({str(TINY)!r}, threads=1)
+pipe("a fox", seed=7)
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 10_000_000,) * 2)
+from runtime.ort.session import Session
+import numpy as np
+try:
+    pipe._networks.sessions["vae_decoder"].run(latent_sample=np.zeros((16_384, 5, 4, 5)))
+except runtime.MemoryLimitError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and "not enough memory" in done.stdout, done.stderr

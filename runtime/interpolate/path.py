@@ -22,10 +22,10 @@ from PIL import Image
 from runtime import arguments, pixels
 from runtime.cancel import CancelToken
 from runtime.generation import Generation
+from runtime.interpolate.slerp import lerp, slerp
 from runtime.manifest import Manifest
 from runtime.noise import check_seed, randn
 from runtime.pipeline import Pipeline
-from runtime.slerp import lerp, slerp
 
 F32 = npt.NDArray[np.float32]
 MOST_FRAMES = 500
@@ -41,7 +41,7 @@ class Frame:
     """A picture on the way."""
 
     t: float  # 0 at the first picture, 1 at the last
-    picture: Image.Image
+    image: Image.Image
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _write_frames(
     with Progress(total) as progress:
         for i, frame in enumerate(frames):
             write_whole(folder / frame_name(i), _file(frame, sources, manifest, report))
-            pictures.append(frame.picture)
+            pictures.append(frame.image)
             report["frames"].append({"path": frame_name(i), "t": round(frame.t, 6)})
             progress.done(len(pictures))
     return pictures
@@ -115,8 +115,8 @@ def _write_frames(
 
 def _file(frame: Frame, sources: Sequence[Source], manifest: Manifest, report: dict[str, Any]) -> bytes:
     if frame.t in (0, 1):
-        return sources[int(frame.t)].as_png(frame.picture)
-    return png_bytes(frame.picture, _parameters(manifest, report, f"{frame.t:.6f}"))
+        return sources[int(frame.t)].as_png(frame.image)
+    return png_bytes(frame.image, _parameters(manifest, report, f"{frame.t:.6f}"))
 
 
 def _write_animation(

@@ -1,4 +1,4 @@
-"""The bounds that ONNX Runtime itself keeps: how much memory a graph's values may take, and what is made on opening.
+"""Memory: the bounds that ONNX Runtime itself keeps for a graph's values, and how to tell when there is none left.
 
 `onnx_file` refuses what a file shows to be absurd. A graph can still multiply two small arrays to a huge one, or
 compute a shape; that only running it shows, and then ONNX Runtime's arena refuses what is beyond its limit.
@@ -9,6 +9,16 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+# What ONNX Runtime, CUDA and the operating system say when there is none left. "Available memory of", which a graph
+# gets at the limit below, is none of them: there the graph is at fault.
+_STARVED = (
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "cannot allocate memory",
+    "out of memory",
+    "alloc_failed",
+)
 LEAST_BYTES = 1_500_000_000  # of values, whatever the model's size
 # A model's values grow with its weights. Most of all in Stable Diffusion's decoder: 50 MB in int8, and 3 GB at
 # 512 x 512 pixels.
@@ -16,6 +26,11 @@ BYTES_A_STORED_BYTE = 64
 FOLDED_BYTES_A_STORED_BYTE = 8  # 4 bit to float
 _lock = threading.Lock()
 _registered = 0
+
+
+def starved(error: BaseException) -> bool:
+    """Whether an error says that the machine, or its GPU, has no memory left."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _STARVED)
 
 
 def limit_memory(onnxruntime: Any, options: Any, stored: int) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.cache import cache_folder
-from runtime.errors import BundleError, ProviderError, ProviderWarning
+from runtime.errors import BundleError, Error, MemoryLimitError, ProviderError, ProviderWarning
 from runtime.ort.graph_cache import optimized_copy
-from runtime.ort.memory import limit_memory
+from runtime.ort.memory import limit_memory, starved
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -50,7 +50,7 @@ def choose_provider(name: str = "auto") -> str:
 
 
 def create(path: Path, provider: str, threads: int, fingerprint: str = "") -> Any:
-    """An InferenceSession of a graph; BundleError when it cannot be made.
+    """An InferenceSession of a graph; BundleError when it cannot be made, MemoryLimitError when memory is short.
 
     threads: an operator's, 0 lets ONNX Runtime choose. fingerprint: of the graph's files, under which its optimized
     form is kept for the next start on the CPU; "" keeps none.
@@ -153,13 +153,21 @@ def brief(error: BaseException | None) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def failure(error: Exception, path: Path, otherwise: str) -> Error:
+    """What to raise for an error of ONNX Runtime: MemoryLimitError, or BundleError that says `otherwise`."""
+    if starved(error):
+        remedy = "free some, run fewer processes at once, or use a smaller bundle"
+        return MemoryLimitError(f"there is not enough memory for {path}: {remedy} ({brief(error)})")
+    return BundleError(f"{path} {otherwise}: {brief(error)}")
+
+
 def _session(path: Path, provider: str, options: Any) -> Any:
     names = [provider_entry(provider)] if provider == "cpu" else [provider_entry(provider), PROVIDERS["cpu"]]
     try:
         # Without its own fallback, which prints to standard output and tries the same once more.
         return onnx_runtime().InferenceSession(os.fspath(path), options, providers=names, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise BundleError(f"{path} is no model that ONNX Runtime can open: {brief(error)}") from error
+        raise failure(error, path, "is no model that ONNX Runtime can open") from error
 
 
 def _version() -> str:

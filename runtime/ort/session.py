@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.cancel import CancelToken
-from runtime.errors import BundleError, ClosedError
+from runtime.errors import BundleError, ClosedError, MemoryLimitError
 from runtime.onnx_guard.component import check_output, declared_output
 from runtime.ort.device import BoundSession
-from runtime.ort.providers import PROVIDERS, advice, brief, create, onnx_runtime, warn_once
+from runtime.ort.providers import PROVIDERS, advice, brief, create, failure, onnx_runtime, warn_once
 from runtime.threads import watch
 
 # What a graph must take and give. Source: the names of optimum's ORTStableDiffusionPipeline.
@@ -85,7 +85,8 @@ class Session:
     def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """The graph's main output, f32, for inputs by name, each cast to the type that the graph takes.
 
-        Raises BundleError when the graph fails, Cancelled when `cancel` stopped it, ClosedError after `close`.
+        Raises BundleError when the graph fails, MemoryLimitError when memory is short, Cancelled when `cancel` stopped
+        it, ClosedError after `close`.
         """
         self.open()
         feeds = {name: self._fitted(name, value) for name, value in inputs.items()}
@@ -99,7 +100,7 @@ class Session:
             except Exception as error:  # onnxruntime's exceptions share no base but Exception
                 if cancel is not None:
                     cancel.check()
-                raise BundleError(f"{self.path} cannot be run on {self.provider}: {brief(error)}") from error
+                raise failure(error, self.path, f"cannot be run on {self.provider}") from error
         return check_output(self.path, np.asarray(output, np.float32), self._declared)
 
     def _run(self, feeds: dict[str, npt.NDArray[Any]], options: Any) -> npt.NDArray[Any]:
@@ -130,7 +131,7 @@ class Session:
             session = create(self.path, self.provider, self._threads, self._fingerprint)
             if session.get_providers()[0] == PROVIDERS[self.provider]:
                 return session
-        except BundleError as error:
+        except (BundleError, MemoryLimitError) as error:  # a GPU's memory may be full where there is room for the CPU
             if self.provider == "cpu":
                 raise
             session, why = None, brief(error.__cause__)

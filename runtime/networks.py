@@ -1,0 +1,132 @@
+"""The networks of a bundle, and what each does for one picture: encode, predict, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime import arguments, pixels, schedule
+from runtime.bundle import Bundle
+from runtime.cancel import CancelToken
+from runtime.coreml import CoremlSession
+from runtime.errors import BundleError
+from runtime.generation import Generation, Plan
+from runtime.manifest import REQUIRED, Manifest, Step
+from runtime.ort.providers import choose_provider
+from runtime.ort.session import INPUTS, Session
+from runtime.prompt_states import Texts
+from runtime.safety import SafetyChecker, checked
+from runtime.threads import Task
+from runtime.tokenizer import Tokenizer
+
+F32 = npt.NDArray[np.float32]
+Sessions = Mapping[str, Session | CoremlSession]  # by component
+Text = tuple[F32, F32 | None]  # states f32[1, tokens, width] of the prompt and, under guidance, of the negative prompt
+
+
+def components(bundle: Bundle) -> list[str]:
+    """The networks that a bundle has."""
+    return [part for part in INPUTS if f"{part}/model.onnx" in bundle.manifest.files]
+
+
+def onnx_sessions(bundle: Bundle, provider: str, threads: int, keep_graphs: bool) -> dict[str, Session]:
+    """A session for each network, not opened yet; arguments as in `Pipeline`. Raises BundleError, ProviderError."""
+    chosen = choose_provider(provider)
+    return {
+        part: Session(part, bundle.model(part), chosen, threads, bundle.fingerprint(part) if keep_graphs else "")
+        for part in components(bundle)
+    }
+
+
+class Networks:
+    """A bundle's sessions. Every method may be called from any thread, and computes one picture's part."""
+
+    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, sessions: Sessions) -> None:
+        """sessions: see `runtime.ort.session.INPUTS`; the encoder of images may be missing."""
+        self.manifest, self.sessions = manifest, sessions
+        self._texts = Texts(tokenizer, sessions["text_encoder"], manifest.max_tokens)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use: cpu, cuda, coreml or openvino."""
+        return self.sessions["unet"].provider
+
+    def open(self) -> None:
+        """Opens the graphs that every call needs, side by side."""
+        first, *others = [self.sessions[stage] for stage in REQUIRED]
+        tasks = [Task(session.open) for session in others if not session.is_open]
+        first.open()
+        for task in tasks:
+            task.wait()
+
+    def close(self) -> None:
+        """Frees the graphs' memory and forgets the prompts."""
+        for session in self.sessions.values():
+            session.close()
+        self._texts.clear()
+
+    def encode_image(self, image: Any, cancel: CancelToken | None = None) -> F32:
+        """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError."""
+        if "vae_encoder" not in self.sessions:
+            raise BundleError(f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image")
+        sample = pixels.from_image(image, self.manifest.image_size)[None]
+        code = self.sessions["vae_encoder"].run(cancel=cancel, sample=sample)[0, : self.manifest.latent_shape[0]]
+        scaled: F32 = np.multiply(code, np.float32(self.manifest.scaling_factor), dtype=np.float32)
+        return scaled
+
+    def start_from(self, image: Any, plan: Plan, cancel: CancelToken | None) -> None:
+        """Puts the pictures' own latents, noised to the first step's level, in place of the noise."""
+        shape, first = self.manifest.latent_shape, plan.steps[0]
+        for one, start in zip(plan.made, arguments.images(image, len(plan.made), shape), strict=True):
+            with one.timed("vae_encoder"):
+                code = start if arguments.is_latents(start, shape) else self.encode_image(start, cancel)
+                one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
+
+    def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32:
+        """The text encoder's states, f32[1, tokens, width]. Do not write to it."""
+        return self._texts.states(prompt, cancel)
+
+    def encode_text(self, one: Generation, states: F32 | None, cancel: CancelToken | None) -> Text:
+        """The states of a picture's prompt, or the caller's own, and of its negative prompt."""
+        with one.timed("text_encoder"):
+            negative = one.job.negative_prompt
+            wanted = self.encode_prompt(one.prompt, cancel) if states is None else states[None]
+            return wanted, None if negative is None else self.encode_prompt(negative, cancel)
+
+    def predict(
+        self, one: Generation, step: Step, text: Text, guidance_scale: float, cancel: CancelToken | None
+    ) -> F32:
+        """The U-Net's output, f32[C, h, w]; under guidance as Ho and Salimans 2022."""
+        unet, (wanted, unwanted) = self.sessions["unet"], text
+        inputs: dict[str, Any] = {"sample": one.latents[None], "timestep": step.timestep}
+        with one.timed("unet"):
+            output = unet.run(cancel=cancel, **inputs, encoder_hidden_states=wanted)
+            if unwanted is not None:
+                base = unet.run(cancel=cancel, **inputs, encoder_hidden_states=unwanted)
+                output = base + np.float32(guidance_scale) * (output - base)
+        first: F32 = output[0]
+        return first
+
+    def decode(self, one: Generation, safety_checker: SafetyChecker | None, cancel: CancelToken | None) -> None:
+        """The latents' picture, looked at by the safety checker. Raises BundleError for one that is none."""
+        with one.timed("vae_decoder"):
+            latents = one.latents[None] / np.float32(self.manifest.scaling_factor)
+            one.picture = self.sessions["vae_decoder"].run(cancel=cancel, latent_sample=latents)[0]
+        self._check_picture(one.picture)
+        if safety_checker is not None:
+            with one.timed("safety_checker"):
+                one.picture, one.nsfw = checked(safety_checker, one.picture)
+
+    def _check_picture(self, picture: F32) -> None:
+        found, listed = picture.shape, (3, *self.manifest.image_size)
+        if found != listed:
+            what = f"made a picture of {found}, its manifest says {listed}"
+            raise BundleError(f"bundle {self.manifest.name} {what}")
+        if not np.isfinite(picture).all():
+            raise BundleError(
+                f"bundle {self.manifest.name} computed values that are not numbers on {self.provider}: "
+                "try another provider, precision or guidance_scale"
+            )

@@ -54,5 +54,5 @@ def write_tokenizer(folder: Path, source: Source) -> None:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Readable JSON in one order."""
+    """Readable JSON in one order, in a folder that is written whole."""
     path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -70,3 +70,8 @@ def checkpoint_sha256(folder: Path) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def size_mb(folder: Path) -> float:
+    """Megabytes (10^6 bytes) of all files below `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

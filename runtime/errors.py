@@ -19,8 +19,8 @@ class ProviderError(Error):
     """ONNX Runtime is not installed, or cannot run on the provider that was asked for."""
 
 
-class OutputError(Error):
-    """A picture cannot be written where it was asked for: no such folder, no permission, no space."""
+class OutputError(UserError):
+    """A file or folder cannot be written where it was asked for: no such folder, no permission, no space, taken."""
 
 
 class MemoryLimitError(Error, MemoryError):

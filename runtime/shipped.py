@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import os
 import shutil
 import tempfile
 from functools import cache
@@ -13,9 +12,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from runtime.cache import cache_folder
-from runtime.errors import BundleError
+from runtime.errors import BundleError, OutputError
+from runtime.files import kept_folder
 from runtime.manifest import MANIFEST
-from runtime.ort.graph_cache import folder_beside, settle
 
 
 def shipped_names() -> list[str]:
@@ -40,37 +39,33 @@ def _unpacked(name: str) -> Path:
     entry = _root() / name
     version = hashlib.sha256((entry / MANIFEST).read_bytes()).hexdigest()[:16]
     keep = cache_folder()
-    target = None if keep is None else keep / "bundles" / f"{name}-{version}"
-    if target is not None and target.is_dir():
-        return target
     try:
-        partial = _room(target)
-        _copy(entry, partial)
-        if target is None:
-            return partial
-        settle(partial, target)
+        if keep is None:
+            return _copied(entry, _passing_folder())
+        target = keep / "bundles" / f"{name}-{version}"
+        if not target.is_dir():
+            with kept_folder(target) as partial:
+                _copied(entry, partial)
         return target
-    except OSError as error:
+    except (OSError, OutputError) as error:
         why = f"bundle {name} cannot be unpacked: {error}; set ADDKIT_CACHE to a folder with room"
         raise BundleError(why) from error
 
 
-def _room(target: Path | None) -> Path:
-    """A new folder, beside the target where there is one."""
-    if target is not None:
-        return folder_beside(target)
+def _passing_folder() -> Path:
+    """A new folder that goes with the process."""
     folder = Path(tempfile.mkdtemp(prefix="addkit-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def _copy(source: Traversable, target: Path) -> None:
+def _copied(source: Traversable, target: Path) -> Path:
+    """`target`, filled with a copy of `source`."""
     for entry in source.iterdir():
         if entry.is_dir():
             (target / entry.name).mkdir()
-            _copy(entry, target / entry.name)
+            _copied(entry, target / entry.name)
         else:
             with entry.open("rb") as given, open(target / entry.name, "wb") as taken:
                 shutil.copyfileobj(given, taken, 1 << 20)
-                taken.flush()
-                os.fsync(taken.fileno())
+    return target

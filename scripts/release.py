@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from train.files import replace_folder
+from runtime.files import whole_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "sticker-128"
@@ -36,7 +36,7 @@ def copy_checkpoint(source: Path, target: Path, shared_with: Path | None) -> Non
     """Copy a pipeline folder; parts equal to `shared_with`'s become relative links to them."""
     card = target / "README.md"
     kept = card.read_bytes() if card.is_file() else None
-    with replace_folder(target) as folder:
+    with whole_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         for part in SHARED if shared_with else ():
             assert shared_with is not None
@@ -57,7 +57,7 @@ def main() -> None:
         sys.exit(f"error: {found[0]} is larger than {MAX_BYTES / 1e6:.0f} MB: too large to commit")
     copy_checkpoint(args.student, ROOT / "checkpoints" / NAME, None)
     copy_checkpoint(args.teacher, ROOT / "checkpoints" / f"{NAME}-teacher", ROOT / "checkpoints" / NAME)
-    with replace_folder(ROOT / "runtime" / "bundles" / NAME) as folder:
+    with whole_folder(ROOT / "runtime" / "bundles" / NAME) as folder:
         shutil.copytree(args.bundle, folder, dirs_exist_ok=True)
 
 

@@ -20,7 +20,7 @@ from export.coreml.export import Options
 from export.coreml.graphs import APPLE_SCALING, Part
 from export.coreml.package import MODEL, add_metadata, packages_in, read_spec
 from export.coreml.run import evaluated, noting, on_macos, unet_feed, whole_unet
-from export.folder import size_mb
+from export.facts import size_mb
 from export.mil.program import Program
 from export.parity.exports import open_export
 from export.source import open_source

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from export.folder import whole_folder
 from runtime.errors import UserError
+from runtime.files import whole_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "marker"
@@ -33,7 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 WRITE = f"""{DEFAULTS}
 import sys, time
 from pathlib import Path
-from export.folder import whole_folder
+from runtime.files import whole_folder
 from train.errors import run_command
 
 def main(argv):
@@ -50,7 +50,7 @@ run_command(main)
 WAIT = f"""
 import sys
 from pathlib import Path
-from export.folder import whole_folder
+from runtime.files import whole_folder
 from train.errors import run_command
 
 def main(argv):
@@ -122,7 +122,7 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path) -> None:
     process = start(WAIT, target)
     process.kill()
     process.communicate()
-    other = tmp_path / ".out.more.abcdefgh.tmp"
+    other = tmp_path / ".out.more.addkit-0123abcd.tmp"
     other.mkdir()
     assert len(beside(target)) == 2
     with whole_folder(target, MARKER) as folder:
@@ -144,7 +144,7 @@ def test_a_living_process_keeps_its_folder_and_is_refused_a_taken_target(tmp_pat
 
 def test_an_export_that_was_moved_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    earlier_export(tmp_path / ".out.abcdefgh.tmp.old")
+    earlier_export(tmp_path / ".out.addkit-0123abcd.tmp.old")
     with pytest.raises(UserError, match="exists"), whole_folder(target, MARKER):
         pass
     assert state(target) == "old" and beside(target) == []

@@ -20,7 +20,7 @@ from export.checks.distance import Distance, measure_distance
 from export.checks.measure import psnr_db
 from export.checks.prompts import CALIBRATION
 from export.checks.reference import Reference, torch_network
-from export.folder import size_mb
+from export.facts import size_mb
 from export.layers import by_name, calibration, draw, layers, observed
 from export.onnx.export import Options, export_onnx
 from export.onnx.half import to_fp16

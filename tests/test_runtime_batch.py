@@ -25,7 +25,7 @@ from PIL import Image
 import runtime
 from runtime.batch import __main__ as batch
 from runtime.batch import worker as batch_worker
-from runtime.batch.folder import locked
+from runtime.batch.folder import open_folder
 from runtime.batch.ray_pool import Pool, require
 from runtime.batch.start import rows_of, settings_of
 from runtime.batch.worker import Worker
@@ -174,7 +174,7 @@ def begin(name: str) -> None:
 
     args = batch.parser().parse_args([name, "--out", "out"])
     settings, rules = settings_of(args, open_bundle(TINY))
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         Run(folder, settings, str(TINY)).prepare(lambda: rows_of(args, rules))
         folder.todo.unlink()
 
@@ -191,7 +191,7 @@ def test_another_bundle_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_two_runs_in_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
     prompts()
-    with locked(Path("out")):
+    with open_folder(Path("out")):
         assert run("p.txt", "--out", "out") == 2
     assert "another run is writing to out" in capsys.readouterr().err
 
@@ -382,7 +382,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on() -> None:
     assert process.returncode == 130 and out == ""
     assert said(err) == ["stopped: what is made stays in out; the same command goes on from there"]
     assert not list(Path("out").rglob(".*.tmp"))
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         assert folder.begun is not None and folder.mend() == 0 and folder.manifest.count > 0
 
 

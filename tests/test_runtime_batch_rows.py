@@ -14,7 +14,7 @@ import pytest
 from runtime.batch import __main__ as batch
 from runtime.batch import plan as batch_plan
 from runtime.batch import start
-from runtime.batch.folder import Folder, locked, worker_lock
+from runtime.batch.folder import Folder, open_folder, worker_lock
 from runtime.batch.ledger import Ledger, to_line
 from runtime.batch.names import MOST_PART, Distinct, automatic_path, named_path
 from runtime.batch.rows import Row, row_seed
@@ -296,18 +296,19 @@ def test_text_that_is_no_utf8_is_escaped() -> None:
 
 def test_what_a_killed_run_left_is_mended() -> None:
     facts: dict[str, Any] = {"path": "a/0.png", "bytes": 4}
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         folder.begin({"seed": 0})
     Path("out/a").mkdir()
     Path("out/a/0.png").write_bytes(b"1234")
     Path("out/a/1.png").write_bytes(b"123")
-    partial = [Path("out/a/.0.png.12-0123abcd.tmp"), Path("out/.run/.rows.jsonl.7-01234567.tmp")]
+    partial = [Path("out/a/.0.png.addkit-0123abcd.tmp"), Path("out/.run/.rows.jsonl.addkit-01234567.tmp")]
     for path in partial:
-        path.write_bytes(b"12")
+        path.mkdir()
+        (path / "half").write_bytes(b"12")
     lines = [{"row": 0, **facts}, {"row": 1, **facts, "path": "a/1.png"}, {"row": 2, **facts, "path": "a/2.png"}]
     Path("out/manifest.jsonl").write_bytes(b"".join(map(to_line, lines)) + b'{"row": 3')
     Path("out/times.jsonl").write_bytes(b'{"row": 0}\n{"ro')
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         assert folder.mend() == 3 and folder.manifest.count == 1
     assert Path("out/manifest.jsonl").read_bytes() == to_line(lines[0])
     assert Path("out/times.jsonl").read_bytes() == b'{"row": 0}\n' and not any(path.exists() for path in partial)
@@ -316,20 +317,20 @@ def test_what_a_killed_run_left_is_mended() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 200_000])
 def test_times_without_any_line(size: int) -> None:
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         folder.begin({"seed": 0})
     Path("out/times.jsonl").write_bytes(b"x" * size)
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         folder.mend()
     assert Path("out/times.jsonl").read_bytes() == b""
 
 
 def test_a_folder_is_one_runs() -> None:
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         folder.begin({"seed": 0, "rows": 3, "rows_sha256": "x"})
-        with pytest.raises(Exception, match="another run is writing to out"), locked(Path("out")):
+        with pytest.raises(Exception, match="another run is writing to out"), open_folder(Path("out")):
             pass
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         folder.agree({"seed": 0})
         folder.agree_on_rows("x")
         with pytest.raises(ValueError, match="begun with seed 0, not 1"):
@@ -340,14 +341,14 @@ def test_a_folder_is_one_runs() -> None:
 
 def test_workers_of_a_killed_run_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.batch.folder._PATIENCE_S", 0.3)
-    with locked(Path("out")):
+    with open_folder(Path("out")):
         worker = worker_lock(Path("out"))
         other = worker_lock(Path("out"))
-    with pytest.raises(Exception, match="workers of an earlier run"), locked(Path("out")):
+    with pytest.raises(Exception, match="workers of an earlier run"), open_folder(Path("out")):
         pass
     worker.close()
     other.close()
-    with locked(Path("out")) as folder:
+    with open_folder(Path("out")) as folder:
         assert isinstance(folder, Folder)
 
 
@@ -355,5 +356,5 @@ def test_workers_of_a_killed_run_are_waited_for(monkeypatch: pytest.MonkeyPatch)
 def test_a_run_file_that_is_none(content: str) -> None:
     Path("out").mkdir()
     Path("out/run.json").write_text(content)
-    with pytest.raises(ValueError, match="choose another --out"), locked(Path("out")):
+    with pytest.raises(ValueError, match="choose another --out"), open_folder(Path("out")):
         pass

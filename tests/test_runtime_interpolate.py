@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, PngImagePlugin
 
 import runtime
+from runtime.files.locks import hold_folder, let_go
 from runtime.image_files import SOURCE_TYPE, read_parameters
 from runtime.interpolate import folder as interpolate_folder
 from runtime.interpolate import smoothness as measures
@@ -478,7 +480,7 @@ def test_what_fails_on_the_way_leaves_the_old_folder(
     real, calls = os.fsync, itertools.count()
 
     def full(file: int) -> None:
-        if next(calls) == 2:
+        if stat.S_ISREG(os.fstat(file).st_mode) and next(calls) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file)
 
@@ -499,26 +501,26 @@ def test_an_interrupt_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(os.listdir()) == names
 
 
-def test_what_a_killed_run_left_is_removed_a_day_later() -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next() -> None:
     names = saved()
-    old, young, other = (
-        Path(".m.interpolate-1-aa.tmp"),
-        Path(".m.interpolate-2-bb.tmp"),
-        Path(".n.interpolate-3-cc.tmp"),
+    old, held, other = (
+        Path(".m.addkit-0123abc0.tmp"),
+        Path(".m.addkit-0123abc1.tmp"),
+        Path(".n.addkit-0123abc2.tmp"),
     )
-    for folder in (old, young, other):
+    for folder in (old, held, other):
         folder.mkdir()
         (folder / "frame-0000.png").write_bytes(b"")
-    for folder in (old, other):
-        os.utime(folder, (0, 0))
+    lock = hold_folder(held)
     assert run(*names, "--frames", "1", "--out", "m") == 0
-    assert not old.exists() and young.exists() and other.exists()
+    let_go(lock)
+    assert not old.exists() and held.exists() and other.exists()
 
 
 def test_a_folder_that_came_meanwhile_is_not_lost() -> None:
     with (
         pytest.raises(runtime.OutputError, match="not empty"),
-        interpolate_folder.whole_folder("m", overwrite=False) as folder,
+        interpolate_folder.new_folder("m", overwrite=False) as folder,
     ):
         (folder / "frame-0000.png").write_bytes(b"ours")
         Path("m").mkdir()

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file
 
 from runtime.errors import UserError
+from runtime.files import locked, whole_folder
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import to_json
-from train.files import only_process, replace_folder
 from train.run.checkpoints import Checkpoints, State, file_hash
 from train.run.loop import AddTrainer
 
@@ -54,7 +54,7 @@ def hashes(run_dir: Path) -> dict[str, str]:
 
 def halfway_through_a_checkpoint(run_dir: Path) -> bool:
     """Some but not all of a checkpoint's files are there."""
-    begun = list((run_dir / "checkpoints").glob(".step-*.partial-*"))
+    begun = list((run_dir / "checkpoints").glob(".step-*.addkit-*"))
     return any(list(folder.glob("*.safetensors")) and not (folder / "state.json").exists() for folder in begun)
 
 
@@ -94,7 +94,7 @@ def test_sigkill_at_random_moments_and_within_a_checkpoint(parts: Parts, uninter
         reached += dice.randrange(1, 3)
         assert kill_when(start(run_dir), partial(has_reached, checkpoints, reached, dice.uniform(0, 0.2)))
         assert kill_when(start(run_dir), partial(halfway_through_a_checkpoint, run_dir))
-        assert list(checkpoints.folder.glob(".step-*.partial-*"))
+        assert list(checkpoints.folder.glob(".step-*.addkit-*"))
         reached = max(checkpoints.steps())
     assert reached < STEPS
     process = start(run_dir)
@@ -195,7 +195,7 @@ def test_a_moved_run_goes_on_where_it_is(parts: Parts, tmp_path: Path) -> None:
 
 def test_two_processes_do_not_train_in_one_folder(parts: Parts, tmp_path: Path) -> None:
     trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=1))
-    with only_process(tmp_path / "run"), pytest.raises(UserError, match="another process is training"):
+    with locked(tmp_path / "run" / ".lock", ""), pytest.raises(UserError, match="another process is training"):
         trainer.run()
     trainer.run()
 
@@ -249,9 +249,9 @@ def test_a_real_write_that_fails_leaves_nothing(parts: Parts, tmp_path: Path) ->
 
 def test_a_folder_that_fails_halfway_keeps_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "folder"
-    with replace_folder(target) as folder:
+    with whole_folder(target) as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(RuntimeError), replace_folder(target) as folder:
+    with pytest.raises(RuntimeError), whole_folder(target) as folder:
         (folder / "a").write_text("new")
         raise RuntimeError
     assert (target / "a").read_text() == "old"

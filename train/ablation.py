@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import UserError
+from runtime.files import write_text
 from train.checkpoint import load_pipeline
 from train.config import Config
 from train.errors import run_command
 from train.evaluate.evaluation import Evaluation
 from train.evaluate.generators import checkpoint_generator
-from train.files import write_text
 from train.presets import sticker
 from train.run.loop import AddTrainer
 from train.run.telemetry import say

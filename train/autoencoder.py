@@ -21,9 +21,10 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from runtime.command import Parser, command_parser, print_result, run_command
+from runtime.files import whole_folder
 from train.data.shards import read_records
-from train.files import TrainingState, replace_folder
 from train.latents import encode_all, to_tensor
+from train.run.checkpoints import TrainingState
 
 EXAMPLES = """examples:
   python -m train.autoencoder --data data/stickers --out runs/autoencoder
@@ -213,7 +214,7 @@ def work(args: argparse.Namespace) -> None:
     held_out = np.stack([picture for record, picture in read_records(args.data, "held_out") if record.weight > 0])
     autoencoder = build_autoencoder(args.latent_channels, args.decoder_width)
     set_pca_encoder(autoencoder, *pca_of_patches(pictures[::4], args.latent_channels))
-    with replace_folder(args.out / "vae") as folder:
+    with whole_folder(args.out / "vae") as folder:
         autoencoder.save_pretrained(folder)
     train_decoder(
         autoencoder,
@@ -227,7 +228,7 @@ def work(args: argparse.Namespace) -> None:
         args.seed,
         args.eval_every,
     )
-    with replace_folder(args.out / "vae") as folder:
+    with whole_folder(args.out / "vae") as folder:
         autoencoder.save_pretrained(folder)
     print_result(str(args.out / "vae"))
 

@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
-from train.files import replace_folder
+from runtime.files import whole_folder
 from train.prompts import PROMPTS, prompts_text
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -119,7 +119,7 @@ def save_pipeline(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with replace_folder(target) as folder:
+    with whole_folder(target) as folder:
         pipeline.save_pretrained(folder, max_shard_size=SHARD_BYTES)
         forget_origins(folder)
         if facts:

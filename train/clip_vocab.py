@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.files import write_text
 from runtime.tokenizer.vocabulary import END, END_OF_WORD, MAX_TOKENS, START, letters_in_order
 
 MERGE_COUNT = 49152 - 256 - 2
@@ -37,10 +37,10 @@ def write_tokenizer_files(dst: Path, merges: Sequence[str]) -> None:
     """Writes vocab.json, merges.txt and the two configurations into `dst`, each file whole."""
     dst.mkdir(parents=True, exist_ok=True)
     tokens = json.dumps(vocabulary(merges), ensure_ascii=False, separators=(",", ":"))
-    _write(dst / "vocab.json", tokens + "\n")
-    _write(dst / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
-    _write(dst / "special_tokens_map.json", json.dumps(_special_tokens(), indent=2) + "\n")
-    _write(dst / "tokenizer_config.json", json.dumps(_config(), indent=2) + "\n")
+    write_text(dst / "vocab.json", tokens + "\n")
+    write_text(dst / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+    write_text(dst / "special_tokens_map.json", json.dumps(_special_tokens(), indent=2) + "\n")
+    write_text(dst / "tokenizer_config.json", json.dumps(_config(), indent=2) + "\n")
 
 
 def write_tokenizer_folder(dst: Path, bpe_gz: Path) -> None:
@@ -60,16 +60,3 @@ def _config() -> dict[str, object]:
     reading = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace"}
     loading = {"model_max_length": MAX_TOKENS, "tokenizer_class": "CLIPTokenizer"}
     return _special_tokens() | reading | loading
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

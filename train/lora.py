@@ -6,8 +6,6 @@ The adapters are peft's, the files are diffusers': `StableDiffusionPipeline.load
 from __future__ import annotations
 
 import copy
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from runtime.errors import UserError
+from runtime.files import whole_file
 
 ADAPTER = "default"
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
@@ -110,12 +109,9 @@ def save_lora(unet: UNet2DConditionModel, folder: Path) -> Path:
         key: value * scales[key.split(".lora_")[0]] if ".lora_B" in key else value for key, value in state.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".lora-") as partial:
+    with whole_file(folder / WEIGHTS_FILE) as partial:
         layers = {key: value.contiguous().cpu() for key, value in convert_state_dict_to_diffusers(scaled).items()}
-        StableDiffusionPipeline.save_lora_weights(partial, unet_lora_layers=layers, weight_name=WEIGHTS_FILE)
-        with (Path(partial) / WEIGHTS_FILE).open("rb") as stream:
-            os.fsync(stream.fileno())
-        (Path(partial) / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
+        StableDiffusionPipeline.save_lora_weights(partial.parent, unet_lora_layers=layers, weight_name=WEIGHTS_FILE)
     return folder / WEIGHTS_FILE
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.files import whole_file
 from train.progress import progress
 from train.registry import MINILM, cache_dir, fetch
 
@@ -51,6 +52,5 @@ def _mean_pool(states: Tensor, mask: Tensor) -> Tensor:
 
 def _save(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial.npy")
-    np.save(partial, array)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        np.save(partial, array)

@@ -18,9 +18,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from runtime.bench.machine import memory_mb
 from runtime.errors import UserError
+from runtime.files import whole_folder
 from train.checkpoint import one_step_scheduler, resolve_checkpoint
 from train.errors import run_command
-from train.files import replace_folder
 from train.progress import progress
 from train.sizes import count_parameters, human
 
@@ -162,7 +162,7 @@ def make_random_teacher(
         "vae": lambda: random_vae(sizes),
         "text_encoder": lambda: random_text_encoder(sizes, tokenizer),
     }
-    with replace_folder(folder) as partial, torch.random.fork_rng(devices=[]):
+    with whole_folder(folder) as partial, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = save_parts(makers, partial)
         shutil.copytree(source, partial / "tokenizer")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import UserError
+from runtime.files import kept_folder
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,10 @@ def fetch(package: Package) -> Path:
     folder = cache_dir() / f"{package.name.replace('/', '__')}-{package.version}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="addkit-") as scratch, kept_folder(folder) as unpacked:
         archive = _download(package, Path(scratch))
         verify(archive, package)
-        unpacked = Path(scratch) / "unpacked"
         _unpack(archive, unpacked)
-        unpacked.rename(folder)
     return folder
 
 
@@ -119,7 +117,6 @@ def _download(package: Package, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    folder.mkdir()
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             wheel.extractall(folder)

@@ -20,13 +20,14 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
+from runtime.files import whole_folder
 from train.checkpoint import load_part, resolve_checkpoint, save_pipeline
 from train.data.corpus import Corpus, load_corpus
 from train.data.encoders import encode_texts
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.evaluate.grids import save_grid
-from train.files import TrainingState, replace_folder
 from train.prompts import read_prompts, repeated, sample_prompts
+from train.run.checkpoints import TrainingState
 from train.run.ema import Ema
 from train.run.learning_rate import learning_rate
 from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
@@ -314,7 +315,7 @@ def work(args: argparse.Namespace) -> None:
     )
     tell(f"{args.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters")
     averaged = train_teacher(unet, corpus, vae, args.out, args)
-    with replace_folder(args.out / "unet") as folder:
+    with whole_folder(args.out / "unet") as folder:
         averaged.save_pretrained(folder)
     save_pipeline(args.out / "pipeline", vae, text_encoder, tokenizer, averaged, prompts=captions)
     print_result(str(args.out / "pipeline"))

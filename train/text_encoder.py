@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from runtime.command import Parser, command_parser, print_result, run_command
+from runtime.files import whole_folder
 from train.clip_vocab import write_tokenizer_folder
 from train.data.shards import read_records
-from train.files import TrainingState, replace_folder
 from train.minilm import embed
 from train.registry import CLIP_BENCHMARK, OPEN_CLIP, fetch
+from train.run.checkpoints import TrainingState
 
 EXAMPLES = """examples:
   python -m train.text_encoder --data data/stickers --out runs/text_encoder
@@ -189,7 +190,7 @@ def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/tokenizer and OUT/text_encoder."""
     torch.manual_seed(args.seed)
     vocabulary = fetch(OPEN_CLIP) / "open_clip/bpe_simple_vocab_16e6.txt.gz"
-    with replace_folder(args.out / "tokenizer") as folder:
+    with whole_folder(args.out / "tokenizer") as folder:
         write_tokenizer_folder(folder, vocabulary)
     tokenizer = CLIPTokenizerFast.from_pretrained(args.out / "tokenizer")
     words = token_texts(tokenizer)
@@ -201,7 +202,7 @@ def work(args: argparse.Namespace) -> None:
     student = PhraseStudent(build_text_encoder(args.width, args.layers))
     set_token_embeddings(student.encoder, word_embeddings)
     distill(student, ids, targets, args.out, args.max_steps, args.batch, args.lr, args.seed)
-    with replace_folder(args.out / "text_encoder") as folder:
+    with whole_folder(args.out / "text_encoder") as folder:
         student.encoder.save_pretrained(folder)
     print_result(str(args.out))
 

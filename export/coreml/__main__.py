@@ -17,8 +17,8 @@ from export.command import add_export_options, only_planned
 from export.coreml.convert import COMPUTE_UNITS, TARGETS
 from export.coreml.export import ATTENTIONS, Options, export_coreml
 from export.coreml.palettize import NBITS
-from export.folder import check_free
 from export.source import open_source
+from runtime.files import check_free
 from runtime.manifest import MARKER
 from train.errors import run_command
 

@@ -23,12 +23,12 @@ from export.coreml.package import APPLE_VERSION, add_metadata, chunk, describe, 
 from export.coreml.run import NEEDS_MACOS, evaluated, on_macos, predicted
 from export.coreml.split_einsum import QUERY_CHUNK, split_einsum
 from export.coreml.swift_resources import write_resources
-from export.facts import model_facts
-from export.folder import size_mb, whole_folder
+from export.facts import model_facts, size_mb
 from export.graphs import attention_as, plain_attention
 from export.source import Source
 from runtime.bundle import describe_files
 from runtime.errors import UserError
+from runtime.files import whole_folder
 from runtime.manifest import COMPONENTS, MARKER
 from train.progress import progress
 

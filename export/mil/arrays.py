@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ import torch
 from export.mil.package import default_shapes
 from export.mil.plan import Step
 from export.mil.program import Program
-from runtime.errors import OutputError, UserError
-from runtime.files import check_writable
+from runtime.errors import UserError
+from runtime.files import whole_file
 
 Array = npt.NDArray[Any]
 WHOLE = 100  # integers are drawn from 0..99 unless they index something shorter
@@ -41,26 +40,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
 @contextmanager
 def array_writer(path: Path) -> Iterator[Callable[[str, Array], None]]:
     """Yield write(name, array), one entry of a .npz file each; the file is there whole when the block ends."""
-    try:
-        target = check_writable(path)
-    except OutputError as error:
-        raise UserError(str(error)) from error
-    partial = target.with_name(f".{target.name[:40]}.{os.getpid()}.tmp")
 
     def write(name: str, array: Array) -> None:
         with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
 
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            yield write
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        yield write
 
 
 def random_inputs(program: Program, seed: int) -> dict[str, Array]:

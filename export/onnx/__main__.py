@@ -11,10 +11,10 @@ from export.checks.distance import MOST_RATIO
 from export.checks.report import table
 from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
-from export.folder import check_free
 from export.onnx.export import Options, export_onnx
 from export.onnx.fused import FUSED
 from export.source import open_source
+from runtime.files import check_free
 from runtime.manifest import MANIFEST, PRECISIONS
 from train.errors import run_command
 

@@ -15,7 +15,7 @@ from export.checks.distance import MOST_RATIO, Distance, measure_distance, refus
 from export.checks.measure import THRESHOLDS_DB, Parity, psnr_db, refuse_below
 from export.checks.reference import Reference
 from export.checks.weights import watching
-from export.folder import size_mb, whole_folder
+from export.facts import size_mb
 from export.heap import give_back_memory, keep_no_large_blocks
 from export.onnx.bundle import finish_bundle, write_configs, write_graph
 from export.onnx.fused import FUSED, fused
@@ -35,6 +35,7 @@ from export.onnx.run import fused_pixels, network_of
 from export.onnx.trace import Tracer
 from export.source import MOST_STEPS, Source
 from runtime.errors import UserError
+from runtime.files import whole_folder
 from runtime.manifest import COMPONENTS, MANIFEST, REQUIRED
 from train.progress import progress
 

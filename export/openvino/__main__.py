@@ -12,9 +12,9 @@ from dataclasses import fields
 from export.checks.report import line, table
 from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
-from export.folder import check_free
 from export.openvino.export import STORED, Options, export_openvino
 from export.source import open_source
+from runtime.files import check_free
 from runtime.manifest import MARKER
 from train.errors import run_command
 

@@ -16,8 +16,7 @@ from export.checks.measure import THRESHOLDS_DB, Measure, Parity, at_least, psnr
 from export.checks.prompts import CASES
 from export.checks.reference import Reference
 from export.checks.weights import watching
-from export.facts import model_facts
-from export.folder import size_mb, whole_folder
+from export.facts import model_facts, size_mb
 from export.heap import give_back_memory
 from export.openvino.convert import convert, parts
 from export.openvino.folder import note, write_configs
@@ -27,6 +26,7 @@ from export.openvino.run import MODEL, load_openvino, network_of
 from export.source import Source
 from runtime.bundle import describe_files
 from runtime.errors import UserError
+from runtime.files import whole_folder
 from runtime.manifest import COMPONENTS, MARKER
 from train.progress import progress
 

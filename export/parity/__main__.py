@@ -21,7 +21,7 @@ import numpy as np
 from export.checks.prompts import CASES
 from export.checks.reference import Reference, save_reference
 from export.command import add_room_option
-from export.folder import size_mb
+from export.facts import size_mb
 from export.heap import give_back_memory
 from export.parity.engines import Engine, engines
 from export.parity.exports import Export, read_export, refuse_other_sizes
@@ -30,10 +30,9 @@ from export.parity.table import print_reports
 from export.parity.worker import PICTURES, REFERENCE, job_of, run_apart
 from export.plan import check_memory, plan
 from export.plan.memory import report_memory
-from export.signals import signals_held
 from export.source import Floats, locate, open_source
 from runtime.errors import OutputError, UserError
-from runtime.files import check_writable
+from runtime.files import check_writable, signals_held
 from train.errors import run_command
 from train.progress import progress
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export.checks.measure import THRESHOLDS_DB
-from export.facts import PREFIX, checkpoint_sha256
-from export.folder import size_mb
+from export.facts import PREFIX, checkpoint_sha256, size_mb
 from export.parity.engines import Engine
 from export.source import Source
 from runtime.bundle import FileFacts, check_file, open_bundle

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from runtime.batch.ledger import Ledger, write_json
+from runtime.batch.ledger import Ledger
 from runtime.errors import OutputError
+from runtime.files import Lock, is_partial, locked, remove_partial, take_lock, write_json
 
 RUN, MANIFEST, FAILED, TIMES, OURS = "run.json", "manifest.jsonl", "failed.jsonl", "times.jsonl", ".run"
-_PARTIAL = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.tmp")  # runtime.files' temporary names
 _PATIENCE_S = 30.0  # for the workers of a run that was just killed: they notice within seconds
 
 
@@ -30,7 +28,7 @@ class Folder:
     """An output folder that this process has locked."""
 
     def __init__(self, path: Path) -> None:
-        """Use `locked`, which makes one."""
+        """Use `open_folder`, which makes one."""
         self.path, self.todo = path, path / OURS / "rows.jsonl"
         self.manifest, self.failed = Ledger(path / MANIFEST), Ledger(path / FAILED)
         self.begun = _begun(path)
@@ -94,11 +92,10 @@ class Folder:
         self.failed.close()
 
     def sweep(self) -> None:
-        """Removes the temporary files of writers that were killed."""
-        for folder, _, names in os.walk(self.path):
-            for name in names:
-                if _PARTIAL.fullmatch(name):
-                    Path(folder, name).unlink(missing_ok=True)
+        """Removes what writers left that were killed: nobody else is at work in the folder."""
+        for folder, folders, names in os.walk(self.path):
+            for name in filter(is_partial, [*folders, *names]):
+                remove_partial(Path(folder, name))
 
     def discard_if_new(self) -> None:
         """Removes a folder in which nothing was begun."""
@@ -112,15 +109,14 @@ class Folder:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[Folder]:
-    """The folder, made if need be; OutputError when another run is in it, or it cannot be written."""
+def open_folder(path: Path) -> Iterator[Folder]:
+    """The folder, made if need be, for this run alone; OutputError when another is in it, or it cannot be written."""
     try:
         if path.is_dir():
             _begun(path)  # before anything is put into a folder of something else
         (path / OURS).mkdir(parents=True, exist_ok=True)
-        with open(path / OURS / "lock", "ab") as lock:
-            if not _lock(lock):
-                raise OutputError(f"another run is writing to {path}: wait for its end, or choose another --out")
+        busy = f"another run is writing to {path}: wait for its end, or choose another --out"
+        with locked(path / OURS / "lock", busy):
             _await_workers(path)
             folder = Folder(path)
             try:
@@ -131,11 +127,12 @@ def locked(path: Path) -> Iterator[Folder]:
         raise OutputError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
-def worker_lock(path: Path) -> BinaryIO:
+def worker_lock(path: Path) -> Lock:
     """Held by each worker while it lives, so that no next run starts beside those of a killed one."""
-    file = open(path / OURS / "workers", "ab")  # noqa: SIM115 (held by the caller)
-    _lock(file, shared=True)
-    return file
+    lock = take_lock(path / OURS / "workers", shared=True)
+    if lock is None:
+        raise OutputError(f"the run that writes to {path} is ending: start it again")
+    return lock
 
 
 def _begun(path: Path) -> dict[str, Any] | None:
@@ -143,7 +140,7 @@ def _begun(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((path / RUN).read_bytes())
     except FileNotFoundError:
-        others = sorted(one.name for one in path.iterdir() if one.name != OURS and not _PARTIAL.fullmatch(one.name))
+        others = sorted(one.name for one in path.iterdir() if one.name != OURS and not is_partial(one.name))
         if others:
             what = f"{path} is not empty ({others[0]}) and no batch was begun in it"
             raise ValueError(f"{what}: choose another --out") from None
@@ -156,23 +153,9 @@ def _begun(path: Path) -> dict[str, Any] | None:
 
 
 def _await_workers(path: Path) -> None:
-    with open(path / OURS / "workers", "ab") as file:
-        end = time.monotonic() + _PATIENCE_S
-        while not _lock(file):
-            if time.monotonic() > end:
-                raise OutputError(f"workers of an earlier run still write to {path}: end them, or wait")
-            time.sleep(0.1)
-
-
-def _lock(file: BinaryIO, shared: bool = False) -> bool:
-    """Whether the file is ours now, until it is closed or the process ends, however it ends."""
-    import fcntl  # not on Windows, where Ray runs in WSL only
-
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    busy = f"workers of an earlier run still write to {path}: end them, or wait"
+    with locked(path / OURS / "workers", busy, _PATIENCE_S):
+        pass
 
 
 def _size(path: Path) -> int:

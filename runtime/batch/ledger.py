@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from runtime.files import write_whole
+from runtime.files import whole_stream
 
 _NONE = -1
 
@@ -88,7 +86,7 @@ class Ledger:
         elif not self._is_sorted():
             moved: array[int] = array("q", [_NONE]) * len(self._offsets)
             end = 0
-            with replaced(self.path) as file:
+            with whole_stream(self.path) as file:
                 for row, line in self.lines():
                     file.write(line)
                     moved[row], end = end, end + len(line)
@@ -119,28 +117,6 @@ class Ledger:
             end += len(line)
         offsets = [offset for offset in self._offsets if offset != _NONE]
         return end == self.path.stat().st_size and all(a < b for a, b in pairwise(offsets))
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends without an error, and not before.
-
-    As `write_whole`, for files that do not fit in memory.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """A small JSON file, whole or not at all; OutputError when it cannot be written."""
-    write_whole(path, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
-from runtime.batch.ledger import replaced
 from runtime.batch.rows import Row
+from runtime.files import whole_stream
 
 MOST_ROWS = 256  # a chunk: what a worker's call may cost once, and what may wait for one worker at the end
 CHUNKS_A_WORKER = 32  # of a short run, so that no worker is idle for long at its end
@@ -42,7 +42,7 @@ def write(rows: Iterable[Row], path: Path, unit: int, settled: Callable[[int], b
     """
     digest, starts, counts = hashlib.sha256(), array("Q"), array("L")
     number, prefix_sha256 = 0, digest.hexdigest() if prefix == 0 else None
-    with replaced(path) as file:
+    with whole_stream(path) as file:
         for _, group in groupby(rows, lambda row: row.row // unit):
             members = list(group)
             for row in members:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import __version__, arguments
-from runtime.batch.folder import locked
+from runtime.batch.folder import open_folder
 from runtime.batch.names import Distinct
 from runtime.batch.prompts_file import KNOWN, STDIN, format_of, opened, records
 from runtime.batch.ray_pool import quiet, require
@@ -29,7 +29,7 @@ def start(args: argparse.Namespace) -> dict[str, Any]:
     settings, rules = settings_of(args, bundle)
     with quiet(args.debug):
         require()
-        with locked(Path(args.out)) as folder:
+        with open_folder(Path(args.out)) as folder:
             started = Run(folder, settings, args.bundle)
             try:
                 started.prepare(lambda: rows_of(args, rules))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import OutputError
-from runtime.files import put_in_place, write_whole
+from runtime.files import whole_folder, write_json
 
 REPORT, VIDEO, ANIMATION = "interpolation.json", "video.mp4", "animation"
 _OURS = re.compile(r"frame-\d{4}\.png|video\.mp4|animation\.(webp|png)|interpolation\.json")
-_ABANDONED_S = 86_400.0  # a day old: what a killed run left
 
 
 def frame_name(i: int) -> str:
@@ -47,50 +42,14 @@ def check_folder(out: str | Path, overwrite: bool) -> None:
         raise OutputError(f"{out} is not empty ({names[0]}): choose another --out, or --overwrite")
 
 
-@contextmanager
-def whole_folder(out: str | Path, overwrite: bool) -> Iterator[Path]:
+def new_folder(out: str | Path, overwrite: bool) -> AbstractContextManager[Path]:
     """A folder to fill, which takes the place of `out` when the block ends well, and is removed when it does not."""
-    check_folder(out, overwrite)
-    path = _real(out)
-    _sweep(path)
-    partial = _partial(path)
-    try:
-        partial.mkdir()
-        yield partial
-        check_folder(out, overwrite)  # the work took its time
-        put_in_place(partial, path, _partial(path))
-    except OutputError as error:  # the folder by the name that the user gave it
-        raise OutputError(str(error).replace(str(partial), str(out))) from error
-    except OSError as error:
-        raise _cannot(out, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return whole_folder(out, check=lambda: check_folder(out, overwrite))
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """How the pictures came to be, without anything that differs from run to run."""
-    write_whole(folder / REPORT, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-
-
-def _sweep(path: Path) -> None:
-    """Removes what killed runs left beside it."""
-    prefix = _prefix(path)
-    for one in path.parent.iterdir():
-        with suppress(OSError):
-            if one.name.startswith(prefix) and one.name.endswith(".tmp") and _age(one) > _ABANDONED_S:
-                shutil.rmtree(one, ignore_errors=True)
-
-
-def _age(path: Path) -> float:
-    return time.time() - path.lstat().st_mtime
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{_prefix(path)}{os.getpid()}-{os.urandom(4).hex()}.tmp")
-
-
-def _prefix(path: Path) -> str:
-    return f".{path.name[:40]}.interpolate-"
+    write_json(folder / REPORT, report)
 
 
 def _real(out: str | Path) -> Path:

@@ -16,7 +16,7 @@ from runtime.files import write_whole
 from runtime.image_files import png_bytes, settings_text
 from runtime.interpolate import animation, smoothness
 from runtime.interpolate import path as interpolate_path
-from runtime.interpolate.folder import ANIMATION, frame_name, whole_folder, write_report
+from runtime.interpolate.folder import ANIMATION, frame_name, new_folder, write_report
 from runtime.interpolate.inputs import Source, read_source
 from runtime.interpolate.path import Frame, Start, known_strength
 from runtime.manifest import Manifest
@@ -41,7 +41,7 @@ def run_pictures(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         for text in report["fitted"]:
             tell(f"note: {text}, the size of {pipe.manifest.name}")
         frames = _frames(args, sources, pipe, report)
-        with whole_folder(args.out, args.overwrite) as folder:
+        with new_folder(args.out, args.overwrite) as folder:
             pictures = _write_frames(folder, frames, args.frames + 2, sources, pipe.manifest, report)
             _write_animation(folder, pictures, args.animation or "webp", fps, pipe.manifest, report)
             same = pictures[0].tobytes() == pictures[-1].tobytes()

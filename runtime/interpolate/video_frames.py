@@ -12,7 +12,7 @@ from PIL import Image
 
 from runtime.command import tell
 from runtime.interpolate import smoothness as measures
-from runtime.interpolate.folder import VIDEO, whole_folder, write_report
+from runtime.interpolate.folder import VIDEO, new_folder, write_report
 from runtime.interpolate.path import End, Start, Way, check_count, strengths, uniform_places
 from runtime.interpolate.video_file import Reader, Writer, created, opened
 from runtime.noise import check_seed
@@ -34,7 +34,7 @@ def run_video(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         video = _Video(pipe, reader, count, prompt, check_seed(args.seed), strength)
         if reader.sounds:
             tell("note: the sound of the video is left out")
-        with whole_folder(args.out, args.overwrite) as folder:
+        with new_folder(args.out, args.overwrite) as folder:
             video.write(folder / VIDEO)
             report = {
                 "bundle": pipe.manifest.name,

@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.cache import cache_folder
-from runtime.errors import BundleError
+from runtime.errors import BundleError, OutputError
+from runtime.files import kept_folder
 
 _log = logging.getLogger("runtime")
 UNUSED_DAYS = 60  # after which a kept graph is removed
@@ -63,48 +63,20 @@ def _opened(entry: Path, options: Any, create: Callable[[Path | None, Any], Any]
 
 def _made(entry: Path, options: Any, create: Callable[[Path | None, Any], Any]) -> Any:
     """A session of the graph itself, whose optimized form is kept where the folder can be written."""
-    partial = _partial(entry)
-    if partial is None:
-        return create(None, options)
+    session = None
     try:
-        options.optimized_model_filepath = os.fspath(partial / _GRAPH)
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
-        options.add_session_config_entry(
-            "session.optimized_model_external_initializers_min_size_in_bytes", str(_INSIDE)
-        )
-        try:
+        with kept_folder(entry) as partial:
+            with suppress(OSError):
+                _sweep(entry.parent)
+            options.optimized_model_filepath = os.fspath(partial / _GRAPH)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_min_size_in_bytes", str(_INSIDE)
+            )
             session = create(None, options)
-        except BundleError:  # a full disk looks like a bad model
-            options.optimized_model_filepath = ""
-            return create(None, options)
-        settle(partial, entry)
-        return session
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _partial(entry: Path) -> Path | None:
-    """A new folder beside `entry`, None where none can be made; what is old there goes."""
-    try:
-        made = folder_beside(entry)
-    except OSError:
-        return None
-    with suppress(OSError):
-        _sweep(entry.parent)
-    return made
-
-
-def folder_beside(target: Path) -> Path:
-    """A new folder beside `target`, readable by its owner alone, to be filled and settled; OSError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=target.parent))
-
-
-def settle(partial: Path, target: Path) -> None:
-    """Gives a finished folder its name, unless another process was quicker: then it goes."""
-    with suppress(OSError):
-        partial.rename(target)
-    shutil.rmtree(partial, ignore_errors=True)
+    except (OutputError, BundleError):  # to a library, a full disk looks like a bad model
+        options.optimized_model_filepath = ""
+    return create(None, options) if session is None else session
 
 
 def _sweep(folder: Path) -> None:

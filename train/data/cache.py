@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from runtime.errors import UserError
+from runtime.errors import OutputError, UserError
+from runtime.files import whole_file
 
 LOG = logging.getLogger("train.data")
 
@@ -25,16 +24,12 @@ def write_tensors(path: Path | None, tensors: dict[str, Tensor], facts: dict[str
     if path is None:
         return
     text = json.dumps(facts)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        save_file(tensors, partial, {"facts": text, "checksum": _checksum(tensors, text)})
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"the cache file {path} cannot be written: {error}; free space or move the run") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, {"facts": text, "checksum": _checksum(tensors, text)})
+    except (OutputError, SafetensorError) as error:
+        why = error.__cause__ or error
+        raise UserError(f"the cache file {path} cannot be written: {why}; free space or move the run") from error
 
 
 def read_tensors(path: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

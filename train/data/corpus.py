@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
 from runtime.errors import UserError
+from runtime.files import locked
 from train.data import shards as tar
 from train.data.cache import LOG, read_tensors, write_tensors
 from train.data.encoders import Advance, Encoders, fit_picture
@@ -177,13 +178,12 @@ class ShardEncoder:
         if self.cache is None:
             yield
             return
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            stream = (self.cache / f".{_label(shard)}.lock").open("w")
-        except OSError as error:
-            raise UserError(f"the cache folder {self.cache} cannot be written: {error.strerror}") from error
-        with stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                self.cache.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.cache / f".{_label(shard)}.lock", "", patience_s=math.inf))
+            except OSError as error:
+                raise UserError(f"the cache folder {self.cache} cannot be written: {error.strerror}") from error
             yield
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 import shlex
 import tarfile
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from runtime.errors import UserError
+from runtime.files import whole_stream
 from runtime.pixels import to_uint8
 from train.data.pictures import MAX_PIXELS, BadPicture
 
@@ -73,21 +73,21 @@ class DamagedShard(Exception):
 
 
 def write_shard(path: Path, records: Iterable[tuple[Record, bytes]]) -> int:
-    """Write (record, PNG bytes) pairs as one .tar shard, atomically. Returns how many were written."""
-    import webdataset
-
-    partial = path.with_name(f".{path.name}.partial")
+    """Write (record, PNG bytes) pairs as one .tar shard, whole or not at all. Returns how many were written."""
     count = 0
-    with partial.open("wb") as stream:
-        writer = webdataset.TarWriter(stream, encoder=False, mtime=0.0)
+    with whole_stream(path) as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for record, png in records:
-            writer.write({"__key__": record.key, "png": png, "json": json.dumps(record.to_json()).encode()})
+            _add(archive, f"{record.key}.json", json.dumps(record.to_json()).encode())
+            _add(archive, f"{record.key}.png", png)
             count += 1
-        writer.close()
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
     return count
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A member without a date or an owner: equal pictures give equal shards."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o444
+    archive.addfile(member, io.BytesIO(data))
 
 
 def shard_paths(folder: Path, split: str) -> list[Path]:

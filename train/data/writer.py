@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from runtime.errors import UserError
+from runtime.files import write_json, write_text
 from train.data.pictures import BadPicture, encode_png
 from train.data.shards import SHARD_SIZE, Record, write_shard
 from train.progress import progress
@@ -47,7 +48,7 @@ def write_dataset(
     if not counts["train"]:
         raise UserError(f"{out}: no picture for training could be read; {out / 'skipped.jsonl'} says why")
     summary: dict[str, object] = {"pictures": counts, "skipped": skipped, "image_size": size, **facts}
-    _write_text(out / "dataset.json", json.dumps(summary, indent=2) + "\n")
+    write_json(out / "dataset.json", summary)
     return summary
 
 
@@ -76,7 +77,7 @@ def _write_part(part: Sequence[Drawable], shard: Path, size: int, advance: Calla
             else:
                 drawn.append((source.record, png))
     # The list of skipped files first: a shard that exists is complete, its list included.
-    _write_text(_skip_file(shard), "".join(f"{line}\n" for line in skipped))
+    write_text(_skip_file(shard), "".join(f"{line}\n" for line in skipped))
     write_shard(shard, drawn)
 
 
@@ -103,7 +104,7 @@ def _count_lines(path: Path) -> int:
 
 def _collect_skipped(out: Path) -> int:
     text = "".join(path.read_text() for path in sorted(out.glob("*.skipped")))
-    _write_text(out / "skipped.jsonl", text)
+    write_text(out / "skipped.jsonl", text)
     return len(text.splitlines())
 
 
@@ -121,10 +122,4 @@ def _claim(out: Path, splits: Mapping[str, Sequence[Drawable]], size: int) -> No
     if not mark.is_file():
         if any(out.glob("*.tar")):
             raise UserError(f"{out} holds shards of unknown origin; choose another --out")
-        _write_text(mark, digest)
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+        write_text(mark, digest)

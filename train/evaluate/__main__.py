@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from runtime.errors import UserError
+from runtime.files import write_text
 from train.checkpoint import load_pipeline
 from train.errors import run_command
 from train.evaluate.evaluation import (
@@ -21,7 +22,6 @@ from train.evaluate.evaluation import (
 )
 from train.evaluate.feature_sets import FEATURE_SETS, refuse_own_features
 from train.evaluate.generators import bundle_generator, checkpoint_generator, find_subject, require_device
-from train.files import write_text
 from train.run.telemetry import say
 from train.student import count_parameters
 

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from runtime.files import whole_file
 from runtime.pixels import to_uint8
-from train.files import replace_file
 
 LARGEST = 256  # side in a comparison or a card; larger pictures are shown smaller
 SMALLEST_FONT = 12  # pixels; captions of larger pictures grow with them, so that a sheet shown smaller stays legible
@@ -183,7 +183,7 @@ def shrunk(picture: np.ndarray, largest: int = LARGEST) -> np.ndarray:
 def _write(sheet: Image.Image, path: Path) -> None:
     """WebP or PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as partial:
+    with whole_file(path) as partial:
         if path.suffix.lower() == ".webp":
             sheet.save(partial, "WEBP", quality=WEBP_QUALITY, method=6)
         else:

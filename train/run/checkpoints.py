@@ -7,17 +7,18 @@ import json
 import logging
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from runtime.errors import UserError
-from train.files import replace_folder, write_text
+from runtime.errors import OutputError, UserError
+from runtime.files import is_partial, remove_partial, whole_folder, write_text
 from train.run.engine import fill, whole
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Checkpoints:
         """
         target = self.folder / f"step-{state.step}"
         try:
-            with replace_folder(target) as folder:
+            with whole_folder(target) as folder:
                 hashes = {}
                 for name, tensors in state.tensors.items():
                     path = folder / f"{name}.safetensors"
@@ -55,11 +56,11 @@ class Checkpoints:
                     hashes[path.name] = file_hash(path)
                 facts = {"step": state.step, "score": score, "sha256": hashes, **state.facts}
                 (folder / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
-        except (OSError, SafetensorError) as error:
-            raise UserError(self._why_not_saved(state.step, error)) from error
+        except (OutputError, OSError, SafetensorError) as error:
+            raise UserError(self._why_not_saved(state.step, error.__cause__ or error)) from error
         self._remove_old(state.step)
 
-    def _why_not_saved(self, step: int, error: Exception) -> str:
+    def _why_not_saved(self, step: int, error: BaseException) -> str:
         kept = self.steps()
         last = f"the last good checkpoint is step {kept[-1]}" if kept else "there is no earlier checkpoint"
         return (
@@ -107,11 +108,9 @@ class Checkpoints:
 
     def remove_remains(self) -> None:
         """Delete what a killed process left half-written. Only for the one process that owns the run."""
-        for path in [*self.folder.glob(".*.partial-*"), *self.folder.glob(".*.old-*")]:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        for path in self.folder.glob(".*"):
+            if is_partial(path.name):
+                remove_partial(path)
 
     def _remove_old(self, saved: int) -> None:
         """Later ones than the one just saved are damaged or were gone back from: they do not count, and go."""
@@ -162,3 +161,65 @@ def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+class Stateful(Protocol):
+    """A module, or whatever else hands out its tensors and takes them back."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor], /) -> Any: ...
+
+
+class TrainingState:
+    """Modules and optimizers in one folder: safetensors and JSON, no pickle, replaced atomically."""
+
+    def __init__(
+        self, folder: Path, modules: Mapping[str, Stateful], optimizers: dict[str, torch.optim.Optimizer]
+    ) -> None:
+        self.folder = folder
+        self.modules = modules
+        self.optimizers = optimizers
+
+    def load(self) -> tuple[int, list[dict[str, Any]]]:
+        """(step, rows) of the saved state, loaded into the modules and optimizers; (0, []) when there is none."""
+        if not (self.folder / "state.json").is_file():
+            return 0, []
+        facts = json.loads((self.folder / "state.json").read_text())
+        for name, module in self.modules.items():
+            module.load_state_dict(load_file(self.folder / f"{name}.safetensors"))
+        for name, optimizer in self.optimizers.items():
+            moments = load_file(self.folder / f"{name}.safetensors")
+            optimizer.load_state_dict(unflatten_optimizer(moments, facts[name]))
+        return int(facts["step"]), list(facts["rows"])
+
+    def save(self, step: int, rows: list[dict[str, Any]]) -> None:
+        facts: dict[str, Any] = {"step": step, "rows": rows}
+        with whole_folder(self.folder) as folder:
+            for name, module in self.modules.items():
+                tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+                save_file(tensors, folder / f"{name}.safetensors")
+            for name, optimizer in self.optimizers.items():
+                moments, facts[name] = flatten_optimizer(optimizer)
+                save_file(moments, folder / f"{name}.safetensors")
+            (folder / "state.json").write_text(json.dumps(facts))
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimizer's state as (tensors by "index.name", JSON-ready parameter groups)."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}.{name}": torch.as_tensor(value).contiguous()
+        for index, entry in state["state"].items()
+        for name, value in entry.items()
+    }
+    return tensors, state["param_groups"]
+
+
+def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The inverse of `flatten_optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": groups}

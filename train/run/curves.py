@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.errors import UserError
-from train.files import replace_file
+from runtime.files import whole_file
 from train.run.telemetry import read_rows
 
 # title -> curves; a panel without any of its curves is left out
@@ -56,6 +56,6 @@ def draw_curves(run_dir: Path, target: Path) -> None:
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(target) as partial:
+    with whole_file(target) as partial:
         figure.savefig(partial, dpi=110, format="png")
     pyplot.close(figure)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from runtime.errors import UserError
+from runtime.files import locked, write_text
 from train.checkpoint import one_step_scheduler, save_pipeline
 from train.config import INITS, Config, from_json, to_json
 from train.diffusion import sample
 from train.evaluate.grids import save_grid
-from train.files import only_process, write_text
 from train.finite import NotFinite
 from train.latents import LinearDecoder, decode_all
 from train.lora import merge_lora, save_lora
@@ -85,7 +86,8 @@ class AddTrainer:
 
         SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot go on.
         """
-        with only_process(self.run_dir, self.engine.is_main):
+        busy = f"another process is training in {self.run_dir}; wait for it, or choose another run_dir"
+        with locked(self.run_dir / ".lock", busy) if self.engine.is_main else nullcontext():
             return self._run()
 
     def _run(self) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from train.files import write_text
+from runtime.files import write_text
 
 
 class Telemetry:

@@ -22,13 +22,13 @@ import torch
 
 from runtime.errors import Error as RuntimeFailure
 from runtime.errors import UserError
+from runtime.files import write_text
 from runtime.noise import check_seed
 from train.checkpoint import load_pipeline
 from train.errors import run_command
 from train.evaluate.evaluation import OWN_FIGURES
 from train.evaluate.generators import Generate, bundle_generator, checkpoint_generator, find_subject, require_device
 from train.evaluate.grids import Section, draw_sections, shrunk
-from train.files import write_text
 from train.run.telemetry import say
 from train.sticker.prompts import CARD_PROMPTS, COMPOSITION_PROMPTS, SHEET_PROMPTS, SHEET_SEED, require_absent
 

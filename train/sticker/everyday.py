@@ -24,12 +24,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.errors import UserError
+from runtime.files import whole_folder, write_text
 from train.checkpoint import SHARD_BYTES, load_part, resolve_checkpoint
 from train.data.encoders import encode_captions
 from train.data.shards import Record, read_facts, splits_of
 from train.errors import run_command
 from train.evaluate.retrieval import Embed, text_embedder
-from train.files import replace_folder, write_text
 from train.minilm import embed
 from train.sticker.captions import group_of
 from train.sticker.prompts import without_style
@@ -290,7 +290,7 @@ def tune(argv: list[str]) -> None:
     captions = all_captions(records)
     table = tuned_table(encoder, tokenizer, captions, subjects_of(records["train"]), embed, open_wordnet(), kept_out)
     target = args.out / "text_encoder"
-    with replace_folder(target) as folder:  # an encoder that fails the check is not left behind
+    with whole_folder(target) as folder:  # an encoder that fails the check is not left behind
         save_text_encoder(folder, encoder, table)
         written = load_text_encoder(folder)
         check_unchanged(encoder, written, tokenizer, captions)

@@ -17,13 +17,14 @@ from export.coreml import __main__ as exporter
 from export.coreml import export as coreml_export
 from export.coreml.convert import convert
 from export.coreml.export import Options
-from export.coreml.graphs import APPLE_SCALING, Part
+from export.coreml.graphs import Part
 from export.coreml.package import MODEL, add_metadata, packages_in, read_spec
 from export.coreml.run import evaluated, noting, on_macos, unet_feed, whole_unet
 from export.facts import size_mb
 from export.mil.program import Program
 from export.parity.exports import open_export
 from export.source import open_source
+from runtime.coreml import APPLE_SCALING
 from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint

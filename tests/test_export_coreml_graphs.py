@@ -13,11 +13,12 @@ from diffusers import AutoencoderKL
 
 from export.checks.measure import psnr_db
 from export.coreml.convert import convert
-from export.coreml.graphs import APPLE_SCALING, AppleDecoder, AppleEncoder, AppleTextEncoder, AppleUNet, parts
+from export.coreml.graphs import AppleDecoder, AppleEncoder, AppleTextEncoder, AppleUNet, parts
 from export.coreml.split_einsum import split_einsum
 from export.graphs import attention_as, plain_attention
 from export.mil.program import Program
 from export.source import open_source
+from runtime.coreml import APPLE_SCALING
 from runtime.errors import UserError
 from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
 

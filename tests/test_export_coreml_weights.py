@@ -17,12 +17,13 @@ from export.checks.measure import psnr_db
 from export.coreml import convert, palettize, w8a8
 from export.coreml import export as coreml_export
 from export.coreml.export import Options, attention, write_package
-from export.coreml.graphs import APPLE_SCALING, parts
+from export.coreml.graphs import parts
 from export.coreml.package import chunk, packages_in, read_spec
 from export.coreml.palettize import kmeans, middles
 from export.coreml.run import evaluated
 from export.mil.program import Program
 from export.source import open_source
+from runtime.coreml import APPLE_SCALING
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import SMALL, small_checkpoint
 

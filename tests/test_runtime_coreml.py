@@ -15,6 +15,7 @@ from export.mil.program import Program
 from export.onnx.export import Options, export_onnx
 from export.source import open_source
 from runtime import coreml
+from runtime.manifest import MARKER
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import small_checkpoint
 
@@ -68,11 +69,11 @@ def test_a_cancelled_token_is_seen(bundle: Path, packages: Path) -> None:
 def test_other_folders_are_refused(bundle: Path, packages: Path, tmp_path: Path) -> None:
     with pytest.raises(runtime.BundleError, match="no Core ML export"):
         runtime.load(bundle, coreml_packages=tmp_path)
-    facts = json.loads((packages / coreml.MARKER).read_text())
-    (tmp_path / coreml.MARKER).write_text(json.dumps(facts))
+    facts = json.loads((packages / MARKER).read_text())
+    (tmp_path / MARKER).write_text(json.dumps(facts))
     with pytest.raises(runtime.BundleError, match="lacks Stable_Diffusion_version_.*export it again"):
         runtime.load(bundle, coreml_packages=tmp_path)
-    (tmp_path / coreml.MARKER).write_text(json.dumps(facts | {"latent_shape": [1, 2, 3]}))
+    (tmp_path / MARKER).write_text(json.dumps(facts | {"latent_shape": [1, 2, 3]}))
     with pytest.raises(runtime.BundleError, match="another model than the bundle: latent_shape"):
         runtime.load(bundle, coreml_packages=tmp_path)
 

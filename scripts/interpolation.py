@@ -103,7 +103,7 @@ def figures(
                 given = {"prompt": prompt, "prompt_b": prompt_b, "strength": None, **options}
                 ends = Start(a, given["prompt"], NOISE), Start(b, given["prompt_b"], NOISE)
                 given["strength"] = given["strength"] or known_strength(pipe, *ends)
-                frames = [frame.picture for frame in between(pipe, a, b, FRAMES, seed=NOISE, **given)]
+                frames = [frame.image for frame in between(pipe, a, b, FRAMES, seed=NOISE, **given)]
                 rows.append(measures.compared(frames))
                 used.append(round(given["strength"], 3))
                 kept += [frames] if name == "default" else []

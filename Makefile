@@ -47,7 +47,7 @@ lint-python: setup
 
 # Packages are strict, tests and scripts are checked: pyproject.toml says how.
 lint-types: setup
-	$(BIN)/mypy runtime export train tests scripts
+	$(BIN)/mypy addkit runtime export train tests scripts
 
 lint-web: $(WEB)/node_modules/.installed
 	cd $(WEB) && npm run lint

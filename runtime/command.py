@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, TextIO
 
 from runtime import Error, OutputError, ProviderWarning, TruncationWarning, __version__
@@ -16,6 +17,19 @@ from runtime import Error, OutputError, ProviderWarning, TruncationWarning, __ve
 MISTAKE = 2  # the exit code of what the user can mend
 INTERRUPTED = 130  # the exit code after Ctrl-C
 OURS = ("runtime.", "train.", "export.")  # whose warnings are lines
+
+
+_name: ContextVar[str] = ContextVar("name", default="")
+
+
+@contextmanager
+def called_as(name: str) -> Iterator[None]:
+    """Within the block a command's help and mistakes name it so, not "python -m MODULE"."""
+    token = _name.set(name)
+    try:
+        yield
+    finally:
+        _name.reset(token)
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,10 +50,12 @@ def command_parser(module: str, description: str | None, examples: str, json: bo
 
     examples: the end of --help, "examples:" and whole command lines, one a line.
     """
+    usual = f"python -m {module}"
+    name = _name.get() or usual
     made = Parser(
-        prog=f"python -m {module}",
+        prog=name,
         description=description,
-        epilog=examples,
+        epilog=examples.replace(f"{usual} ", f"{name} "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -77,8 +93,8 @@ def run_command(
 ) -> int:
     """Parse the arguments, do the work and return the exit code, `work`'s own or 0 when that went well.
 
-    What the user can mend (Error, ValueError, OSError) is one line on stderr and exit code 2, with --debug a traceback;
-    an interruption gives 130. Any other exception is a bug of ours and passes with its traceback.
+    What the user can mend (Error, ValueError, OSError, MemoryError) is one line on stderr and exit code 2, with --debug
+    a traceback; an interruption gives 130. Any other exception is a bug of ours and passes with its traceback.
     argv: without the program's name; None means this process's own.
     """
     debug = False
@@ -92,7 +108,7 @@ def run_command(
             return work(args) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (Error, ValueError, OSError) as error:
+    except (Error, ValueError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
         else:
@@ -104,6 +120,8 @@ def text_of(error: Exception) -> str:
     """What an exception says, without the number that the system gives an error of files."""
     if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    if isinstance(error, MemoryError) and not str(error):
+        return "there is not enough memory: free some, or ask for less at once"
     return str(error) or type(error).__name__
 
 

@@ -50,3 +50,18 @@ def test_same_seed_same_file_other_seed_other_picture(python: Path, tmp_path: Pa
     image = Image.open(tmp_path / "fox.png")
     assert image.size >= (128, 128)
     assert len(set(image.convert("RGB").getdata())) > 100  # a picture, not a blank
+
+
+def test_the_console_script_draws_the_same_beside_a_users_own_runtime(python: Path, tmp_path: Path) -> None:
+    expected = picture(python, tmp_path, "--seed", "7")
+    (tmp_path / "runtime.py").write_text("raise SystemExit('executed')\n")
+    command = [str(python.parent / "addkit"), "generate", PROMPT, "--seed", "7", "-o", "again.png"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "again.png").read_bytes() == expected, done.stderr
+
+
+def test_the_console_script_names_the_extra_that_training_needs(python: Path, tmp_path: Path) -> None:
+    command = [str(python.parent / "addkit"), "evaluate", "sticker-128"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    expected = 'error: addkit evaluate needs torch, which is not installed: pip install "addkit[train]"\n'
+    assert (done.returncode, done.stderr) == (2, expected)

@@ -126,9 +126,14 @@ def text_of(error: Exception) -> str:
 
 
 def tell(message: str) -> None:
-    """One line on stderr, if there is one: `print` would fall back to stdout, which is for results."""
+    """One line on stderr."""
+    tell_lines(" ".join(message.split()))
+
+
+def tell_lines(text: str) -> None:
+    """Lines on stderr as they are, if there is one: `print` would fall back to stdout, which is for results."""
     if sys.stderr is not None:
-        print(" ".join(message.split()), file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:

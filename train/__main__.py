@@ -6,12 +6,19 @@ import argparse
 import dataclasses
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.command import Parser, command_parser, print_result, run_command, tell_lines
 from runtime.errors import UserError
 from train.config import Config, from_json
-from train.errors import run_command
 from train.presets import PRESETS, make_config
+
+EXAMPLES = """examples:
+  python -m train --preset demo run_dir=runs/first max_steps=200
+  python -m train --preset sticker data=data/stickers run_dir=runs/sticker lr=5e-5
+  python -m train --resume runs/first
+The run folder gets checkpoints/, samples/, metrics.jsonl and pipeline/, the student as a diffusers folder."""
 
 
 def chosen_config(args: argparse.Namespace) -> Config:
@@ -25,30 +32,35 @@ def chosen_config(args: argparse.Namespace) -> Config:
     return dataclasses.replace(from_json(path.read_text()), run_dir=str(args.resume))  # wherever it lies now
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  python -m train --preset demo run_dir=runs/first max_steps=200\n"
-        "  python -m train --preset sticker data=data/stickers lr=5e-5\n  python -m train --resume runs/first",
-    )
-    which = parser.add_mutually_exclusive_group(required=True)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train", __doc__, EXAMPLES, json=False)
+    which = made.add_mutually_exclusive_group(required=True)
     which.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
     which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run from its newest checkpoint")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
-    config = chosen_config(parser.parse_args(argv))
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Train, and print the folder of the student's pipeline."""
+    config = chosen_config(args)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     from train.run.loop import AddTrainer
 
     trainer = AddTrainer(config)
     if trainer.engine.is_main:
-        print(trainer.describe(), file=sys.stderr, flush=True)
+        tell_lines(trainer.describe())
     target = trainer.run()
     if trainer.engine.is_main:
-        print(target)
+        print_result(str(target))
     trainer.engine.close()
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
+
+
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

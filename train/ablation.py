@@ -9,21 +9,25 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
 from runtime.files import write_text
 from train.checkpoint import load_pipeline
 from train.config import Config
-from train.errors import run_command
 from train.evaluate.evaluation import Evaluation
 from train.evaluate.generators import checkpoint_generator
 from train.presets import sticker
 from train.run.loop import AddTrainer
-from train.run.telemetry import say
 
+EXAMPLES = """examples:
+  python -m train.ablation --out runs/ablation
+  python -m train.ablation --out runs/ablation --rows default loss=adv --seeds 0 1 --steps 100"""
 FIGURES = ("fd_lite0", "kid_lite0", "precision", "recall", "alignment", "retrieval_at_1", "vendi")
 WITHIN = 8  # prompts a split that are drawn with several seeds, for the Vendi score
 
@@ -93,7 +97,7 @@ def train_row(row: Row, seed: int, args: argparse.Namespace) -> None:
         return
     config = replace(base_config(args), run_dir=str(folder), seed=seed, **row.changes)
     share_cache(args.out, folder)
-    say(f"{row.name}, seed {seed}")
+    tell(f"{row.name}, seed {seed}")
     AddTrainer(config).run()
 
 
@@ -155,24 +159,22 @@ def order(results: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.ablation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  python -m train.ablation --out runs/ablation\n"
-        "  python -m train.ablation --out runs/ablation --rows default loss=adv --seeds 0 1 --steps 100",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--data", type=Path, default=Path("data/stickers"))
-    parser.add_argument("--teacher", default="sticker-128-teacher")
-    parser.add_argument("--steps", type=int, default=300, help="student updates of 16 pictures (default 300)")
-    parser.add_argument("--n", type=int, default=300, help="pictures a split that are scored (default 300)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=list(FIRST), metavar="ROW", help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--train-only", action="store_true", help="no figures yet")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    args = parser.parse_args(argv)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.ablation", __doc__, EXAMPLES)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made.add_argument("--data", type=Path, default=Path("data/stickers"))
+    made.add_argument("--teacher", default="sticker-128-teacher")
+    made.add_argument("--steps", type=int, default=300, help="student updates of 16 pictures (default 300)")
+    made.add_argument("--n", type=int, default=300, help="pictures a split that are scored (default 300)")
+    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    made.add_argument("--rows", nargs="+", default=list(FIRST), metavar="ROW", help=f"of {', '.join(ROWS)}")
+    made.add_argument("--train-only", action="store_true", help="no figures yet")
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Train and score every row of every seed, write OUT/table.md and OUT/results.json, and print the table."""
     if unknown := [name for name in args.rows if name not in ROWS]:
         raise UserError(f"{unknown[0]!r} is no row; choose from {', '.join(ROWS)}")
     for seed in args.seeds:  # seed by seed, so that an early stop leaves whole columns
@@ -184,11 +186,16 @@ def main(argv: list[str]) -> None:
     results = {}
     for name in args.rows:
         results[name] = summarise([score_row(ROWS[name], seed, args, evaluation) for seed in args.seeds])
-        say(f"{name}: FD-Lite0 {results[name]['fd_lite0']['mean']:.1f}")
+        tell(f"{name}: FD-Lite0 {results[name]['fd_lite0']['mean']:.1f}")
     write_text(args.out / "table.md", table(results) + "\n\n" + "\n".join(order(results)) + "\n")
     write_text(args.out / "results.json", json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results) if args.json else table(results) + "\n\n" + "\n".join(order(results)))
+    print_result(json.dumps(results) if args.json else table(results) + "\n\n" + "\n".join(order(results)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

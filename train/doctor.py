@@ -6,17 +6,22 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
+from runtime.files import check_writable
 from train.config import Config, from_json
-from train.errors import run_command
 from train.run.curves import draw_curves
 from train.run.telemetry import read_rows
 
+EXAMPLES = """examples:
+  python -m train.doctor runs/sticker
+  python -m train.doctor runs/sticker --plot curves.png
+exit code: 0 nothing is wrong, 1 something was found, 2 there is no run to read."""
 Rows = list[dict[str, Any]]
 
 
@@ -184,30 +189,33 @@ def diagnose(run_dir: Path) -> list[Finding]:
     return [finding for check in CHECKS if (finding := check(rows, config))]
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The exit code is 1 when something was found.\nexamples:\n  python -m train.doctor runs/sticker\n"
-        "  python -m train.doctor runs/sticker --plot curves.png",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder of python -m train")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw the curves there")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    args = parser.parse_args(argv)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.doctor", __doc__, EXAMPLES)
+    made.add_argument("run", type=Path, metavar="RUN", help="a run folder of python -m train")
+    made.add_argument("--plot", type=Path, metavar="PNG", help="also draw the curves there")
+    return made
+
+
+def work(args: argparse.Namespace) -> int:
+    """Print what is wrong; 1 when something is."""
+    if args.plot:
+        check_writable(args.plot)
     findings = diagnose(args.run)
     if args.plot:
         draw_curves(args.run, args.plot)
     if args.json:
-        print(json.dumps({"run": str(args.run), "findings": [asdict(finding) for finding in findings]}))
+        print_result(json.dumps({"run": str(args.run), "findings": [asdict(finding) for finding in findings]}))
     else:
-        for finding in findings:
-            print(f"{finding.name}\n  evidence: {finding.evidence}\n  try:      {finding.advice}")
-        if not findings:
-            print("nothing wrong in the curves")
-    sys.exit(1 if findings else 0)
+        lines = [f"{one.name}\n  evidence: {one.evidence}\n  try:      {one.advice}" for one in findings]
+        print_result("\n".join(lines or ["nothing wrong in the curves"]))
+    return 1 if findings else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

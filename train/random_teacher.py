@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from runtime.bench.machine import memory_mb
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
 from runtime.files import whole_folder
 from train.checkpoint import one_step_scheduler, resolve_checkpoint
 from train.errors import run_command
+from train.files import replace_folder
 from train.progress import progress
 from train.sizes import count_parameters, human
 
@@ -200,20 +203,19 @@ def save_parts(makers: dict[str, Callable[[], nn.Module]], folder: Path) -> dict
     return shells
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.random_teacher",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("shape", choices=SHAPES, help="tiny: for tests; sd15, sd21: the published models' sizes")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pipeline folder to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, help="default: the published model's")
-    parser.add_argument("--one-step", action="store_true", help="with a one-step student's scheduler")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    args = parser.parse_args(argv)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.random_teacher", __doc__, EXAMPLES)
+    made.add_argument("shape", choices=SHAPES, help="tiny: for tests; sd15, sd21: the published models' sizes")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pipeline folder to write")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--prediction-type", choices=PREDICTION_TYPES, help="default: the published model's")
+    made.add_argument("--one-step", action="store_true", help="with a one-step student's scheduler")
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Write the pipeline folder and print its sizes."""
     started = time.monotonic()
     make_random_teacher(args.out, args.shape, args.seed, args.prediction_type, args.one_step)
     config = UNet2DConditionModel.load_config(args.out / "unet")
@@ -226,7 +228,7 @@ def main(argv: list[str]) -> None:
         "bytes": sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file()),
         "peak_rss_mb": round(memory_mb()),
     }
-    print(
+    print_result(
         json.dumps(figures)
         if args.json
         else f"{args.out}: U-Net of {human(parameters)} parameters, {figures['bytes'] / 1e6:.0f} MB in all, "
@@ -234,5 +236,10 @@ def main(argv: list[str]) -> None:
     )
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
+
+
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

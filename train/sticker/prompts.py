@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
 from train.data.shards import read_facts, splits_of
-from train.errors import run_command
 from train.sticker.captions import STYLES
 
+EXAMPLES = """examples:
+  python -m train.sticker.prompts --data data/stickers
+exit code: 0 none is a caption, 1 some are, 2 there is no such data."""
 SHEET_SEED = 7
 SHEET_PROMPTS = tuple(
     f"{subject}, {style}"
@@ -197,20 +200,28 @@ def _listed(prompts: list[str]) -> str:
     return "; ".join(f"'{prompt}'" for prompt in prompts)
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.sticker.prompts",
-        description=__doc__,
-        epilog="exit code 1: some are among its captions",
-    )
-    parser.add_argument("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
-    data = parser.parse_args(argv).data
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.sticker.prompts", __doc__, EXAMPLES, json=False)
+    made.add_argument("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
+    return made
+
+
+def work(args: argparse.Namespace) -> int:
+    """Say whether compositions are among the captions; 1 when some are."""
+    data = args.data
     prompts = compositions()
     if found := known(prompts, data):
-        print(f"{len(found)} of {len(prompts)} compositions are captions of {data}: {_listed(found)}", file=sys.stderr)
-        sys.exit(1)
-    print(f"none of {len(prompts)} compositions is a caption of {data}")
+        print_result(f"{len(found)} of {len(prompts)} compositions are captions of {data}: {_listed(found)}")
+        return 1
+    print_result(f"none of {len(prompts)} compositions is a caption of {data}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from runtime.errors import UserError
 from runtime.noise import randn
+from tests.support.mistakes import refused
 from tests.support.tiny import SMALL, make_pipeline, make_tokenizer
 from tests.support.train_fixtures import COLOURS, make_data, make_teacher, picture
 from train.checkpoint import load_pipeline
@@ -220,12 +221,14 @@ def test_the_discriminators_features_are_read_from_checkpoint_and_bundle(
     assert discriminator_features(tmp_path) == features
 
 
-def test_the_discriminators_own_features_are_refused_unless_allowed(folder: Path, tmp_path: Path) -> None:
+def test_the_discriminators_own_features_are_refused_unless_allowed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "training.json").write_text(json.dumps({"method": ADD, "settings": {"features": "mobilenet_v2"}}))
     assert refuse_own_features("lite0", tmp_path, False) is None
-    with pytest.raises(UserError, match="--allow-discriminator-features"):
-        main([str(tmp_path), "--features", "mobilenet_v2", "--data", str(folder / "data")])
+    line = refused(capsys, main, tmp_path, "--features", "mobilenet_v2", "--data", folder / "data")
+    assert "--allow-discriminator-features" in line
     assert "flatter" in (refuse_own_features("mobilenet_v2", tmp_path, True) or "")
     assert "nothing says" in (refuse_own_features("lite0", folder, False) or "")
 
@@ -239,9 +242,10 @@ def test_the_discriminators_own_features_are_refused_unless_allowed(folder: Path
         (["x", "--within", "-1"], "0 or more"),
     ],
 )
-def test_bad_arguments_are_one_clear_line(arguments: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        main(arguments)
+def test_bad_arguments_are_one_clear_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, main, *arguments)
 
 
 def test_a_missing_subject_is_one_clear_line() -> None:

@@ -22,8 +22,6 @@ from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
 from runtime.files import whole_folder
 from train.checkpoint import one_step_scheduler, resolve_checkpoint
-from train.errors import run_command
-from train.files import replace_folder
 from train.progress import progress
 from train.sizes import count_parameters, human
 

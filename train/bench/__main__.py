@@ -8,206 +8,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from runtime.bench.machine import memory_mb
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
-from train.bench.naive import NaiveStep
-from train.config import Config
-from train.data.corpus import load_pictures
-from train.errors import run_command
+from train.bench.run import beyond_naive, compare, once, table
 from train.presets import PRESETS, make_config
-from train.progress import progress
-from train.run.build import Parts, build
-from train.run.ema import Ema
-from train.run.engine import Engine, seed_step
-from train.sizes import describe_sizes, multiply_adds
 
-WARM_UP = 2
-LOSSES = ("loss_d", "loss_adv", "loss_distill", "loss_rec")
+EXAMPLES = """examples:
+  python -m train.bench
+  python -m train.bench --preset sticker --json
+  python -m train.bench --once --preset sd21 teacher=out/sd21 data=data/stickers batch=1 micro_batch=1"""
 
 
-class Peer:
-    """One way to take steps, timed."""
-
-    def __init__(self, step: Callable[[int], dict[str, Any]], config: Config) -> None:
-        self.step, self.batch, self.seed = step, config.batch, config.seed
-        self.done = 0
-        self.losses: list[dict[str, float]] = []
-
-    def turn(self, count: int) -> float:
-        """Take `count` steps; images a second."""
-        synchronize()
-        started = time.monotonic()
-        for _ in range(count):
-            seed_step(self.seed, self.done)
-            measured = self.step(self.done)
-            self.losses.append({name: float(measured[name]) for name in LOSSES if name in measured})
-            self.done += 1
-        synchronize()
-        return count * self.batch / (time.monotonic() - started)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.bench", __doc__, EXAMPLES)
+    made.add_argument("--preset", default="demo", help=f"settings to take: one of {', '.join(PRESETS)}")
+    made.add_argument("--turns", type=int, default=5, metavar="N", help="default 5")
+    made.add_argument("--steps", type=int, default=4, metavar="N", help="steps in a turn; default 4")
+    made.add_argument("--once", action="store_true", help="one step of our own only: time and peak memory")
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
+    return made
 
 
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
-    """Rates of both in turns, their ratios, their losses, and seconds a part of our step."""
-    plain = replace(config, precision="fp32")
-    ours_parts, naive_parts = (build(settings, Engine(settings)) for settings in (config, plain))
-    records, pictures = load_pictures(Path(config.data), "train")
-    by_key = {record.key: picture for record, picture in zip(records, pictures, strict=True)}
-    ours_parts.timer.exact = True
-    ours = Peer(ours_parts.step, config)
-    naive = Peer(NaiveStep(plain, naive_parts, by_key), config)
-    rates: dict[str, list[float]] = {"ours": [], "naive": []}
-    with progress("turns", turns + 1) as advance:
-        for turn in range(turns + 1):
-            for name, peer in (("ours", ours), ("naive", naive)):
-                rate = peer.turn(WARM_UP if turn == 0 else steps)
-                if turn:
-                    rates[name].append(rate)
-            if turn == 0:
-                ours_parts.timer.take()
-            advance(1)
-    ratios = [a / b for a, b in zip(rates["ours"], rates["naive"], strict=True)]
-    seconds = ours_parts.timer.take()
-    return {
-        "images_per_s": {name: summary(values) for name, values in rates.items()},
-        "ratio": summary(ratios),
-        "seconds_per_step": {part: value / (turns * steps) for part, value in seconds.items()},
-        "loss_difference": loss_difference(ours.losses, naive.losses),
-        "batch": config.batch,
-        "steps": turns * steps,
-        "threads": torch.get_num_threads(),
-        "device": str(ours_parts.step.engine.device),
-        "losses": {"ours": ours.losses, "naive": naive.losses},
-    }
-
-
-def summary(values: Sequence[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
-
-
-def loss_difference(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of each loss: mean absolute difference of the two curves over the naive one's mean size."""
-    result = {}
-    for name in LOSSES:
-        pairs = [(a[name], b[name]) for a, b in zip(ours, theirs, strict=True) if name in a and name in b]
-        if pairs:
-            size = statistics.mean(abs(b) for _, b in pairs)
-            result[name] = statistics.mean(abs(a - b) for a, b in pairs) / max(size, 1e-9)
-    return result
-
-
-def once(config: Config) -> dict[str, Any]:
-    """Build the run and take a step, its average included: seconds, images a second, peak memory.
-
-    On a GPU also the share of what it reaches in a large bf16 matrix product.
-    """
-    started = time.monotonic()
-    parts = build(config, Engine(config))
-    built = time.monotonic() - started
-    print(describe_sizes({"teacher": parts.teacher, "student": parts.student}), file=sys.stderr)
-    parts.timer.exact = True
-    ema = Ema(parts.student, config.ema)
-
-    def step(number: int) -> dict[str, Any]:
-        measured = parts.step(number)
-        ema.update(parts.student, number + 1)
-        return measured
-
-    on_gpu = torch.cuda.is_available()
-    turns = (1, 3) if on_gpu else (1,)  # on a GPU the first step also chooses kernels
-    peer = Peer(step, config)
-    rates = [peer.turn(count) for count in turns]
-    result = {
-        "images_per_s": rates[-1],
-        "seconds_per_step": config.batch / rates[-1],
-        "seconds_to_build": built,
-        "seconds_by_part": parts.timer.take(),
-        "losses": peer.losses[-1],
-        "batch": config.batch,
-        "peak_rss_mb": memory_mb(),
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-    }
-    if on_gpu:
-        result["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
-        result["share_of_bf16_peak"] = step_flops(parts, config) * rates[-1] / config.batch / gpu_peak()
-    return result
-
-
-def step_flops(parts: Parts, config: Config) -> float:
-    """Floating-point operations of the U-Nets in one step: student forward and backward, teacher with guidance."""
-    passes = 4 if config.gradient_checkpointing else 3
-    teacher = (2 if config.guidance != 1.0 else 1) * config.teacher_steps
-    return 2.0 * config.batch * (passes * multiply_adds(parts.student) + teacher * multiply_adds(parts.teacher))
-
-
-def gpu_peak(side: int = 8192) -> float:
-    """bf16 operations a second that this card reaches in a large matrix product, measured."""
-    a = torch.randn(side, side, device="cuda", dtype=torch.bfloat16)
-    for _ in range(3):
-        a @ a
-    synchronize()
-    started = time.monotonic()
-    for _ in range(10):
-        a @ a
-    synchronize()
-    return 10 * 2.0 * side**3 / (time.monotonic() - started)
-
-
-def beyond_naive(config: Config) -> list[str]:
-    """Settings that the naive loop would not honour, so that a ratio would compare different work."""
-    known: dict[str, Any] = {
-        "loss": "both",
-        "space": "pixel",
-        "teacher_steps": 1,
-        "discriminator_updates": 1,
-        "r1_every": 1,
-        "micro_batch": 0,
-    }
-    wrong = [f"{key}={getattr(config, key)}" for key, value in known.items() if getattr(config, key) != value]
-    wrong += ["features=teacher"] * (config.features == "teacher") + ["weighting=nfsd"] * (config.weighting == "nfsd")
-    wrong += ["student=lora"] * (config.student == "lora") + ["guidance=1"] * (config.guidance == 1.0)
-    return wrong + ["r1_weight=0"] * (config.r1_weight == 0)
-
-
-def print_table(result: dict[str, Any]) -> None:
-    for name, values in (*result["images_per_s"].items(), ("ratio, ours / naive", result["ratio"])):
-        print(f"{name:<22}" + "".join(f"{key} {value:8.2f}   " for key, value in values.items()))
-    print("loss curves differ by  " + "  ".join(f"{k} {v:.1%}" for k, v in result["loss_difference"].items()))
-    total = sum(result["seconds_per_step"].values())
-    for part, seconds in sorted(result["seconds_per_step"].items(), key=lambda item: -item[1]):
-        print(f"  {part:<20}{seconds * 1000:8.1f} ms a step {seconds / total:6.1%}")
-
-
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  python -m train.bench\n  python -m train.bench --preset sticker --json\n"
-        "  python -m train.bench --once --preset sd21 teacher=out/sd21 data=data/stickers batch=1 micro_batch=1",
-    )
-    parser.add_argument("--preset", default="demo", help=f"settings to take: one of {', '.join(PRESETS)}")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="steps a turn")
-    parser.add_argument("--once", action="store_true", help="one step of our own only: time and peak memory")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
-    args = parser.parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Measure and print the figures."""
     config = make_config(args.preset, args.overrides)
     if not args.once and (unknown := beyond_naive(config)):
         raise UserError(f"the naive loop does not know {', '.join(unknown)}; use --once for such settings")
@@ -216,13 +45,14 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         config = replace(config, run_dir=folder, score_pictures=0)
         result = once(config) if args.once else compare(config, args.turns, args.steps)
-    if args.json:
-        print(json.dumps(result))
-    elif args.once:
-        print("\n".join(f"{name:<20}{value}" for name, value in result.items()))
-    else:
-        print_table(result)
+    lines = "\n".join(f"{name:<20}{value}" for name, value in result.items()) if args.once else table(result)
+    print_result(json.dumps(result) if args.json else lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

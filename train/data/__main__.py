@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.command import Parser, command_parser, print_result, run_command, subcommand
 from train.data.folder import folder_sources
 from train.data.split import split_pictures
 from train.data.writer import write_dataset
-from train.errors import run_command
 from train.sticker.packages import PACKAGES
 
 if TYPE_CHECKING:
@@ -44,17 +45,18 @@ def _spread(members: Sequence[Source], limit: int) -> list[Source]:
     return [members[int(index * step)] for index in range(min(limit, len(members)))]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  python -m train.data prepare --out data/stickers\n"
-        "  python -m train.data import my_pictures --out data/mine\n"
-        "  python -m train.data import my_pictures --out data/mine --size 256 --held-out 0.05",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    prepare = commands.add_parser("prepare", help="the sticker set, from pinned npm packages")
+EXAMPLES = """examples:
+  python -m train.data prepare --out data/stickers
+  python -m train.data import my_pictures --out data/mine
+  python -m train.data import my_pictures --out data/mine --size 256 --held-out 0.05
+DIR gets shards of pictures, dataset.json and skipped.jsonl, which says what was left out and why."""
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.data", __doc__, EXAMPLES, json=False)
+    commands = made.add_subparsers(dest="command", required=True)
+    prepare = subcommand(commands, "prepare", "the sticker set, from pinned npm packages", EXAMPLES)
     prepare.add_argument("--limit", type=int, default=0, help="only so many pictures, spread over the set")
     prepare.add_argument(
         "--compositions",
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="pictures composed of the art, for the words to compose (default 5000): colours, counts, two things",
     )
-    imported = commands.add_parser("import", help="a folder of your own captioned pictures")
+    imported = subcommand(commands, "import", "a folder of your own captioned pictures", EXAMPLES)
     imported.add_argument("folder", type=Path, metavar="FOLDER")
     imported.add_argument(
         "--held-out",
@@ -76,18 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     for command in (prepare, imported):
         command.add_argument("--out", type=Path, required=True, metavar="DIR")
         command.add_argument("--size", type=int, default=128, help="side in pixels (default 128)")
-        command.add_argument("--json", action="store_true", help="print the summary as JSON")
-    return parser
+    return made
 
 
-def main(argv: list[str]) -> None:
-    args = _parser().parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Write the data set and print what it holds."""
     summary = _prepare(args) if args.command == "prepare" else _import(args)
-    if args.json:
-        print(json.dumps(summary))
-        return
-    print(f"{args.out}: {summary['pictures']}, split {summary['split']}, {summary['skipped']} skipped (skipped.jsonl)")
+    said = f"{summary['pictures']}, split {summary['split']}, {summary['skipped']} skipped (skipped.jsonl)"
+    print_result(json.dumps(summary) if args.json else f"{args.out}: {said}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from runtime.errors import UserError
-from runtime.files import write_text
-from train.checkpoint import load_pipeline
-from train.errors import run_command
-from train.evaluate.evaluation import (
-    make_evaluation,
-    print_table,
-    report,
-    sheet_prompts,
-    write_comparison,
-    write_sheet,
-)
-from train.evaluate.feature_sets import FEATURE_SETS, refuse_own_features
-from train.evaluate.generators import bundle_generator, checkpoint_generator, find_subject, require_device
-from train.run.telemetry import say
-from train.student import count_parameters
+from runtime.command import Parser, command_parser, print_result, run_command
+from train.evaluate.evaluation import table
+from train.evaluate.feature_sets import FEATURE_SETS
+from train.evaluate.run import evaluate
+
+EXAMPLES = """examples:
+  python -m train.evaluate sticker-128 --data data/stickers
+  python -m train.evaluate sticker-128 --data data/stickers --n 64 --compare compare.png --out figures.json
+  python -m train.evaluate sticker-128 --sheet-only --sheet sheet.png"""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  python -m train.evaluate sticker-128 --data data/stickers\n"
-        "  python -m train.evaluate sticker-128 --data data/stickers --n 64 --compare compare.png --out figures.json\n"
-        "  python -m train.evaluate sticker-128 --sheet-only --sheet sheet.png",
-    )
-    add = parser.add_argument
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("train.evaluate", __doc__, EXAMPLES)
+    add = made.add_argument
     add("subject", metavar="CHECKPOINT|BUNDLE", help="a student's pipeline folder, bundle, or name")
     add("--teacher", default="sticker-128-teacher", help="its teacher's pipeline folder or name")
     add("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
@@ -56,51 +45,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--sheet-only", action="store_true", help="no figures")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: what there is)")
     add("--out", type=Path, metavar="FILE", help="also write the figures there (JSON)")
-    add("--json", action="store_true", help="print the figures as JSON")
-    return parser
+    return made
 
 
-def main(argv: list[str]) -> None:
-    args = _parser().parse_args(argv)
-    _check(args)
-    folder, bundled = find_subject(args.subject)
-    if not args.sheet_only and (line := refuse_own_features(args.features, folder, args.allow_discriminator_features)):
-        say(line)
-    pipeline = None if bundled else load_pipeline(folder).to(args.device)
-    student = bundle_generator(folder) if pipeline is None else checkpoint_generator(pipeline, 1.0)
-    prompts = sheet_prompts(args.prompts, args.data, folder) if args.sheet or args.compare else ()
-    if args.sheet:
-        write_sheet(args.sheet, student, prompts)
-    if args.sheet_only and not args.compare:
-        return
-    teacher_pipeline = load_pipeline(args.teacher).to(args.device)
-    teacher = checkpoint_generator(teacher_pipeline, args.guidance)
-    if args.compare:
-        write_comparison(args.compare, student, teacher, args.steps, args.teacher_steps, prompts)
-    if args.sheet_only:
-        return
-    figures = report(make_evaluation(args), student, teacher, args.steps, args.teacher_steps, args.within)
-    student_size = count_parameters(pipeline.unet) if pipeline else None  # a bundle's graphs do not tell
-    figures["params"] = {"student": student_size, "teacher": count_parameters(teacher_pipeline.unet)}
-    figures |= {"features": args.features, "text_embedder": args.text_embedder, "guidance": args.guidance}
-    if args.out:
-        write_text(args.out, json.dumps(figures, indent=2) + "\n")
-    if args.json:
-        print(json.dumps(figures))
-    else:
-        print_table(figures)
+def work(args: argparse.Namespace) -> None:
+    """Draw, measure and print the figures; with --sheet-only there are none."""
+    figures = evaluate(args)
+    if figures is not None:
+        print_result(json.dumps(figures) if args.json else table(figures))
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Raises UserError on numbers out of range, and when --sheet-only has nothing to do."""
-    if args.sheet_only and not (args.sheet or args.compare):
-        raise UserError("--sheet-only needs --sheet PNG or --compare PNG")
-    if not all(1 <= count <= 1000 for count in (*args.steps, args.teacher_steps)):
-        raise UserError("--steps and --teacher-steps must be 1 to 1000")
-    if args.within < 0:
-        raise UserError(f"--within {args.within}: 0 or more prompts")
-    require_device(args.device)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

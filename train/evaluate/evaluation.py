@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from runtime.command import tell
 from runtime.errors import UserError
 from train.data.corpus import load_pictures
 from train.data.shards import Record, has_split, read_facts
@@ -27,7 +28,6 @@ from train.evaluate.grids import draw_comparison, draw_grid
 from train.evaluate.metrics import frechet_distance, mean_distance, score_features, vendi_score
 from train.evaluate.retrieval import Embed, RetrievalScorer, text_embedder
 from train.prompts import PROMPTS, read_prompts, sample_prompts
-from train.run.telemetry import say
 
 SHEET, COMPARED = 32, 11  # prompts of a sheet, and of a comparison, at most
 SHEET_SEED = 7
@@ -73,7 +73,7 @@ class Evaluation:
             self._take("all", records + held_records, np.concatenate([pictures, held_pictures]), count)
             self._take("held_out", held_records, held_pictures, count)
         else:
-            say(f"{data} has no held_out-*.tar: figures on all concepts only")
+            tell(f"{data} has no held_out-*.tar: figures on all concepts only")
             self._take("all", records, pictures, count)
         self.real = {
             name: cached_features(self.network, real, f"real pictures, {name}") for name, real in self.pictures.items()
@@ -156,7 +156,7 @@ def report(
     todo += [(f"student_{count}", student, count) for count in steps]
     scores = {}
     for who, generate, count in todo:
-        say(f"{who}: pictures and figures")
+        tell(f"{who}: pictures and figures")
         scores[who] = evaluation.score(generate, count, within)
     scores["real"] = evaluation.real_figures()
     return arrange(scores) | {"n": {name: len(prompts) for name, prompts in evaluation.prompts.items()}}
@@ -164,21 +164,21 @@ def report(
 
 def arrange(scores: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
     """{who: {split: {figure: value}}} as {figure: {split: {who: value}}}, or {figure: {who: value}} of OWN_FIGURES."""
-    table: dict[str, dict[str, dict[str, float]]] = {}
+    by_figure: dict[str, dict[str, dict[str, float]]] = {}
     for who, splits in scores.items():
         for split, figures in splits.items():
             for figure, value in figures.items():
-                table.setdefault(figure, {}).setdefault(split, {})[who] = value
-    against_real: dict[str, Any] = {figure: rows for figure, rows in table.items() if figure not in OWN_FIGURES}
+                by_figure.setdefault(figure, {}).setdefault(split, {})[who] = value
+    against_real: dict[str, Any] = {figure: rows for figure, rows in by_figure.items() if figure not in OWN_FIGURES}
     own = {
         figure if split == "all" else f"{figure}_{split}": row
         for figure in OWN_FIGURES
-        for split, row in table.get(figure, {}).items()
+        for split, row in by_figure.get(figure, {}).items()
     }
     return against_real | own
 
 
-def print_table(figures: dict[str, Any]) -> None:
+def table(figures: dict[str, Any]) -> str:
     """Every figure, one row each, and what was not run."""
     rows: dict[str, dict[str, float]] = {}
     for figure, values in figures.items():
@@ -187,12 +187,11 @@ def print_table(figures: dict[str, Any]) -> None:
         nested = isinstance(next(iter(values.values())), dict)
         rows |= {f"{figure} {split}": row for split, row in values.items()} if nested else {figure: values}
     whos = list(dict.fromkeys(who for row in rows.values() for who in row))
-    print(f"{'figure':<26}" + "".join(f"{who:>12}" for who in whos))
+    lines = [f"{'figure':<26}" + "".join(f"{who:>12}" for who in whos)]
     for name, row in rows.items():
-        print(f"{name:<26}" + "".join(f"{row[who]:>12.4f}" if who in row else " " * 12 for who in whos))
-    for figure in ("fid", "clip_score"):
-        if figure not in figures:
-            print(f"{figure:<26}  not run: no weights given")
+        lines.append(f"{name:<26}" + "".join(f"{row[who]:>12.4f}" if who in row else " " * 12 for who in whos))
+    lines += [f"{name:<26}  not run: no weights given" for name in ("fid", "clip_score") if name not in figures]
+    return "\n".join(lines)
 
 
 def sheet_prompts(given: Path | None, data: Path, subject: Path) -> Sequence[str]:

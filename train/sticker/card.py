@@ -20,18 +20,20 @@ from typing import Any
 
 import torch
 
-from runtime.errors import Error as RuntimeFailure
+from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
 from runtime.files import write_text
 from runtime.noise import check_seed
 from train.checkpoint import load_pipeline
-from train.errors import run_command
 from train.evaluate.evaluation import OWN_FIGURES
 from train.evaluate.generators import Generate, bundle_generator, checkpoint_generator, find_subject, require_device
 from train.evaluate.grids import Section, draw_sections, shrunk
-from train.run.telemetry import say
 from train.sticker.prompts import CARD_PROMPTS, COMPOSITION_PROMPTS, SHEET_PROMPTS, SHEET_SEED, require_absent
 
+EXAMPLES = """examples:
+  python -m train.sticker.card sticker-128 --data data/stickers --out out/card
+  python -m train.sticker.card figures docs/figures/sticker-128.json checkpoints/sticker-128/README.md --check
+exit code of figures --check: 0 the tables are those of the figures, 1 they are others."""
 COLUMNS = 8
 # Each sheet's prompts, by the title of its parts.
 SHEETS: dict[str, dict[str, Sequence[str]]] = {
@@ -79,7 +81,7 @@ def prompts_of(parts: dict[str, Sequence[str]]) -> list[str]:
 def write_sheet(path: Path, parts: dict[str, Sequence[str]], student: Generate, seed: int) -> None:
     """One sheet: the student's one step for every prompt, each part under its title."""
     prompts = prompts_of(parts)
-    say(f"{path.name}: {len(prompts)} pictures")
+    tell(f"{path.name}: {len(prompts)} pictures")
     pictures = iter(student(prompts, [seed] * len(prompts), 1))
     sections = [Section(title, [shrunk(next(pictures)) for _ in part], part) for title, part in parts.items()]
     draw_sections(sections, path, COLUMNS)
@@ -99,26 +101,17 @@ def write_sheets(args: argparse.Namespace) -> None:
     require_device(args.device)
     require_absent(args.data)
     files = {name: args.out / f"{name}.webp" for name in SHEETS}
-    try:
-        student = open_student(args.subject, args.device)
-        for name, path in files.items():
-            write_sheet(path, SHEETS[name], student, args.seed)
-    except RuntimeFailure as error:  # of a bundle
-        raise UserError(str(error)) from error
-    if args.json:
-        print(
-            json.dumps(
-                {
-                    "subject": args.subject,
-                    "seed": args.seed,
-                    "steps": 1,
-                    "files": {name: str(path) for name, path in files.items()},
-                    "prompts": {name: prompts_of(parts) for name, parts in SHEETS.items()},
-                }
-            )
-        )
-    else:
-        print(*files.values(), sep="\n")
+    student = open_student(args.subject, args.device)
+    for name, path in files.items():
+        write_sheet(path, SHEETS[name], student, args.seed)
+    report: dict[str, Any] = {
+        "subject": args.subject,
+        "seed": args.seed,
+        "steps": 1,
+        "files": {name: str(path) for name, path in files.items()},
+        "prompts": {name: prompts_of(parts) for name, parts in SHEETS.items()},
+    }
+    print_result(json.dumps(report) if args.json else "\n".join(report["files"].values()))
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------
@@ -219,8 +212,8 @@ def with_tables(card: str, tables: str, name: str) -> str:
     return f"{card[:start]}{MARKS[0]}\n\n{tables}\n\n{card[end:]}"
 
 
-def rewrite(figures: Path, card: Path, check: bool) -> None:
-    """Write the card with the tables of the figures, or exit with 1 where they are others."""
+def rewrite(figures: Path, card: Path, check: bool) -> int:
+    """Write the card with the tables of the figures; with `check` only compare: 1 where they are others."""
     try:
         tables = Tables(json.loads(figures.read_text(encoding="utf-8")), str(figures)).text()
         before = card.read_text(encoding="utf-8")
@@ -228,57 +221,52 @@ def rewrite(figures: Path, card: Path, check: bool) -> None:
         raise UserError(f"{figures}, {card}: not JSON figures and a Markdown file: {error}") from error
     after = with_tables(before, tables, str(card))
     if check and after != before:
-        print(
-            f"{card}: its tables are not those of {figures}; python -m train.sticker.card figures {figures} {card} "
-            "makes them",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        how = f"python -m train.sticker.card figures {figures} {card} makes them"
+        tell(f"{card}: its tables are not those of {figures}; {how}")
+        return 1
     if not check:
         write_text(card, after)
-    print(f"{card}: the tables are those of {figures}" if check else card)
+    print_result(f"{card}: the tables are those of {figures}" if check else str(card))
+    return 0
 
 
 # ---- the command --------------------------------------------------------------------------------------------------
 
 
-def _sheets_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.sticker.card",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  python -m train.sticker.card sticker-128 --data data/stickers --out out/card\n"
-        "  python -m train.sticker.card figures docs/figures/sticker-128.json "
-        "checkpoints/sticker-128/README.md --check",
-    )
-    add = parser.add_argument
+def sheets_parser() -> Parser:
+    """The command line that makes sheets."""
+    made = command_parser("train.sticker.card", __doc__, EXAMPLES)
+    add = made.add_argument
     add("subject", metavar="CHECKPOINT|BUNDLE", help="a student's pipeline folder, bundle, or name")
     add("--data", type=Path, default=Path("data/stickers"), help="what it learned: the compositions must not be there")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the three sheets")
     add("--seed", type=int, default=SHEET_SEED, help=f"of every picture (default {SHEET_SEED})")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: what there is)")
-    add("--json", action="store_true", help="print files and prompts as JSON")
-    return parser
+    return made
 
 
-def _figures_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.sticker.card figures",
-        description=f"Put the tables of train.evaluate's figures between {MARKS[0]} and {MARKS[1]} of a model card.",
-    )
-    parser.add_argument("figures", type=Path, metavar="FIGURES.json", help="written by train.evaluate --out")
-    parser.add_argument("card", type=Path, metavar="CARD.md", help="the card that is rewritten")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the tables are others")
-    return parser
+def figures_parser() -> Parser:
+    """The command line that rewrites tables."""
+    what = f"Put the tables of train.evaluate's figures between {MARKS[0]} and {MARKS[1]} of a model card."
+    made = command_parser("train.sticker.card figures", what, EXAMPLES, json=False)
+    made.add_argument("figures", type=Path, metavar="FIGURES.json", help="written by train.evaluate --out")
+    made.add_argument("card", type=Path, metavar="CARD.md", help="the card that is rewritten")
+    made.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the tables are others")
+    return made
 
 
-def main(argv: list[str]) -> None:
-    if argv[:1] == ["figures"]:
-        args = _figures_parser().parse_args(argv[1:])
-        rewrite(args.figures, args.card, args.check)
-    else:
-        write_sheets(_sheets_parser().parse_args(argv))
+def rewrite_card(args: argparse.Namespace) -> int:
+    """`card figures`: write the tables, or with --check compare them; 1 when they are others."""
+    return rewrite(args.figures, args.card, args.check)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["figures"]:
+        return run_command(figures_parser(), rewrite_card, given[1:])
+    return run_command(sheets_parser(), write_sheets, given)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

@@ -12,6 +12,7 @@ import copy
 import csv
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +24,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
-from runtime.files import whole_folder, write_text
+from runtime.files import check_writable, whole_folder, write_text
 from train.checkpoint import SHARD_BYTES, load_part, resolve_checkpoint
 from train.data.encoders import encode_captions
 from train.data.shards import Record, read_facts, splits_of
-from train.errors import run_command
 from train.evaluate.retrieval import Embed, text_embedder
 from train.minilm import embed
 from train.sticker.captions import group_of
 from train.sticker.prompts import without_style
 from train.sticker.token_rows import Subjects, Tokenizer, open_wordnet, tuned_table
 
+EXAMPLES = """examples:
+  python -m train.sticker.everyday sticker-128 --data data/stickers
+  python -m train.sticker.everyday tune sticker-128 --data data/stickers --out runs/everyday
+  python -m train.sticker.everyday sticker-128 --text-encoder runs/everyday/text_encoder"""
 WORDS = Path(__file__).with_name("everyday_words.tsv")
 SPLITS = ("tune", "test")
 CAPTION_SPLITS = ("train", "composed", "held_out")
@@ -168,23 +173,25 @@ def totals(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return result
 
 
-def print_report(figures: dict[str, Any]) -> None:
-    """A line a word, `+` where it is right in first place, `.` in the first five; then the totals."""
+def table(figures: dict[str, Any]) -> str:
+    """A line for each word, `+` where it is right in first place, `.` in the first five; then the totals."""
+    lines = []
     for row in figures["words"]:
         line = f"{row['word']:<20} {row['split']:<5} {_mark(row)} {row['cosine']:.2f} {row['nearest'][0]:<36}"
         if "beside" in row:
             line += f" {figures['text_embedder']} {_mark(row['beside'])} {row['beside']['nearest'][0]}"
-        print(line.rstrip())
+        lines.append(line.rstrip())
     for split, shares in figures["totals"].items():
         parts = [
             f"{name.replace('beside', figures['text_embedder']).replace('_', ' ')} {share:.3f}"
             for name, share in shares.items()
             if name != "words"
         ]
-        print(f"{split}: {shares['words']} words" + "".join(f", {part}" for part in parts))
-    print(f"in captions after all, left out: {', '.join(figures['in_captions']) or 'none'}")
+        lines.append(f"{split}: {shares['words']} words" + "".join(f", {part}" for part in parts))
+    lines.append(f"in captions after all, left out: {', '.join(figures['in_captions']) or 'none'}")
     if figures["unknown_subjects"]:
-        print(f"right answers that no caption is about: {', '.join(figures['unknown_subjects'])}")
+        lines.append(f"right answers that no caption is about: {', '.join(figures['unknown_subjects'])}")
+    return "\n".join(lines)
 
 
 def _mark(row: dict[str, Any]) -> str:
@@ -232,39 +239,42 @@ def check_unchanged(
     assert torch.equal(*states), "a caption has other states"
 
 
-def _parser(tune: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.sticker.everyday" + " tune" * tune,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Give words that no caption has rows of their own; all captions keep their states."
-        if tune
-        else __doc__,
-        epilog="examples:\n  python -m train.sticker.everyday sticker-128 --data data/stickers\n"
-        "  python -m train.sticker.everyday tune sticker-128 --data data/stickers --out runs/everyday\n"
-        "  python -m train.sticker.everyday sticker-128 --text-encoder runs/everyday/text_encoder",
+def ask_parser() -> Parser:
+    """The command line without `tune`."""
+    made = command_parser("train.sticker.everyday", __doc__, EXAMPLES)
+    add = made.add_argument
+    _add_shared(made)
+    add(
+        "--text-embedder",
+        choices=("minilm", "words", "none"),
+        default="minilm",
+        help="whose answers stand beside; words: no download (bags of words), none: left out",
     )
+    add("--out", type=Path, metavar="FILE", help="also write the figures there (JSON)")
+    return made
+
+
+def tune_parser() -> Parser:
+    """The command line of `tune`."""
+    what = "Give words that no caption has rows of their own; all captions keep their states."
+    made = command_parser("train.sticker.everyday tune", what, EXAMPLES, json=False)
+    _add_shared(made)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="DIR/text_encoder is written, or replaced")
+    return made
+
+
+def _add_shared(parser: Parser) -> None:
     add = parser.add_argument
     add("checkpoint", nargs="?", default="sticker-128", help="a pipeline folder or name (default sticker-128)")
     add("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
     add("--words", type=Path, default=WORDS, metavar="TSV", help="another list")
     add("--text-encoder", type=Path, metavar="FOLDER", help="in the place of the checkpoint's own")
-    if tune:
-        add("--out", type=Path, required=True, metavar="FOLDER", help="OUT/text_encoder is written, or replaced")
-    else:
-        add(
-            "--text-embedder",
-            choices=("minilm", "words", "none"),
-            default="minilm",
-            help="whose answers stand beside; words: no download (bags of words), none: left out",
-        )
-        add("--out", type=Path, metavar="FILE", help="also write the figures there (JSON)")
-        add("--json", action="store_true", help="print the figures as JSON")
-    return parser
 
 
-def ask(argv: list[str]) -> None:
+def ask(args: argparse.Namespace) -> None:
     """The command without `tune`."""
-    args = _parser(tune=False).parse_args(argv)
+    if args.out:
+        check_writable(args.out)
     words = read_words(args.words)
     encoder, tokenizer = load_text_parts(args.checkpoint, args.text_encoder)
     records = read_captions(args.data)
@@ -273,17 +283,12 @@ def ask(argv: list[str]) -> None:
     figures = report(words, all_captions(records), subjects, encoder.float(), tokenizer, beside)
     figures |= {"checkpoint": args.checkpoint, "text_embedder": args.text_embedder}
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, json.dumps(figures, indent=2) + "\n")
-    if args.json:
-        print(json.dumps(figures))
-    else:
-        print_report(figures)
+    print_result(json.dumps(figures) if args.json else table(figures))
 
 
-def tune(argv: list[str]) -> None:
+def tune(args: argparse.Namespace) -> None:
     """`tune`: writes the encoder, and says how many rows are new."""
-    args = _parser(tune=True).parse_args(argv)
     kept_out = {word.word for word in read_words(args.words) if word.split == "test"}
     encoder, tokenizer = load_text_parts(args.checkpoint, args.text_encoder)
     records = read_captions(args.data)
@@ -295,8 +300,8 @@ def tune(argv: list[str]) -> None:
         written = load_text_encoder(folder)
         check_unchanged(encoder, written, tokenizer, captions)
     old, new = encoder.get_input_embeddings().weight, written.get_input_embeddings().weight
-    print(f"{int((old != new).any(1).sum())} of {len(old)} rows are new; {len(captions)} captions keep their states")
-    print(target)
+    tell(f"{int((old != new).any(1).sum())} of {len(old)} rows are new; {len(captions)} captions keep their states")
+    print_result(str(target))
 
 
 def all_captions(records: dict[str, list[Record]]) -> list[str]:
@@ -304,12 +309,13 @@ def all_captions(records: dict[str, list[Record]]) -> list[str]:
     return sorted({caption for several in records.values() for record in several for caption in record.captions})
 
 
-def main(argv: list[str]) -> None:
-    if argv[:1] == ["tune"]:
-        tune(argv[1:])
-    else:
-        ask(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["tune"]:
+        return run_command(tune_parser(), tune, given[1:])
+    return run_command(ask_parser(), ask, given)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

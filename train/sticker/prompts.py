@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from runtime.command import Parser, command_parser, print_result, run_command
+from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
 from train.data.shards import read_facts, splits_of
 from train.sticker.captions import STYLES
@@ -212,7 +212,7 @@ def work(args: argparse.Namespace) -> int:
     data = args.data
     prompts = compositions()
     if found := known(prompts, data):
-        print_result(f"{len(found)} of {len(prompts)} compositions are captions of {data}: {_listed(found)}")
+        tell(f"{len(found)} of {len(prompts)} compositions are captions of {data}: {_listed(found)}")
         return 1
     print_result(f"none of {len(prompts)} compositions is a caption of {data}")
     return 0

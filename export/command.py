@@ -11,12 +11,14 @@ from export.plan import check_room, plan, show_plan
 
 
 def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
-    """What every exporter takes: checkpoint, --out, --overwrite, --json, --debug, --dry-run, --no-room-check.
+    """What every exporter takes.
 
-    makes: what the folder --out will hold, for --help.
+    They are checkpoint, --out, --prompts, --overwrite, --json, --debug, --dry-run and --no-room-check. makes: what the
+    folder --out will hold, for --help.
     """
     parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
     parser.add_argument("--out", type=Path, required=True, help=f"folder of {makes}; must not exist")
+    add_prompts_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -24,6 +26,17 @@ def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
         "--dry-run", action="store_true", help="print the sizes, disk and memory that this needs, and write nothing"
     )
     add_room_option(parser)
+
+
+def add_prompts_option(parser: argparse.ArgumentParser) -> None:
+    """--prompts FILE."""
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="prompts of the model's field to calibrate and compare with, one on each line, the first four compared "
+        "(default: the checkpoint's own prompts.txt, else everyday sentences)",
+    )
 
 
 def add_room_option(parser: argparse.ArgumentParser) -> None:

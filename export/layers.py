@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.checks.prompts import CALIBRATION
 from export.source import Source
 from runtime import schedule
+from train.prompts import repeated
 
 KINDS = (nn.Conv2d, nn.Linear, nn.Embedding)
 SEED = 10_000  # calibration noise: seeds that the parity cases do not use
@@ -67,7 +67,7 @@ def observed(found: Sequence[Layer], observer: Observer) -> Iterator[None]:
 
 def calibration(source: Source, count: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(token ids i64[B,77], noise f32[B,C,h,w]) of the first `count` calibration prompts."""
-    prompts = [CALIBRATION[i % len(CALIBRATION)] for i in range(count)]
+    prompts = repeated(source.prompts.calibration, count)
     for start in range(0, count, batch):
         part = prompts[start : start + batch]
         noise = source.noise([SEED + start + i for i in range(len(part))])

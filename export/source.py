@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from export.checks.folder import check_folder, hint
+from export.checks.prompts import GENERAL, Prompts, prompts_for
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
@@ -34,6 +35,7 @@ class Source:
     name: str
     folder: Path
     pipe: Any
+    prompts: Prompts = GENERAL  # of the model's field
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -97,13 +99,15 @@ class Source:
         return {"licences": licences, "training": said}
 
 
-def open_source(name_or_path: str) -> Source:
+def open_source(name_or_path: str, prompts: Path | None = None) -> Source:
     """Open a diffusers folder, or a shipped checkpoint by its bare name, in fp32.
 
+    prompts: a file of prompts to calibrate and compare with; by default the checkpoint's own, or everyday ones.
     Raises UserError when it is not a Stable Diffusion pipeline that these exporters understand.
     """
     folder = locate(name_or_path)
-    return Source(name=folder.resolve().name, folder=folder, pipe=load(folder))
+    chosen = prompts_for(folder, prompts)
+    return Source(name=folder.resolve().name, folder=folder, pipe=load(folder), prompts=chosen)
 
 
 def locate(name_or_path: str) -> Path:

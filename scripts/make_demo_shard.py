@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from train.data.pictures import encode_png
-from train.data.shards import Record, read_records, write_shard
+from train.data.shards import Record, dataset_facts, read_records, write_shard
+from train.sticker.art import PACKAGE_OF_STYLE
 from train.sticker.captions import group_of, style_of
 
 GROUPS = ("food-drink", "animals-nature")
@@ -32,9 +34,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder made by train.data prepare")
     args = parser.parse_args()
     TARGET.mkdir(parents=True, exist_ok=True)
+    counts = {}
     for split, limit in (("train", 240), ("held_out", 30)):
         path = TARGET / f"{split}-00000.tar"
-        print(path.name, write_shard(path, chosen(args.data, split, limit)), path.stat().st_size)
+        counts[split] = write_shard(path, chosen(args.data, split, limit))
+        print(path.name, counts[split], path.stat().st_size)
+    facts = dataset_facts(args.data)
+    kept = {PACKAGE_OF_STYLE[style]: facts["licences"][PACKAGE_OF_STYLE[style]] for style in STYLES}
+    facts |= {"pictures": counts, "skipped": 0, "licences": kept}
+    (TARGET / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from export.calibrate import BINS, best_clip, calibrate, coded, scale_and_zero
 from export.checks import distance
 from export.checks.distance import Distance, measure_distance
 from export.checks.measure import psnr_db
-from export.checks.prompts import CALIBRATION
 from export.checks.reference import Reference, torch_network
 from export.facts import size_mb
 from export.layers import by_name, calibration, draw, layers, observed
@@ -30,10 +29,11 @@ from export.onnx.quantize.prices import prices
 from export.onnx.quantize.qdq import INT4, STATIC, WEIGHTS, rewrite
 from export.onnx.run import open_session
 from export.onnx.trace import Tracer
-from export.source import open_source
+from export.source import locate, open_source
 from runtime.errors import UserError
 from runtime.manifest import COMPONENTS
 from tests.support.tiny import copied_graph, small_checkpoint, small_graphs
+from train.config import DEMO_SHARD
 
 RNG = np.random.default_rng(1)
 
@@ -252,7 +252,7 @@ def test_calibration_sees_every_timestep(reference, monkeypatch) -> None:
     assert seen == [999, 999, 749, 499, 249, 999]
     low, high = ranges["unet.conv_in"][0]
     assert low < -1 < 1 < high  # noise
-    assert CALIBRATION[-1] == ""  # the empty prompt is a prompt
+    assert source.prompts.calibration[-1] == ""  # the empty prompt is a prompt
 
 
 @pytest.mark.parametrize("kind", [STATIC, WEIGHTS, INT4])
@@ -338,14 +338,26 @@ def test_the_distance_is_of_the_same_captions_and_seeds(reference, monkeypatch) 
     monkeypatch.setattr(distance, "COUNT", 24)
     monkeypatch.setattr(distance, "feature_set", Averages)
     same = torch_network(reference.source)
-    found = measure_distance(reference.source, same)
+    real = Path(DEMO_SHARD)
+    found = measure_distance(reference.source, same, real)
     assert found.status == "passed" and found.ratio == pytest.approx(1.0) and found.pictures == 24
     noise = np.random.default_rng(0)
     other = replace(same, vae_decoder=lambda z: noise.standard_normal((len(z), 3, 64, 64)).astype(np.float32))
-    assert measure_distance(reference.source, other, most_ratio=1e9).ratio != pytest.approx(1.0, rel=0.01)
-    assert measure_distance(reference.source, other, most_ratio=1e-3).status == "failed"
+    assert measure_distance(reference.source, other, real, most_ratio=1e9).ratio != pytest.approx(1.0, rel=0.01)
+    assert measure_distance(reference.source, other, real, most_ratio=1e-3).status == "failed"
     for remembered in (distance.captions, distance.real_features, distance.reference_distance):
         remembered.cache_clear()
+
+
+def test_a_strangers_pictures_are_not_measured_by_the_demos(reference, tmp_path) -> None:
+    found = measure_distance(reference.source, torch_network(reference.source))
+    assert found.status == "not run" and "give its own with --data" in found.why and found.ratio is None
+    (tmp_path / "training.json").write_text('{"data": "sticker"}')
+    assert distance.no_pictures_for(replace(reference.source, folder=tmp_path)) == ""
+    (tmp_path / "training.json").write_text('{"data": "somebody\'s"}')
+    assert distance.no_pictures_for(replace(reference.source, folder=tmp_path))
+    for shipped in ("sticker-128", "sticker-128-teacher"):
+        assert distance.no_pictures_for(replace(reference.source, folder=locate(shipped))) == ""
 
 
 def no_distance(*_):

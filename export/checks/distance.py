@@ -17,6 +17,7 @@ from export.source import Source
 from runtime.errors import UserError
 from runtime.pixels import unit_to_uint8
 from train.config import DEMO_SHARD
+from train.data.shards import set_of
 
 COUNT = 160  # pictures of each side
 BATCH = 8
@@ -57,23 +58,32 @@ class Distance:
 def measure_distance(
     source: Source, network: Network, data: Path | None = None, most_ratio: float = MOST_RATIO
 ) -> Distance:
-    """Draw COUNT captions of `data` (WebDataset shards; the demo's by default) by both and compare their FD-Lite0.
+    """Draw COUNT captions of `data` (WebDataset shards) by both and compare their FD-Lite0 to its pictures.
 
-    "not run" for a large model without data of its own: it would take hours, and the demo's stickers say little of it.
-    Raises UserError when `data` holds no shards.
+    Without `data` the pictures are the demo's, where the checkpoint was trained on the set that they are from; another
+    model's distance to them would say nothing: it is "not run". Raises UserError when `data` holds no shards.
     """
-    if source.large and data is None:
-        return Distance(None, None, "not run", "a large model: give its own pictures with --data")
-    if data is None and not Path(DEMO_SHARD).is_dir():
-        return Distance(None, None, "not run", "no real pictures here: give some with --data")
+    if data is None:
+        if why := no_pictures_for(source):
+            return Distance(None, None, "not run", why)
+        data = Path(DEMO_SHARD)
     try:
-        ours = drawn(source, network, data or Path(DEMO_SHARD))
+        ours = drawn(source, network, data)
     except ImportError as error:
         return Distance(None, None, "not run", f"{error.name} is not installed: pip install '.[train]'")
-    theirs = reference_distance(source, data or Path(DEMO_SHARD))
+    theirs = reference_distance(source, data)
     passed = ours <= most_ratio * theirs
     why = "" if passed else f"{ours / theirs:.3f} times the checkpoint's, beyond {most_ratio:g}"
-    return Distance(theirs, ours, "passed" if passed else "failed", why, len(captions(data or Path(DEMO_SHARD))))
+    return Distance(theirs, ours, "passed" if passed else "failed", why, len(captions(data)))
+
+
+def no_pictures_for(source: Source) -> str:
+    """Why the demo's pictures are not of this checkpoint's field; "" where they are."""
+    if not Path(DEMO_SHARD).is_dir():
+        return "no real pictures here: give some with --data"
+    if source.facts()["training"].get("data") != set_of(Path(DEMO_SHARD)):
+        return "nothing says that it was trained on pictures like the demo's: give its own with --data"
+    return ""
 
 
 @cache

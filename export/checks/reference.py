@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from export.checks.measure import MIN_ENCODER_DB, Measure, Network, Parity, at_least, measure, psnr_db
-from export.checks.prompts import CASES, LARGE_CASES
+from export.checks.prompts import LARGE_COMPARED
 from export.source import Floats, Ids, Source
 from runtime import schedule
 from runtime.pixels import unit_to_uint8
@@ -66,9 +66,10 @@ class Reference:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.network = torch_network(source)
-        cases = CASES[:LARGE_CASES] if source.large else CASES
-        self.ids = source.encode([prompt for prompt, _ in cases])
-        self.noise = source.noise([seed for _, seed in cases])
+        compared = source.prompts.compared[:LARGE_COMPARED] if source.large else source.prompts.compared
+        self.notes: dict[str, Any] = {"prompts": source.prompts.origin}
+        self.ids = source.encode(list(compared))
+        self.noise = source.noise(list(range(len(compared))))
         self.states = self.network.text_encoder(self.ids)
         self.timestep, self.alpha, self.sigma = source.steps(1)[0]
         self.prediction = self.network.unet(self.noise, float(self.timestep), self.states)
@@ -84,7 +85,7 @@ class Reference:
         each = self.pictures_db(network)
         status, why = ("passed", "") if min(each) >= min_psnr_db else ("failed", f"below {min_psnr_db:g} dB")
         worst = Measure(None, min(each), status, why)
-        return Parity(worst, self.modules(network), each, self.four_steps_db(network), min_psnr_db)
+        return Parity(worst, self.modules(network), each, self.four_steps_db(network), min_psnr_db, dict(self.notes))
 
     def four_steps_db(self, network: Network) -> float | None:
         """PSNR of all cases' pictures in four steps; None where the network or the machine is not up to them."""
@@ -157,7 +158,7 @@ class StoredReference(Reference):
         schedule = Schedule(str(stored["prediction_type"]), float(stored["scaling_factor"]), tables)
         self.source = cast(Source, schedule)  # of which nothing else is asked
         self.timestep, self.alpha, self.sigma = schedule.steps(1)[0]
-        self.network = recalled(stored)
+        self.network, self.notes = recalled(stored), {}
 
     def pictures_db(self, network: Network) -> list[float]:
         """As in Reference; the pictures are kept."""

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     check_free(args.out, MARKER, args.overwrite)
     if only_planned(args, "coreml", options.precision, options.copies):
         return
-    source = open_source(args.checkpoint)
+    source = open_source(args.checkpoint, args.prompts)
     preflight(source, options.precision)
     facts = export_coreml(source, args.out, options)
     print(json.dumps(facts, indent=2) if args.json else shown(facts, args))

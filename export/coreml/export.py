@@ -200,7 +200,7 @@ def verify(reference: Reference, packages: dict[str, Path], options: Options) ->
         device = reference.compare(network, options.threshold_db)
         refuse_below(device, f"{what}, predicted by Core ML,")
         real = device.picture
-    parity.notes = {"computed_by": "reference evaluator (export.mil)", "real_prediction": real}
+    parity.notes |= {"computed_by": "reference evaluator (export.mil)", "real_prediction": real}
     return parity
 
 

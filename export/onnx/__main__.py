@@ -61,7 +61,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="R",
         help=f"most FD-Lite0 to real pictures by the checkpoint's; default {MOST_RATIO}",
     )
-    made.add_argument("--data", type=Path, metavar="DIR", help="shards of real pictures for it; default: the demo's")
+    made.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="shards of real pictures for it; default: the demo's, for a model trained on their set",
+    )
     return made
 
 
@@ -70,7 +75,7 @@ def main(argv: list[str]) -> None:
     check_free(args.out, MANIFEST, args.overwrite)
     if only_planned(args, "onnx", args.precision):
         return
-    source = open_source(args.checkpoint)
+    source = open_source(args.checkpoint, args.prompts)
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_onnx(source, args.out, options)

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     check_free(args.out, MARKER, args.overwrite)
     if only_planned(args, "openvino", args.precision):
         return
-    source = open_source(args.checkpoint)
+    source = open_source(args.checkpoint, args.prompts)
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_openvino(source, args.out, options)

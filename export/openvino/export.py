@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from export.checks.measure import THRESHOLDS_DB, Measure, Parity, at_least, psnr_db, refuse_below
-from export.checks.prompts import CASES
 from export.checks.reference import Reference
 from export.checks.weights import watching
 from export.facts import model_facts, size_mb
@@ -107,13 +106,14 @@ def verify(folder: Path, reference: Reference, options: Options) -> Parity:
     if drawn.status == "failed":
         raise UserError(f"{what}: drawn by OpenVINO GenAI, a picture is {drawn.why}; nothing was written")
     version = load_openvino().get_version()
-    parity.notes = {"computed_by": f"OpenVINO {version}, CPU, {COMPARED}", "genai_picture": asdict(drawn)}
+    parity.notes |= {"computed_by": f"OpenVINO {version}, CPU, {COMPARED}", "genai_picture": asdict(drawn)}
     return parity
 
 
 def genai_picture(folder: Path, reference: Reference, least_db: float) -> Measure:
     """The first case's picture by GenAI beside the one by diffusers, each with its own tokenizer and scheduler."""
-    source, prompt, noise = reference.source, CASES[0][0], reference.noise[0]
+    source, noise = reference.source, reference.noise[0]
+    prompt = source.prompts.compared[0]
     found = text_to_image(folder, prompt, noise, precision_hint=COMPARED)
     latents = torch.from_numpy(noise[None])
     expected = source.pipe(prompt, latents=latents, num_inference_steps=1, guidance_scale=0.0, output_type="np").images[

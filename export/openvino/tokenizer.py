@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.checks.prompts import CALIBRATION
+from export.checks.prompts import EVERYDAY
 from export.openvino.run import load_openvino
 from export.source import Ids
 from runtime.errors import UserError
@@ -21,7 +21,7 @@ DOTTED_I = ("\u0130", "i\u0307")  # which case folding leaves as it is, and lowe
 LOWER = "\u00b5\u017f\u03c2\u0345"
 PRIVATE = 0xE000  # a code point that no text uses, where they hide meanwhile
 PROMPTS = (
-    *CALIBRATION, "a cat,sitting on:the(mat)", "a 🦊 and 🍕", "a fox\U0001f98a", "東京の猫", "고양이", "naïve café",
+    *EVERYDAY, "", "a cat,sitting on:the(mat)", "a 🦊 and 🍕", "a fox\U0001f98a", "東京の猫", "고양이", "naïve café",
     "it's 3 o'clock", "1234567890", "a  b\t c\n d", "!!! ... ###", "fox " * 80, "x" * 300, "<|endoftext|> a fox",
     "\u0130stanbul", "5 \u00b5m", "Κόσμος",
 )  # fmt: skip

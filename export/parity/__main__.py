@@ -11,16 +11,15 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.checks.prompts import CASES
 from export.checks.reference import Reference, save_reference
-from export.command import add_room_option
+from export.command import add_prompts_option, add_room_option
 from export.facts import size_mb
 from export.heap import give_back_memory
 from export.parity.engines import Engine, engines
@@ -104,7 +103,14 @@ def failed(facts: dict[str, Any]) -> bool:
     return any(run["status"] == "failed" for run in facts["runs"])
 
 
-def strip(path: Path, reference: Floats, reports: list[dict[str, Any]], exports: list[Export], folder: Path) -> None:
+def strip(
+    path: Path,
+    reference: Floats,
+    prompts: Sequence[str],
+    reports: list[dict[str, Any]],
+    exports: list[Export],
+    folder: Path,
+) -> None:
     """Write the picture strip of the exports that drew."""
     columns = []
     for facts, export in zip(reports, exports, strict=True):
@@ -112,7 +118,7 @@ def strip(path: Path, reference: Floats, reports: list[dict[str, Any]], exports:
             worst = f"{facts['picture']['psnr_db']:.1f} dB at worst"
             title = (f"{export.format} {export.precision}", worst)
             columns.append(Column(title, np.load(pictures_of(folder, export)), facts["pictures_db"]))
-    write_strip(path, [prompt for prompt, _ in CASES[: len(reference)]], reference, columns)
+    write_strip(path, prompts[: len(reference)], reference, columns)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("exports", nargs="+", type=Path, help="ONNX bundles, OpenVINO IR, folders of Core ML packages")
     made.add_argument("--json", action="store_true", help="print the report as JSON")
     made.add_argument("--strip", type=Path, metavar="PATH.png", help="also draw the exports' pictures beside PyTorch's")
+    add_prompts_option(made)
     add_room_option(made)
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
@@ -152,7 +159,7 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # first: a mistake costs no loading
     if not args.no_room_check:
         check_memory(memory_for(locate(args.checkpoint), exports), "the report")
-    source = open_source(args.checkpoint)
+    source = open_source(args.checkpoint, args.prompts)
     for export in exports:
         refuse_other_sizes(export, source)
     doubts = {export.path: export.doubts(source) for export in exports}
@@ -162,12 +169,16 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         reference = Reference(source)
         save_reference(reference, folder / REFERENCE)
         expected = reference.pictures.astype(np.float32)
+        prompts, origin = source.prompts.compared, source.prompts.origin
         del reference, source  # the exports need the memory more
         give_back_memory()
         advance(1)
-        reports = [examine(export, folder, advance) | {"warnings": doubts[export.path]} for export in exports]
+        reports = [
+            examine(export, folder, advance) | {"prompts": origin, "warnings": doubts[export.path]}
+            for export in exports
+        ]
     if args.strip:
-        strip(args.strip, expected, reports, exports, folder)
+        strip(args.strip, expected, prompts, reports, exports, folder)
     return reports
 
 

@@ -103,6 +103,22 @@ def shard_paths(folder: Path, split: str) -> list[Path]:
     return paths
 
 
+def set_of(folder: Path) -> str | None:
+    """The name of the data set that a folder holds, or a part of; None for anybody's own pictures. Raises UserError."""
+    name = dataset_facts(folder).get("set")
+    return name if isinstance(name, str) else None
+
+
+def dataset_facts(folder: Path) -> dict[str, Any]:
+    """What dataset.json of a folder says; {} where there is none. Raises UserError."""
+    path = Path(folder) / "dataset.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
 def has_split(folder: Path, split: str) -> bool:
     """Whether a folder has shards of a split."""
     return any(Path(folder).glob(f"{split}-*.tar"))

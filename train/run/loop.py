@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import signal
 import sys
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from runtime.errors import UserError
 from runtime.files import locked, write_text
 from train.checkpoint import one_step_scheduler, save_pipeline
 from train.config import INITS, Config, from_json, to_json
+from train.data.shards import dataset_facts
 from train.diffusion import sample
 from train.evaluate.grids import save_grid
 from train.finite import NotFinite
@@ -348,8 +348,7 @@ class AddTrainer:
         settings = dataclasses.asdict(self.config)
         kept = {key: value for key, value in settings.items() if key not in ("teacher", "data", "run_dir", "init")}
         kept["init"] = self.config.init if self.config.init in INITS else "checkpoint"
-        path = Path(self.config.data) / "dataset.json"
-        data = json.loads(path.read_text()) if path.is_file() else {}
+        data = dataset_facts(Path(self.config.data))
         licences = [
             {"what": name, "licence": licence, "source": "npm"} for name, licence in data.get("licences", {}).items()
         ]

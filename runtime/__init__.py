@@ -1,7 +1,7 @@
 """One-step text to image from an ONNX bundle, with numpy, Pillow and ONNX Runtime alone.
 
     import runtime
-    image = runtime.generate("a fox, 3d style", seed=7)         # PIL.Image.Image
+    image = runtime.generate("a red fox", seed=7)              # PIL.Image.Image
     pipe = runtime.load("path/to/bundle", provider="auto")      # reusable, thread-safe
     images = pipe(["a fox", "a pizza"], seed=[1, 2]).images     # a list, as diffusers' pipelines give it
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m runtime "a fox, 3d style" --seed 7 -o fox.png`."""
+"""The command line: `python -m runtime "a red fox" --seed 7 -o fox.png`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 MOST_PICTURES = 10_000  # a seed typed as the number of pictures must not fill the memory
 EXAMPLES = """examples:
-  python -m runtime "a fox, 3d style" --seed 7 -o fox.png
+  python -m runtime "a red fox" --seed 7 -o fox.png
   python -m runtime "a fox" "a pizza" --num-images 4 -o "{prompt}-{seed}.png"
-  python -m runtime "a fox, flat style" --image sketch.jpg --strength 0.5 -o fox.png
+  python -m runtime "a red fox" --image sketch.jpg --strength 0.5 -o fox.png
   python -m runtime "a fox" --num-inference-steps 4 --bundle path/to/bundle --json
 """
 

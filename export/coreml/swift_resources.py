@@ -51,7 +51,7 @@ README = """# {name} for Apple's Swift package (ml-stable-diffusion)
 
 ```swift
 let pipeline = try StableDiffusionPipeline(resourcesAt: folder, controlNet: [])
-var configuration = StableDiffusionPipeline.Configuration(prompt: "a red fox, 3d style")
+var configuration = StableDiffusionPipeline.Configuration(prompt: "a red fox")
 configuration.stepCount = 1
 configuration.guidanceScale = 0  // the U-Net takes one picture at a time
 configuration.schedulerType = .dpmSolverMultistepScheduler  // .pndmScheduler cannot make one step

@@ -20,13 +20,13 @@ from runtime.errors import Error
 
 # No two turns have the same prompt: what is kept between calls must not make a call look quick.
 SUBJECTS = ("fox", "pizza", "guitar", "rocket", "house", "sunflower", "octopus", "apple")
-STYLES = ("3d style", "flat style")
+PLACES = ("on a table", "in the rain")
 WARM_TURNS = 3
 
 
 def prompt_of(turn: int) -> str:
     """The prompt of a turn."""
-    return f"a {SUBJECTS[turn % len(SUBJECTS)]} number {turn}, {STYLES[turn // len(SUBJECTS) % len(STYLES)]}"
+    return f"a {SUBJECTS[turn % len(SUBJECTS)]} number {turn}, {PLACES[turn // len(SUBJECTS) % len(PLACES)]}"
 
 
 @dataclass

@@ -13,7 +13,7 @@ from runtime.command import Parser, command_parser, print_result, run_command
 
 EXAMPLES = """examples:
   python -m runtime.interpolate fox.png pizza.png --frames 8 --out morph
-  python -m runtime.interpolate a.jpg b.jpg --prompt "a red fox, 3d style" --prompt-b "a pizza, 3d style" --out morph
+  python -m runtime.interpolate a.jpg b.jpg --prompt "a red fox" --prompt-b "a pizza" --out morph
   python -m runtime.interpolate fox.png pizza.png --strength 1 --animation png --fps 24 --out morph --json
   python -m runtime.interpolate clip.mp4 --frames 1 --out double
 

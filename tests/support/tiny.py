@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from train.clip_vocab import write_tokenizer_files
 
+SHIPPED = Path(__file__).parents[2] / "checkpoints" / "sticker-128"
 MERGES = ("f o", "fo x</w>", "r e", "re d</w>", "c a", "ca t</w>", "t h", "th e</w>", "i n</w>")
 
 
@@ -187,6 +189,7 @@ def small_checkpoint() -> Path:
     atexit.register(folder.cleanup)
     checkpoint = make_checkpoint(Path(folder.name) / "small", SMALL)
     (checkpoint / "training.json").write_text(json.dumps(FACTS))
+    shutil.copy(SHIPPED / "prompts.txt", checkpoint)  # its own prompts, among them some of its nine merges
     return checkpoint
 
 

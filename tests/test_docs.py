@@ -152,6 +152,17 @@ def faulty_imports(code: str) -> list[str]:
     return faults
 
 
+def faulty_names(text: str) -> list[str]:
+    """What a page calls "`name` of `file`" though the file does not define it."""
+    paths = rf"(?:{'|'.join(PACKAGES)})(?:/\w+)*(?:\.py)?"
+    found = re.findall(rf"`([\w.]+)(?:[(\[][^`]*)?` (?:of|in)\s+`({paths})`", text)
+    return [
+        f"{name} of {path}"
+        for name, path in found
+        if not {*name.split(".")} <= defined_names(path.removesuffix(".py").replace("/", "."))
+    ]
+
+
 def test_there_are_pages() -> None:
     assert {"README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/log/README.md"} <= set(PAGES)
 
@@ -175,6 +186,7 @@ def test_commands_files_and_imports_are_there(page: str) -> None:
     assert {name for name in modules if not module_exists(name)} == set()
     files = set(re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w./-]+\.(?:py|tsv|json|md))`", text))
     assert {name for name in files if not (ROOT / name).exists()} == set()
+    assert faulty_names(text) == []
     for language, code in read(page)[1]:
         assert language != "python" or faulty_imports(code) == []
 
@@ -204,4 +216,6 @@ def test_links_and_imports_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     assert faulty_links(page, blocks(page.read_text())[0]) == ["gone.md", "#no"]
     code = "import runtime.nowhere\nfrom runtime import load, nothing\nfrom runtime.interpolate.path import between"
     assert faulty_imports(code) == ["import runtime.nowhere", "from runtime import nothing"]
+    names = "`load` of `runtime/pipeline.py`, `no_such` of `runtime`, `Config.seed` in\n`train/config.py`"
+    assert faulty_names(names) == ["no_such of runtime"]
     assert blocks("```sh\nls")[2] == "```"

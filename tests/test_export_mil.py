@@ -15,15 +15,15 @@ from export.mil import MilError, Program
 from export.mil.describe import describe
 from export.mil.ops import CONSTANTS, OPERATIONS
 from export.mil.package import read_package
-from tests import test_export_mil_elementwise, test_export_mil_layers, test_export_mil_shapes, test_export_mil_weights
+from tests import test_export_mil_weights
+from tests.support.mil_cases import CASES
 from tests.support.mil_fixtures import feed, mb, run, save, values
 
 X, ROWS = values(1, 4, 6, 6), values(2, 3, 8)
-TABLES = (test_export_mil_elementwise, test_export_mil_layers, test_export_mil_shapes, test_export_mil_weights)
 
 
 def test_every_known_operation_is_tested() -> None:
-    assert {case.op for module in TABLES for case in module.CASES} == set(OPERATIONS)
+    assert {case.op for case in CASES} == set(OPERATIONS)
     assert set(CONSTANTS) == test_export_mil_weights.KINDS
 
 

@@ -44,7 +44,8 @@ def wholes(*shape: int, low: int = -5, high: int = 6) -> np.ndarray:
 class Case:
     """An operation in one form: inputs, the program that is built of them, and what it should give.
 
-    reference: of torch tensors (one result, or several). half: whether to run it in fp16 as well.
+    reference: of torch tensors (one result, or several). half: whether to run it in fp16 as well, which is of no use
+    where fp16 rounds further than the tolerance, or where its coordinates fall into other pixels.
     """
 
     op: str

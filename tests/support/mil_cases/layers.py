@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.support.mil_fixtures import Case, T, check, mb, values
+from tests.support.mil_fixtures import Case, T, mb, values
 
 X1, X2, X3 = values(2, 4, 9), values(2, 4, 9, 7), values(1, 2, 5, 6, 4)
 W1, W2, W3 = values(6, 4, 3, scale=0.3), values(6, 2, 3, 2, scale=0.3), values(4, 2, 2, 3, 2, scale=0.3)
@@ -525,11 +523,3 @@ RESIZING = [
     ),
 ]
 CASES = [*CONVOLUTIONS, *POOLS, *PRODUCTS, *NORMS, *RESIZING]
-
-
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-def test_operation(case: Case, half: bool, tmp_path: Path) -> None:
-    if half and not case.half:
-        pytest.skip("fp16 coordinates fall into other pixels")
-    check(case, tmp_path, half)

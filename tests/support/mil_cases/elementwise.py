@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.support.mil_fixtures import Case, T, check, mb, values, wholes
+from tests.support.mil_fixtures import Case, T, mb, values, wholes
 
 X = values(2, 4, 3, 5)
 ROWS = values(2, 3, 8)
@@ -293,11 +291,3 @@ REDUCTIONS = [
     ),
 ]
 CASES = [*UNARY, *BINARY, *CASTS, *ACTIVATIONS, *REDUCTIONS]
-
-
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-def test_operation(case: Case, half: bool, tmp_path: Path) -> None:
-    if half and not case.half:
-        pytest.skip("its rounding differs from a double's by more than a tolerance says")
-    check(case, tmp_path, half)

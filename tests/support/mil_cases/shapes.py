@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.support.mil_fixtures import Case, T, check, mb, values, wholes
+from tests.support.mil_fixtures import Case, T, mb, values, wholes
 
 X, ROWS, TABLE = values(1, 4, 6, 6), values(2, 3, 8), values(5, 7)
 DEEP = values(2, 8, 3, 2)
@@ -378,9 +376,3 @@ SCATTERS = [
     ),
 ]
 CASES = [*SHAPES, *JOINING, *MAKING, *PIXELS, *CUTS, *GATHERS, *SCATTERS]
-
-
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-def test_operation(case: Case, half: bool, tmp_path: Path) -> None:
-    check(case, tmp_path, half)

@@ -284,14 +284,19 @@ def test_a_folder_of_bad_pictures_alone_is_an_error(tmp_path: Path, capsys: pyte
 # ---- archives -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("value", "place"), [(None, None), ("", None), ("off", None), ("elsewhere", "elsewhere")])
-def test_fetched_archives_have_a_folder_even_where_the_runtime_keeps_nothing(
-    value: str | None, place: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", ["off", "elsewhere"])
+def test_fetched_archives_have_a_folder_even_where_nothing_is_kept(
+    value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("ADDKIT_CACHE", raising=False)
-    if value is not None:
-        monkeypatch.setenv("ADDKIT_CACHE", value)
-    assert registry.cache_dir() == (Path(place) if place else Path.home() / ".cache" / "addkit")
+    monkeypatch.setenv("ADDKIT_CACHE", "off" if value == "off" else str(tmp_path / value))
+    monkeypatch.setattr(registry, "_download", lambda package, folder: folder / "archive.whl")
+    monkeypatch.setattr(registry, "verify", lambda archive, package: None)
+    monkeypatch.setattr(registry, "_unpack", lambda archive, folder: (folder / "data").write_text("fetched"))
+    folder = registry.fetch(packages.PACKAGES["emojilib"])
+    assert (folder / "data").read_text() == "fetched" and folder.name.startswith("emojilib-")
+    assert folder.is_relative_to(tmp_path / value) == (value == "elsewhere")
+    monkeypatch.setattr(registry, "_download", lambda *_: pytest.fail("it is fetched again"))
+    assert registry.fetch(packages.PACKAGES["emojilib"]) == folder
 
 
 def test_a_fetched_archive_must_match_its_hash(tmp_path: Path) -> None:

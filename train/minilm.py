@@ -11,20 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.cache import cache_folder
 from runtime.files import whole_file
 from train.progress import progress
-from train.registry import MINILM, cache_dir, fetch
+from train.registry import MINILM, fetch
 
 
 @torch.no_grad()
 def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.ndarray:
     """Unit sentence embeddings f32[N, 384] (mean pooling, as the model's card says), in the texts' order.
 
-    Cached in `cache_dir()` under a hash of the texts.
+    Kept in the cache folder, if there is one, under a hash of the texts.
     """
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:24]
-    cached = cache_dir() / "minilm" / f"{digest}.npy"
-    if cached.is_file():
+    keep = cache_folder()
+    cached = None if keep is None else keep / "minilm" / f"{digest}.npy"
+    if cached is not None and cached.is_file():
         return np.load(cached).astype(np.float32)
     from transformers import BertModel, BertTokenizerFast
 
@@ -41,7 +43,8 @@ def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.nd
             )
             result[index] = _mean_pool(model(**tokens).last_hidden_state, tokens["attention_mask"]).numpy()
             advance(len(index))
-    _save(cached, result)
+    if cached is not None:
+        _save(cached, result)
     return result.astype(np.float32)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.cache import working_folder
 from runtime.errors import UserError
 from runtime.files import kept_folder
 
@@ -64,19 +64,13 @@ CLIP_BENCHMARK = Package(
 )
 
 
-def cache_dir() -> Path:
-    """Folder of fetched archives: $ADDKIT_CACHE, else ~/.cache/addkit; "off", the runtime's word, is no folder."""
-    named = os.environ.get("ADDKIT_CACHE", "off")
-    return Path.home() / ".cache" / "addkit" if named in ("", "off") else Path(named)
-
-
 def fetch(package: Package) -> Path:
     """Folder with the unpacked package, fetched by its registry's own client.
 
-    Kept in `cache_dir()`; an unpacked package is not fetched again. Raises UserError when the client or the
-    network is missing, or when the archive's hash is not the pinned one (then nothing is kept).
+    Kept in the cache folder, or, where ADDKIT_CACHE forbids that, until the process ends. Raises UserError when the
+    client or the network is missing, or when the archive's hash is not the pinned one (then nothing is kept).
     """
-    folder = cache_dir() / f"{package.name.replace('/', '__')}-{package.version}"
+    folder = working_folder() / f"{package.name.replace('/', '__')}-{package.version}"
     if folder.is_dir():
         return folder
     with tempfile.TemporaryDirectory(prefix="addkit-") as scratch, kept_folder(folder) as unpacked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ def keep_first(folder: Path, export: Export) -> None:
     """Put the pictures of an export's first engine aside for the strip."""
     made, kept = folder / PICTURES, pictures_of(folder, export)
     if made.is_file() and not kept.is_file():
-        made.rename(kept)
+        shutil.copyfile(made, kept)
 
 
 def pictures_of(folder: Path, export: Export) -> Path:

@@ -16,6 +16,7 @@ from runtime.files.partial import is_inside_partial, shown_text
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAST_FREE = 1_000_000  # bytes; a disk with less free is why a library's write failed, whatever it says
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust, such as safetensors, name an errno
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's OSError, which has no errno
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def faults_told(shown: str | Path, target: Path, remedy: str) -> Iterator[None]:
     except Error:
         raise
     except Exception as error:
-        reason = _reason(error, target.parent)
+        reason = _reason(error, target)
         if reason is None:
             raise
         raise OutputError(f"cannot write {shown}: {reason}; {remedy}") from error
@@ -46,15 +47,20 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _reason(error: Exception, folder: Path) -> str | None:
-    """Why `error` means that nothing can be written in `folder`; None when it means something else."""
+def _reason(error: Exception, target: Path) -> str | None:
+    """Why `error` means that `target` cannot be written; None when it means something else."""
     number = _errno(error)
     if number in FULL:
         return reason_of(OSError(number, ""))
     if isinstance(error, OSError) and error.errno is not None:
-        ours = error.filename is None or is_inside_partial(Path(os.fsdecode(error.filename)))
+        ours = error.filename is None or _is_of(Path(os.fsdecode(error.filename)), target)
         return reason_of(error) if ours and not isinstance(error, (ConnectionError, TimeoutError)) else None
-    return reason_of(OSError(errno.ENOSPC, "")) if _free(folder) < LEAST_FREE else None
+    return reason_of(OSError(errno.ENOSPC, "")) if _free(target.parent) < LEAST_FREE else None
+
+
+def _is_of(path: Path, target: Path) -> bool:
+    """Whether a path is the target, in a temporary folder, or a folder that the target goes into."""
+    return is_inside_partial(path) or path == target or path in target.parents
 
 
 def _errno(error: BaseException) -> int | None:
@@ -63,6 +69,8 @@ def _errno(error: BaseException) -> int | None:
         return error.errno
     if found := _OS_ERROR.search(str(error)):
         return int(found[1])
+    if _SHORT_WRITE.fullmatch(str(error)):
+        return errno.ENOSPC
     return _errno(error.__cause__) if error.__cause__ is not None else None
 
 

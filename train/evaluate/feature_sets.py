@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from runtime.cache import cache_folder
 from runtime.errors import UserError
 from train.add.mobilenet import MEAN, STD, load_mobilenet
 from train.data.cache import read_tensors, write_tensors
 from train.data.encoders import fingerprint
 from train.progress import progress
-from train.registry import cache_dir
 
 INPUT_SIDE = 224
 FEATURE_SETS = ("lite0", "mobilenet_v2", "dinov2")
@@ -170,16 +170,18 @@ def make_feature_set(name: str, path: str = "facebook/dinov2-small", device: tor
 
 
 def cached_features(network: FeatureSet, pictures: np.ndarray, title: str) -> Tensor:
-    """Features of real pictures, kept in `cache_dir()` under a hash of the network and the pictures' pixels."""
+    """Features of real pictures, kept in the cache folder (if any) under a hash of the network and the pixels."""
     digest = hashlib.sha256(f"{network.name} {fingerprint(network)} {pictures.shape}".encode())
     digest.update(np.ascontiguousarray(pictures).data)
-    path = cache_dir() / "features" / f"{digest.hexdigest()[:24]}.safetensors"
+    keep = cache_folder()
+    path = None if keep is None else keep / "features" / f"{digest.hexdigest()[:24]}.safetensors"
     found = read_tensors(path)
     if found:
         return found[0]["features"]
     with progress(title, len(pictures)) as advance:
         features = network.of(pictures, advance=advance)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {"features": features}, {})
     return features
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.bench.machine import cores, cpu_name, spread
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
-from train.errors import run_command
 from train.progress import progress
 
 Feed = dict[str, npt.NDArray[Any]]
@@ -154,28 +155,31 @@ def show(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m export.bench",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("export", type=Path, help="the export whose time is divided by the others'")
-    parser.add_argument("peers", nargs="*", type=Path, help="other exports of the same sizes, ONNX or OpenVINO")
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv)
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("export.bench", __doc__, EXAMPLES)
+    made.add_argument("export", type=Path, help="the export whose time is divided by the others'")
+    made.add_argument("peers", nargs="*", type=Path, help="other exports of the same sizes, ONNX or OpenVINO")
+    made.add_argument("--turns", type=int, default=7)
+    made.add_argument("--threads", type=int, default=cores())
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Race the exports and print the table, or the figures."""
     if args.turns < 1 or args.threads < 1:
         raise UserError("--turns and --threads must be 1 or more")
     feed = feed_of(args.export)
     found = [engine for folder in (args.export, *args.peers) for engine in engines(folder, args.threads)]
     race(found, feed, args.turns)
     facts = report(found, args.threads)
-    print(json.dumps(facts, indent=2) if args.json else show(facts))
+    print_result(json.dumps(facts, indent=2) if args.json else show(facts))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

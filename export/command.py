@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from export.plan import check_room, plan, show_plan
+from runtime.command import print_result
 
 
 def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
     """What every exporter takes.
 
-    They are checkpoint, --out, --prompts, --overwrite, --json, --debug, --dry-run and --no-room-check. makes: what the
-    folder --out will hold, for --help.
+    They are checkpoint, --out, --prompts, --overwrite, --dry-run and --no-room-check. makes: what the folder --out will
+    hold, for --help.
     """
     parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
     parser.add_argument("--out", type=Path, required=True, help=f"folder of {makes}; must not exist")
     add_prompts_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the sizes, disk and memory that this needs, and write nothing"
     )
@@ -55,7 +54,7 @@ def only_planned(args: argparse.Namespace, format: str, precision: str, times: M
 
     made = plan(locate(args.checkpoint), format, precision, times)
     if args.dry_run:
-        print(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))
+        print_result(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))
     elif not args.no_room_check:
         check_room(made, args.out)
     return bool(args.dry_run)

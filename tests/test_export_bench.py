@@ -13,7 +13,6 @@ from export.onnx.trace import Tracer
 from export.source import open_source
 from runtime.errors import UserError
 from tests.support.tiny import SMALL, copied_graph, small_checkpoint
-from train.errors import run_command
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def test_ratios_are_turn_by_turn() -> None:
 
 
 def test_two_bundles_race(bundle: Path, capsys) -> None:
-    run_command(bench.main, [str(bundle), str(bundle), "--turns", "2", "--threads", "1", "--json"])
+    assert bench.main([str(bundle), str(bundle), "--turns", "2", "--threads", "1", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["engines"][0]["ratio"]["median"] == 1
     assert all("fp32" in row["name"] and row["ms"]["min"] > 0 for row in facts["engines"])

@@ -28,7 +28,6 @@ from runtime.coreml import APPLE_SCALING
 from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
-from train.errors import run_command
 
 PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 SWIFT = ("TextEncoder", "Unet", "UnetChunk1", "UnetChunk2", "VAEDecoder", "VAEEncoder")
@@ -219,7 +218,9 @@ def test_resources_tell_how_many_latent_channels_swift_knows(source, made, tmp_p
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    exporter.main([str(small_checkpoint()), "--out", str(out), "--quantize-nbits", "4", "--dry-run", "--json"])
+    assert (
+        exporter.main([str(small_checkpoint()), "--out", str(out), "--quantize-nbits", "4", "--dry-run", "--json"]) == 0
+    )
     plan = json.loads(capsys.readouterr().out)
     assert (plan["format"], plan["precision"]) == ("coreml", "palettized-4bit") and not out.exists()
 
@@ -232,10 +233,9 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys) -> None:
     ],
 )
 def test_options_that_exclude_each_other_are_one_line(extra, message, tmp_path, capsys) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run_command(exporter.main, [str(small_checkpoint()), "--out", str(tmp_path / "out"), *extra])
+    code = exporter.main([str(small_checkpoint()), "--out", str(tmp_path / "out"), *extra])
     (line,) = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and message in line
+    assert code == 2 and message in line
 
 
 def test_below_the_threshold_nothing_is_written(made, tmp_path, monkeypatch, capsys) -> None:
@@ -253,9 +253,8 @@ def test_below_the_threshold_nothing_is_written(made, tmp_path, monkeypatch, cap
         return packages_in(folder, "small")
 
     monkeypatch.setattr(coreml_export, "write_packages", write)
-    with pytest.raises(SystemExit) as stop:
-        run_command(exporter.main, [str(small_checkpoint()), "--out", str(tmp_path / "out")])
-    assert stop.value.code == 2
+    code = exporter.main([str(small_checkpoint()), "--out", str(tmp_path / "out")])
+    assert code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "nothing was written" in line and "vae_decoder" in line
     assert list(tmp_path.iterdir()) == []
@@ -304,9 +303,8 @@ def test_an_overflow_names_the_layer(tmp_path: Path) -> None:
 def test_an_existing_folder_stays(made, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     shutil.copytree(made[0], out)
-    with pytest.raises(SystemExit) as stop:
-        run_command(exporter.main, [str(small_checkpoint()), "--out", str(out)])
-    assert stop.value.code == 2 and "--overwrite" in capsys.readouterr().err
+    code = exporter.main([str(small_checkpoint()), "--out", str(out)])
+    assert code == 2 and "--overwrite" in capsys.readouterr().err
     assert (out / "export.json").is_file()
 
 

@@ -34,32 +34,36 @@ WRITE = f"""{DEFAULTS}
 import sys, time
 from pathlib import Path
 from runtime.files import whole_folder
-from train.errors import run_command
+from runtime.command import command_parser, run_command
 
-def main(argv):
+def work(args):
     print("ready", flush=True)
-    with whole_folder(Path(argv[0]), "{MARKER}", overwrite=True) as folder:
+    with whole_folder(Path(args.out), "{MARKER}", overwrite=True) as folder:
         for n in range({FILES}):
             (folder / str(n)).write_bytes(bytes(300_000))
             time.sleep(0.005)
         (folder / "{MARKER}").write_text("new")
     print("done", flush=True)
 
-run_command(main)
+parser = command_parser("x", None, "")
+parser.add_argument("out")
+sys.exit(run_command(parser, work))
 """
 WAIT = f"""
 import sys
 from pathlib import Path
 from runtime.files import whole_folder
-from train.errors import run_command
+from runtime.command import command_parser, run_command
 
-def main(argv):
-    with whole_folder(Path(argv[0]), "{MARKER}") as folder:
+def work(args):
+    with whole_folder(Path(args.out), "{MARKER}") as folder:
         (folder / "{MARKER}").write_text("waited")
         print("ready", flush=True)
         sys.stdin.read()
 
-run_command(main)
+parser = command_parser("x", None, "")
+parser.add_argument("out")
+sys.exit(run_command(parser, work))
 """
 
 

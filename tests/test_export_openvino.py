@@ -25,7 +25,6 @@ from export.source import Source, open_source
 from runtime.bundle import FileFacts, check_file
 from runtime.manifest import COMPONENTS
 from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
-from train.errors import run_command
 
 ONE_STEP = {"num_inference_steps": 1, "guidance_scale": 0.0}
 PROMPT = "a red fox,in the hat"
@@ -39,7 +38,7 @@ def source() -> Source:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("openvino") / "out"
-    exporter.main([str(small_checkpoint()), "--out", str(out)])
+    assert exporter.main([str(small_checkpoint()), "--out", str(out)]) == 0
     return out
 
 
@@ -49,9 +48,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def command(capfd: pytest.CaptureFixture[str], *argv: object) -> tuple[int, list[str]]:
     """(exit code, lines on stderr)."""
-    with pytest.raises(SystemExit) as stop:
-        run_command(exporter.main, [str(part) for part in argv])
-    return int(stop.value.code or 0), capfd.readouterr().err.splitlines()
+    return exporter.main([str(part) for part in argv]), capfd.readouterr().err.splitlines()
 
 
 def by_diffusers(source: Source, seed: int = 7, steps: int = 1) -> np.ndarray:
@@ -195,7 +192,7 @@ def turbo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_checkpoint_of_sd_turbos_kind_in_fp16(turbo: Path, tmp_path: Path, capfd) -> None:
     out = tmp_path / "out"
-    exporter.main([str(turbo), "--out", str(out), "--precision", "fp16", "--json"])
+    assert exporter.main([str(turbo), "--out", str(out), "--precision", "fp16", "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)
     assert facts["scheduler"] == "EulerDiscreteScheduler" and facts["scaling_factor"] == 0.18215
     assert facts["picture"]["psnr_db"] >= 35 and facts["modules"]["vae_encoder"]["status"] == "passed"
@@ -212,7 +209,7 @@ def test_a_checkpoint_of_sd_turbos_kind_in_fp16(turbo: Path, tmp_path: Path, cap
 def test_int8_weights_are_small_and_close(made: Path, tmp_path: Path, monkeypatch, capfd) -> None:
     openvino, out = load_openvino(), tmp_path / "out"
     monkeypatch.setattr(exporter, "convert", lambda part: openvino.Core().read_model(made / part.name / MODEL))
-    exporter.main([str(small_checkpoint()), "--out", str(out), "--precision", "int8", "--json"])
+    assert exporter.main([str(small_checkpoint()), "--out", str(out), "--precision", "int8", "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)
     assert 30 <= facts["picture"]["psnr_db"] < 80 and facts["genai_picture"]["status"] == "passed"
     counts = facts["recipe"]["quantized_weights"]
@@ -292,5 +289,8 @@ def test_a_bad_checkpoint_is_one_line(made: Path, tmp_path: Path, capfd) -> None
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capfd) -> None:
-    exporter.main([str(small_checkpoint()), "--out", str(tmp_path / "out"), "--dry-run", "--precision", "int8"])
+    assert (
+        exporter.main([str(small_checkpoint()), "--out", str(tmp_path / "out"), "--dry-run", "--precision", "int8"])
+        == 0
+    )
     assert "openvino int8" in capfd.readouterr().out and list(tmp_path.iterdir()) == []

@@ -37,7 +37,6 @@ from runtime.bundle import describe_files
 from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import SMALL, copied_graph, make_checkpoint, small_checkpoint
-from train.errors import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -78,11 +77,7 @@ def halve_a_weight(path: Path) -> None:
 
 def command(argv: list[str], capsys) -> tuple[int, str, list[str]]:
     """(exit code, stdout, lines on stderr)."""
-    code = 0
-    try:
-        run_command(parity.main, argv)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
+    code = parity.main(argv)
     printed = capsys.readouterr()
     return code, printed.out, printed.err.splitlines()
 
@@ -99,10 +94,9 @@ def made(bundle: Path, tmp_path_factory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", out)
         patch.setattr("sys.stderr", errors)
-        with pytest.raises(SystemExit) as stop:
-            run_command(parity.main, [*argv, "--strip", str(folder / "strip.png")])
+        code = parity.main([*argv, "--strip", str(folder / "strip.png")])
     reports = json.loads(out.getvalue())["exports"]
-    return {"code": stop.value.code, "reports": reports, "errors": errors.getvalue(), "strip": folder / "strip.png"}
+    return {"code": code, "reports": reports, "errors": errors.getvalue(), "strip": folder / "strip.png"}
 
 
 def test_psnr_by_hand() -> None:
@@ -260,7 +254,7 @@ def test_half_precision_of_a_device_is_judged_as_such(bundle: Path) -> None:
 
 
 def without_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "run_apart", lambda *_: {"status": "not run", "why": "for a test"})
+    monkeypatch.setattr("export.parity.compare.run_apart", lambda *_: {"status": "not run", "why": "for a test"})
 
 
 def test_an_export_of_other_weights_is_warned_of(bundle: Path, tmp_path: Path, capsys, monkeypatch) -> None:
@@ -326,9 +320,10 @@ def test_a_strip_that_cannot_be_written_is_told_at_once(path: str, bundle: Path,
 
 
 def test_a_stopped_report_leaves_neither_files_nor_processes(bundle: Path, tmp_path: Path) -> None:
-    restored = "import signal; signal.signal(signal.SIGTERM, signal.SIG_DFL)"
     code = (
-        f"{restored}; from export.parity import __main__ as parity; parity.main(['{small_checkpoint()}', '{bundle}'])"
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_DFL); import sys; "
+        "from export.parity.__main__ import main; "
+        f"sys.exit(main(['{small_checkpoint()}', '{bundle}']))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from export.source import Source
+from runtime.command import tell
 from runtime.errors import UserError
 
 LARGEST_HALF = 65504.0  # the largest number of fp16
@@ -30,7 +30,7 @@ def preflight(source: Source, precision: str) -> None:
     why = many_steps(source)
     if why:
         looks = f"{source.name} looks like a multi-step model ({why})"
-        print(f"warning: one step will look wrong: {looks}; distil it first: python -m train", file=sys.stderr)
+        tell(f"warning: one step will look wrong: {looks}; distil it first: python -m train")
 
 
 def in_half(precision: str) -> bool:

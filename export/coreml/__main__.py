@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -18,9 +20,9 @@ from export.coreml.convert import COMPUTE_UNITS, TARGETS
 from export.coreml.export import ATTENTIONS, Options, export_coreml
 from export.coreml.palettize import NBITS
 from export.source import open_source
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import check_free
 from runtime.manifest import MARKER
-from train.errors import run_command
 
 EXAMPLES = """examples:
   python -m export.coreml sticker-128 --out out/sticker-coreml --quantize-nbits 6
@@ -30,14 +32,9 @@ EXAMPLES = """examples:
   python -m export.coreml path/to/checkpoint --out out/swift --quantize-nbits 4 --dry-run"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line, its options named as Apple's converter names them."""
-    made = argparse.ArgumentParser(
-        "python -m export.coreml",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command_parser("export.coreml", __doc__, EXAMPLES)
     add_export_options(made, "the packages")
     made.add_argument("--quantize-nbits", type=int, choices=NBITS, help="palettize weights; default: fp16")
     made.add_argument(
@@ -73,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Export and print the report, or with --dry-run the plan."""
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     check_free(args.out, MARKER, args.overwrite)
     if only_planned(args, "coreml", options.precision, options.copies):
@@ -82,7 +79,7 @@ def main(argv: list[str]) -> None:
     source = open_source(args.checkpoint, args.prompts)
     preflight(source, options.precision)
     facts = export_coreml(source, args.out, options)
-    print(json.dumps(facts, indent=2) if args.json else shown(facts, args))
+    print_result(json.dumps(facts, indent=2) if args.json else shown(facts, args))
 
 
 def shown(facts: dict[str, Any], args: argparse.Namespace) -> str:
@@ -96,5 +93,10 @@ def shown(facts: dict[str, Any], args: argparse.Namespace) -> str:
     return "\n".join(rows)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
+
+
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

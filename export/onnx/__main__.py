@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,9 +16,9 @@ from export.command import add_export_options, only_planned
 from export.onnx.export import Options, export_onnx
 from export.onnx.fused import FUSED
 from export.source import open_source
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import check_free
 from runtime.manifest import MANIFEST, PRECISIONS
-from train.errors import run_command
 
 EXAMPLES = """examples:
   python -m export.onnx sticker-128 --out out/sticker-onnx
@@ -25,14 +27,9 @@ EXAMPLES = """examples:
   python -m export.onnx path/to/checkpoint --out out/bundle --overwrite --json"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        "python -m export.onnx",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command_parser("export.onnx", __doc__, EXAMPLES)
     add_export_options(made, "the bundle")
     made.add_argument(
         "--precision",
@@ -70,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Export and print the report, or with --dry-run the plan."""
     check_free(args.out, MANIFEST, args.overwrite)
     if only_planned(args, "onnx", args.precision):
         return
@@ -79,8 +76,13 @@ def main(argv: list[str]) -> None:
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_onnx(source, args.out, options)
-    print(json.dumps(facts, indent=2) if args.json else table(facts))
+    print_result(json.dumps(facts, indent=2) if args.json else table(facts))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import fields
 
 from export.checks.report import line, table
@@ -14,9 +16,9 @@ from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
 from export.openvino.export import STORED, Options, export_openvino
 from export.source import open_source
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import check_free
 from runtime.manifest import MARKER
-from train.errors import run_command
 
 EXAMPLES = """examples:
   python -m export.openvino sticker-128 --out out/sticker-openvino
@@ -24,14 +26,9 @@ EXAMPLES = """examples:
   python -m export.openvino path/to/checkpoint --out out/int8 --precision int8 --dry-run"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        "python -m export.openvino",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command_parser("export.openvino", __doc__, EXAMPLES)
     add_export_options(made, "the models")
     made.add_argument(
         "--precision",
@@ -48,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Export and print the report, or with --dry-run the plan."""
     check_free(args.out, MARKER, args.overwrite)
     if only_planned(args, "openvino", args.precision):
         return
@@ -58,8 +55,13 @@ def main(argv: list[str]) -> None:
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_openvino(source, args.out, options)
     rows = [table(facts), line("drawn by GenAI", facts["genai_picture"])]
-    print(json.dumps(facts, indent=2) if args.json else "\n".join(rows))
+    print_result(json.dumps(facts, indent=2) if args.json else "\n".join(rows))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(main())

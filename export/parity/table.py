@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,16 @@ COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 MOST_WIDTH = 160
 
 
-def print_reports(reports: list[dict[str, Any]], console: Console | None = None) -> None:
+def shown(reports: list[dict[str, Any]]) -> str:
+    """The table as stdout should have it: in colours and as wide as it where it is a terminal."""
+    page, stdout = io.StringIO(), Console()
+    width = stdout.width if stdout.is_terminal else MOST_WIDTH
+    print_reports(reports, Console(file=page, width=width, force_terminal=stdout.is_terminal))
+    return page.getvalue().rstrip("\n")
+
+
+def print_reports(reports: list[dict[str, Any]], console: Console) -> None:
     """One row for each export on each engine, its modules below it; then what was not run and why."""
-    console = console or Console(width=None if Console().is_terminal else MOST_WIDTH)
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for index, title in enumerate(COLUMNS):
         table.add_column(title, justify="left" if index < 3 else "right", overflow="fold")

@@ -334,7 +334,7 @@ def killed(count: int, kills: int, *arguments: str, shard: int = 1) -> None:
     last = started("p.txt", "--out", "killed", "--json", *arguments)
     out, err = last.communicate(timeout=120)
     assert (last.returncode, said(err)) == (0, []), err  # nothing of Ray's, and no process of it stays
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while left := subprocess.run(["pgrep", "-g", str(last.pid)], check=False, capture_output=True, text=True).stdout:
         assert time.monotonic() < end, left
         time.sleep(0.1)

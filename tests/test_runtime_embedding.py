@@ -129,10 +129,9 @@ def test_cancelling_stops_within_a_network(tmp_path: Path) -> None:
     }
     session.open()
     threading.Timer(0.2, token.cancel).start()
-    start = time.monotonic()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled) as stopped:
         session.run(cancel=token, **feeds)
-    assert time.monotonic() - start < 5  # 4,000 products take a minute
+    assert "terminate" in str(stopped.value.__context__)  # ONNX Runtime's own word: it did not run to its end
     with pytest.raises(Cancelled):
         session.run(cancel=token, **feeds)  # a token stays cancelled
 

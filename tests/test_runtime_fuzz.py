@@ -31,6 +31,7 @@ from scripts import fuzz_bundle
 from scripts.fuzz_bases import make_bases, sign
 from scripts.fuzz_bundle import FINE, Process, fuzz, table
 from scripts.fuzz_worker import KINDS
+from tests.support.counting import reading_at_most
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
@@ -333,10 +334,11 @@ def test_what_is_no_file_of_the_bundle_is_not_read(tmp_path: Path, target: str, 
         os.mkfifo(bundle / name)
     else:
         (bundle / name).symlink_to(copied if target == "same" else target)
-    start = time.perf_counter()
-    with pytest.raises(BundleError, match=f"{name} (leads out of its folder|is no file but a pipe)"):
+    with (
+        reading_at_most(10**6),
+        pytest.raises(BundleError, match=f"{name} (leads out of its folder|is no file but a pipe)"),
+    ):
         runtime.load(bundle, verify=verify)
-    assert time.perf_counter() - start < 5
 
 
 def test_a_link_within_the_bundle_is_a_file(tmp_path: Path) -> None:
@@ -354,10 +356,8 @@ def test_twenty_gigabytes_of_nothing_are_not_hashed(tmp_path: Path) -> None:
         for signed in (False, True):
             if signed:
                 sign(bundle)
-            start = time.perf_counter()
-            with pytest.raises(BundleError):
+            with reading_at_most(10**8), pytest.raises(BundleError):
                 runtime.load(bundle)
-            assert time.perf_counter() - start < 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +216,11 @@ def test_another_thread_stops_it() -> None:
     frames = between(PIPE, *pictures(), 400, even=False, cancel=token)
     next(frames)
     threading.Timer(0.05, token.cancel).start()
-    start = time.monotonic()
+    drawn = 1
     with pytest.raises(runtime.Cancelled):
-        list(frames)
-    assert time.monotonic() - start < 5
+        for _ in frames:
+            drawn += 1
+    assert drawn < 400
     with pytest.raises(runtime.Cancelled):
         list(between(PIPE, *pictures(), 1, cancel=token))
 

@@ -30,7 +30,10 @@ class NotHere:
     instead: str
 
 
-TOY_RUN = "teacher=teacher layers=1,1,1 max_steps=2 save_every=1 log_every=1 batch=8 score_pictures=0 threads=1"
+TOY_RUN = (
+    "--preset sticker teacher=teacher layers=1,1,1 max_steps=2 save_every=1 log_every=1 batch=8 "
+    "adversarial_batch=8 score_pictures=0 threads=1"
+)
 
 COMMANDS: dict[str, Run | NotHere] = {
     "pip install .": NotHere("an installation of its own", "tests/test_install.py"),

@@ -42,7 +42,7 @@ describe('tokenizer', () => {
     bytes(`runtime/bundles/sticker-128/tokenizer/${name}`).toString(),
   ) as [string, string];
 
-  it('reads a page that is one word in seconds, as languages without spaces write it', () => {
+  it('reads a page that is one word, as languages without spaces write it', () => {
     const { ids, droppedWords } = Tokenizer.parse(vocab, merges).encode('ก'.repeat(10_000));
     expect([ids.length, droppedWords.length]).toEqual([77, 1]);
   }, 15_000);

@@ -47,7 +47,7 @@ lint-python: setup
 
 # Packages are strict, tests and scripts are checked: pyproject.toml says how.
 lint-types: setup
-	$(BIN)/mypy addkit runtime export train tests scripts
+	$(BIN)/mypy addkit runtime export train tests scripts examples
 
 lint-web: $(WEB)/node_modules/.installed
 	cd $(WEB) && npm run lint

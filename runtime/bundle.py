@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.errors import BundleError
-from runtime.files import write_whole
+from runtime.files import write_json
 from runtime.manifest import MANIFEST, FileFacts, Manifest
 from runtime.onnx_guard.component import check_component
 from runtime.shipped import shipped_folder, shipped_names
@@ -167,5 +166,4 @@ def describe_files(folder: str | Path) -> dict[str, dict[str, Any]]:
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Writes manifest.json whole; OutputError when it cannot be written."""
-    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    write_whole(Path(folder) / MANIFEST, text.encode("utf-8"))
+    write_json(Path(folder) / MANIFEST, manifest.to_dict())

@@ -19,6 +19,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from runtime.files import whole_file
+
 OUT = Path("out/demo")
 PROMPTS = (
     "pizza, 3d style",
@@ -84,7 +86,8 @@ def side_by_side(before: Path, after: Path, target: Path) -> None:
         top = index * (height + 18)
         pen.text((4, top + 3), label, fill="black")
         sheet.paste(image, (0, top + 18))
-    sheet.save(target)
+    with whole_file(target) as partial:
+        sheet.save(partial)
 
 
 def contact_sheet(rows: dict[str, list[str]], target: Path) -> None:
@@ -96,7 +99,8 @@ def contact_sheet(rows: dict[str, list[str]], target: Path) -> None:
         for column, path in enumerate(paths):
             sheet.paste(Image.open(path).convert("RGB"), (4 + column * 132, row * 166 + 18))
             pen.text((6 + column * 132, row * 166 + 148), PROMPTS[column][:21], fill="black")
-    sheet.save(target)
+    with whole_file(target) as partial:
+        sheet.save(partial)
 
 
 def table(rows: list[tuple[str, str, str, str, str]]) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
+from runtime.files import whole_file, write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "mobile_demo" / "web" / "public" / "icons"
 ANDROID = ROOT / "mobile_demo" / "shell" / "android" / "app" / "src" / "main" / "res"
@@ -81,13 +83,14 @@ def write_png(path: Path, picture: str, size: int, opaque: bool = False) -> None
     data = bytes(resvg_py.svg_to_bytes(svg_string=picture, width=size, height=size, skip_system_fonts=True))
     image = Image.open(io.BytesIO(data))
     path.parent.mkdir(parents=True, exist_ok=True)
-    (image.convert("RGB") if opaque else image).save(path, optimize=True)
+    with whole_file(path) as partial:
+        (image.convert("RGB") if opaque else image).save(partial, optimize=True)
 
 
 def write_web() -> None:
     """The icons that the manifest and the page name. A maskable icon keeps its subject within 80 % of its side."""
     WEB.mkdir(parents=True, exist_ok=True)
-    (WEB / "favicon.svg").write_text(svg(emblem(), 1.06, TILE) + "\n", encoding="utf-8")
+    write_text(WEB / "favicon.svg", svg(emblem(), 1.06, TILE) + "\n")
     write_png(WEB / "favicon-32.png", svg(emblem(), 1.06, TILE), 32)
     write_png(WEB / "icon-192.png", svg(emblem(), 1.0, TILE), 192)
     write_png(WEB / "icon-512.png", svg(emblem(), 1.0, TILE), 512)

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from runtime.files import write_json
 from train.data.pictures import encode_png
 from train.data.shards import Record, dataset_facts, read_records, write_shard
 from train.sticker.art import PACKAGE_OF_STYLE
@@ -42,7 +42,7 @@ def main() -> None:
     facts = dataset_facts(args.data)
     kept = {PACKAGE_OF_STYLE[style]: facts["licences"][PACKAGE_OF_STYLE[style]] for style in STYLES}
     facts |= {"pictures": counts, "skipped": 0, "licences": kept}
-    (TARGET / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(TARGET / "dataset.json", facts)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from safetensors.torch import save_file
 
+from runtime.files import whole_file
 from train.add.mobilenet import WEIGHTS, MobileNetV2
 from train.registry import MOBILENET, fetch
 
@@ -18,7 +19,8 @@ def main() -> None:
     wanted = MobileNetV2().state_dict()
     tensors = {key: stored[key].half() if stored[key].is_floating_point() else stored[key] for key in wanted}
     WEIGHTS.parent.mkdir(exist_ok=True)
-    save_file({key: value.contiguous() for key, value in tensors.items()}, WEIGHTS)
+    with whole_file(WEIGHTS) as partial:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
     print(f"{WEIGHTS}: {WEIGHTS.stat().st_size / 1e6:.1f} MB")
 
 

@@ -10,6 +10,8 @@ import ast
 import re
 from pathlib import Path
 
+from runtime.files import write_text
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 OURS = ("addkit", "runtime", "train", "export")
@@ -90,7 +92,7 @@ def drawing(edges: dict[str, set[str]]) -> str:
 
 def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(PICTURE.sub(lambda _: drawing(measured_edges()), page), encoding="utf-8")
+    write_text(PAGE, PICTURE.sub(lambda _: drawing(measured_edges()), page))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import whole_folder
-from train.data.shards import read_records
+from train.data.corpus import load_held_out, load_pictures
 from train.latents import encode_all, to_tensor
 from train.run.checkpoints import TrainingState
 
@@ -210,8 +210,7 @@ def parser() -> Parser:
 def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/vae."""
     torch.manual_seed(args.seed)
-    pictures = np.stack([picture for record, picture in read_records(args.data, "train") if record.weight > 0])
-    held_out = np.stack([picture for record, picture in read_records(args.data, "held_out") if record.weight > 0])
+    pictures, held_out = load_pictures(args.data, "train")[1], load_held_out(args.data)
     autoencoder = build_autoencoder(args.latent_channels, args.decoder_width)
     set_pca_encoder(autoencoder, *pca_of_patches(pictures[::4], args.latent_channels))
     with whole_folder(args.out / "vae") as folder:

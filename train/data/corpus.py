@@ -17,17 +17,19 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
+from runtime.command import tell
 from runtime.errors import UserError
 from runtime.files import locked
 from train.data import shards as tar
 from train.data.cache import LOG, read_tensors, write_tensors
 from train.data.encoders import Advance, Encoders, fit_picture
 from train.data.pictures import BadPicture
-from train.data.shards import DamagedShard, Record, is_url, read_records, shard_name, shard_paths
+from train.data.shards import DamagedShard, Record, has_split, is_url, read_records, shard_name, shard_paths
 from train.latents import Autoencoder, encode_latents
 from train.progress import progress
 
 Bar = Callable[[str, int], AbstractContextManager[Advance]]  # (title, total) -> advance, as train.progress
+MOST_JUDGED = 200  # training pictures, where none are held out
 SKIP = ", or set bad_data=skip to go on without it"
 
 
@@ -280,6 +282,14 @@ def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:
     """(records, u8[N, H, W, 3]) of a split, near-duplicates left out."""
     kept = [(record, picture) for record, picture in read_records(data, split) if record.weight > 0]
     return [record for record, _ in kept], np.stack([picture for _, picture in kept])
+
+
+def load_held_out(data: Path) -> np.ndarray:
+    """u8[N, H, W, 3] to judge by: the held-out split, or training pictures, with a line, where nothing is held out."""
+    if has_split(data, "held_out"):
+        return load_pictures(data, "held_out")[1]
+    tell(f"{data}: nothing is held out, so that the figures are of training pictures")
+    return load_pictures(data, "train")[1][:MOST_JUDGED]
 
 
 def load_corpus(

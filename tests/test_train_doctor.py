@@ -16,8 +16,8 @@ from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import Config, to_json
 from train.doctor import CHECKS, Finding, diagnose
+from train.run.add_task import AddTrainer
 from train.run.curves import draw_curves
-from train.run.loop import AddTrainer
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def test_collapse(parts: Parts, tmp_path: Path) -> None:
     """A student that is drawn to one picture, whatever it is asked for."""
 
     def one_picture_for_all(trainer: AddTrainer) -> None:
-        target = trainer.add_step.guide.target
-        trainer.add_step.guide.target = (  # type: ignore[method-assign]
+        target = trainer.task.add_step.guide.target
+        trainer.task.add_step.guide.target = (  # type: ignore[method-assign]
             lambda x0_hat, text, draws: torch.zeros_like(target(x0_hat, text, draws))
         )
 
@@ -88,7 +88,7 @@ def test_a_diverging_average(parts: Parts, tmp_path: Path) -> None:
     """An average that is kept and never updated, while the weights move on."""
 
     def standing_still(trainer: AddTrainer) -> None:
-        trainer.ema.update = lambda network, updates: None  # type: ignore[method-assign]
+        trainer.task.ema.update = lambda network, updates: None  # type: ignore[method-assign]
 
     findings = run(parts, tmp_path / "run", standing_still, lr=0.02, loss="distill")
     assert "diverging EMA" in findings
@@ -97,7 +97,7 @@ def test_a_diverging_average(parts: Parts, tmp_path: Path) -> None:
 
 def test_stalled_data(parts: Parts, tmp_path: Path) -> None:
     def slow(trainer: AddTrainer) -> None:
-        take, left_at = trainer.add_step.source.take, [time.monotonic()]
+        take, left_at = trainer.task.add_step.source.take, [time.monotonic()]
 
         def take_slowly(*arguments: Any) -> Any:
             """Twice as long as the rest of a step takes, however slow the machine is."""
@@ -106,7 +106,7 @@ def test_stalled_data(parts: Parts, tmp_path: Path) -> None:
             left_at[0] = time.monotonic()
             return taken
 
-        trainer.add_step.source.take = take_slowly  # type: ignore[assignment, method-assign]
+        trainer.task.add_step.source.take = take_slowly  # type: ignore[assignment, method-assign]
 
     findings = run(parts, tmp_path / "run", slow, max_steps=5)
     assert "stalled data" in findings
@@ -115,7 +115,7 @@ def test_stalled_data(parts: Parts, tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite(parts: Parts, tmp_path: Path) -> None:
     def one_nan(trainer: AddTrainer) -> None:
-        output = trainer.add_step._x0_hat
+        output = trainer.task.add_step._x0_hat
         left = [1]
 
         def x0_hat(batch: Any, network: Any) -> torch.Tensor:
@@ -124,7 +124,7 @@ def test_values_that_are_not_finite(parts: Parts, tmp_path: Path) -> None:
                 return output(batch, network) * float("nan")
             return output(batch, network)
 
-        trainer.add_step._x0_hat = x0_hat  # type: ignore[method-assign]
+        trainer.task.add_step._x0_hat = x0_hat  # type: ignore[method-assign]
 
     findings = run(parts, tmp_path / "run", one_nan)
     assert "at steps 5" in findings["not finite"].evidence

@@ -16,9 +16,9 @@ from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.add.draws import adversarial_rows
 from train.config import Config, to_json
+from train.run.add_task import AddTrainer
 from train.run.build import check_seen
 from train.run.engine import Engine
-from train.run.loop import AddTrainer
 
 STEPS = 3
 LAUNCH = [

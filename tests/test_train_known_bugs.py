@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.add.losses import r1_penalty
 from train.add.step import AddStep, frozen
+from train.run.add_task import AddTrainer
 from train.run.checkpoints import Checkpoints
-from train.run.loop import AddTrainer
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def teacher_sees_the_students_picture(step: AddStep) -> None:
 
 
 def test_renoising_the_real_picture(trainer: AddTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = trainer.add_step
+    step = trainer.task.add_step
     teacher_sees_the_students_picture(step)
     target = step.guide.target
     (batch,) = step._batches(0, 0)
@@ -67,7 +67,7 @@ def students_update_leaves_the_heads_alone(step: AddStep) -> None:
 
 
 def test_gradients_left_in_the_discriminator(trainer: AddTrainer) -> None:
-    step = trainer.add_step
+    step = trainer.task.add_step
     students_update_leaves_the_heads_alone(step)
 
     def terms_with_the_bug(number: int, batch: Any, fakes: Any) -> Any:
@@ -82,7 +82,7 @@ def test_gradients_left_in_the_discriminator(trainer: AddTrainer) -> None:
 
 
 def test_frozen_heads_still_pass_gradients_on(trainer: AddTrainer) -> None:
-    step = trainer.add_step
+    step = trainer.task.add_step
     (batch,) = step._batches(0, 0)
     fakes = step._fakes(batch)
     with frozen(step.discriminator.heads):
@@ -106,7 +106,7 @@ def real_features_require_gradients(step: AddStep) -> None:
 
 
 def test_r1_on_features_without_gradients(trainer: AddTrainer) -> None:
-    step = trainer.add_step
+    step = trainer.task.add_step
     real_features_require_gradients(step)
     observe = step._observe_real
     step._observe_real = lambda batch: [f.detach() for f in observe(batch)]  # type: ignore[method-assign]
@@ -137,15 +137,17 @@ def resumed_run_takes_the_same_steps(settings: Callable[[str], Any], change: Cal
 
 
 def forget_heads(trainer: AddTrainer) -> None:
-    for parameter in trainer.heads.parameters():
+    for parameter in trainer.task.heads.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
 
 
 BUGS: dict[str, Callable[[AddTrainer], None]] = {
     "discriminator": forget_heads,
-    "optimizer of the discriminator": lambda trainer: trainer.add_step.optimizer_d.state.clear(),
-    "optimizer of the student": lambda trainer: trainer.add_step.optimizer.state.clear(),
-    "average": lambda trainer: trainer.ema.load_state_dict({k: v * 0 for k, v in trainer.ema.weights.items()}),
+    "optimizer of the discriminator": lambda trainer: trainer.task.add_step.optimizer_d.state.clear(),
+    "optimizer of the student": lambda trainer: trainer.task.add_step.optimizer.state.clear(),
+    "average": lambda trainer: trainer.task.ema.load_state_dict(
+        {k: v * 0 for k, v in trainer.task.ema.weights.items()}
+    ),
     "step": lambda trainer: setattr(trainer, "step", 0),
 }
 
@@ -166,41 +168,41 @@ def test_a_resume_that_forgets(parts: Parts, tmp_path: Path, bug: str) -> None:
 def saved_student_is_the_average(trainer: AddTrainer) -> None:
     target = trainer.run()
     saved = load_file(target / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"].float()
-    torch.testing.assert_close(saved, trainer.ema.weights["conv_in.weight"], atol=1e-3, rtol=1e-3)
-    assert (saved - trainer.student.conv_in.weight).abs().max() > 1e-3
+    torch.testing.assert_close(saved, trainer.task.ema.weights["conv_in.weight"], atol=1e-3, rtol=1e-3)
+    assert (saved - trainer.task.student.conv_in.weight).abs().max() > 1e-3
 
 
 def test_an_average_that_is_never_used(parts: Parts, tmp_path: Path) -> None:
     saved_student_is_the_average(AddTrainer(add_config(parts, tmp_path / "run", ema=0.5, lr=0.1)))
     broken = AddTrainer(add_config(parts, tmp_path / "broken", ema=0.5, lr=0.1))
-    kept = {name: value.clone() for name, value in broken.ema.weights.items()}
-    update = broken.ema.update
+    kept = {name: value.clone() for name, value in broken.task.ema.weights.items()}
+    update = broken.task.ema.update
 
     def update_with_the_bug(network: torch.nn.Module, updates: int) -> None:
         update(network, updates)
-        broken.ema.load_state_dict({name: dict(network.named_parameters())[name].detach() for name in kept})
+        broken.task.ema.load_state_dict({name: dict(network.named_parameters())[name].detach() for name in kept})
 
-    broken.ema.update = update_with_the_bug  # type: ignore[method-assign]
+    broken.task.ema.update = update_with_the_bug  # type: ignore[method-assign]
     with pytest.raises(AssertionError):
         saved_student_is_the_average(broken)
 
 
 def test_samples_are_drawn_by_the_average(parts: Parts, tmp_path: Path) -> None:
     trainer = AddTrainer(add_config(parts, tmp_path / "run"))
-    before = trainer.draw(2)
+    before = trainer.task.draw(2)
     with torch.no_grad():
-        for parameter in trainer.student.parameters():
+        for parameter in trainer.task.student.parameters():
             parameter.add_(0.5)
-    assert torch.equal(trainer.draw(2), before)
-    trainer.ema.load_state_dict({name: value + 0.5 for name, value in trainer.ema.weights.items()})
-    assert not torch.equal(trainer.draw(2), before)
+    assert torch.equal(trainer.task.draw(2), before)
+    trainer.task.ema.load_state_dict({name: value + 0.5 for name, value in trainer.task.ema.weights.items()})
+    assert not torch.equal(trainer.task.draw(2), before)
 
 
 # ---- a trace of the real picture in what should be pure noise --------------------------------------------------
 
 
 def test_at_the_noisiest_level_the_student_sees_noise_alone(trainer: AddTrainer) -> None:
-    step = trainer.add_step
+    step = trainer.task.add_step
     (batch,) = step._batches(0, 0)
     seen = step.noised_input(batch.x0, batch.draws)
     last = batch.draws.timesteps == 999
@@ -213,4 +215,4 @@ def test_checkpoints_of_a_run_are_listed_in_order(parts: Parts, tmp_path: Path) 
     trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=12, save_every=1, keep=2, score_pictures=0))
     trainer.run()
     assert Checkpoints(tmp_path / "run", 2).steps() == [11, 12]
-    assert np.isfinite(trainer.draw(1).numpy()).all()
+    assert np.isfinite(trainer.task.draw(1).numpy()).all()

@@ -22,8 +22,8 @@ from runtime.errors import UserError
 from runtime.files import locked, whole_folder
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import to_json
+from train.run.add_task import AddTrainer
 from train.run.checkpoints import Checkpoints, State, file_hash
-from train.run.loop import AddTrainer
 
 FILES = ("student", "ema", "heads", "optimizer", "optimizer_d")
 STEPS = 12
@@ -264,7 +264,7 @@ def test_a_folder_that_fails_halfway_keeps_the_old_one(tmp_path: Path) -> None:
 def poison(trainer: AddTrainer, failing: int, times: int) -> None:
     """The student's output is NaN at one step, the first `times` times that it is taken."""
     left = [times]
-    output = trainer.add_step._x0_hat
+    output = trainer.task.add_step._x0_hat
 
     def x0_hat(batch: object, network: object) -> torch.Tensor:
         value = output(batch, network)  # type: ignore[arg-type]
@@ -273,7 +273,7 @@ def poison(trainer: AddTrainer, failing: int, times: int) -> None:
             return value * float("nan")
         return value
 
-    trainer.add_step._x0_hat = x0_hat  # type: ignore[method-assign]
+    trainer.task.add_step._x0_hat = x0_hat  # type: ignore[method-assign]
 
 
 def test_a_nan_goes_back_to_the_last_good_state_and_says_so(
@@ -297,7 +297,7 @@ def test_a_nan_goes_back_to_the_last_good_state_and_says_so(
 
 def test_a_run_that_is_nan_everywhere_ends_with_one_line(parts: Parts, tmp_path: Path) -> None:
     trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=8, nan_limit=2))
-    trainer.add_step._x0_hat = lambda batch, network: batch.x0 * float("nan")  # type: ignore
+    trainer.task.add_step._x0_hat = lambda batch, network: batch.x0 * float("nan")  # type: ignore
     with pytest.raises(UserError, match="went back 2 times"):
         trainer.run()
     newest = Checkpoints(tmp_path / "run", 2).newest()

@@ -18,8 +18,8 @@ from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.ablation import ROWS, order, summarise, table
 from train.bench.run import compare
 from train.config import from_json
+from train.run.add_task import AddTask, AddTrainer
 from train.run.checkpoints import Checkpoints
-from train.run.loop import AddTrainer
 from train.run.telemetry import read_rows
 
 
@@ -82,7 +82,7 @@ def test_tensorboard_has_curves_and_pictures(parts: Parts, tmp_path: Path) -> No
 def test_the_best_checkpoint_outlives_newer_ones(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=6, save_every=1, keep=1, score_pictures=8))
     scores = iter([0.9, 0.2, 0.7, 0.8, 0.5, 0.6, 0.4])
-    monkeypatch.setattr(AddTrainer, "_score", lambda self, pictures: next(scores))
+    monkeypatch.setattr(AddTask, "_score", lambda self, pictures: next(scores))
     trainer.run()
     assert Checkpoints(tmp_path / "run", 1).steps() == [1, 6]
 

@@ -17,7 +17,7 @@ from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.config import Config, from_json, to_json
 from train.presets import make_config
 from train.random_teacher import make_random_teacher
-from train.run.loop import AddTrainer
+from train.run.add_task import AddTrainer
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +96,17 @@ def test_a_student_can_go_on_from_a_checkpoint(parts: Parts, tmp_path: Path) -> 
     first = AddTrainer(add_config(parts, tmp_path / "first"))
     pipeline = first.run()
     second = AddTrainer(add_config(parts, tmp_path / "second", init=str(pipeline), student="full"))
-    torch.testing.assert_close(second.student.conv_in.weight, first.ema.weights["conv_in.weight"], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        second.task.student.conv_in.weight, first.task.ema.weights["conv_in.weight"], atol=1e-3, rtol=1e-3
+    )
 
 
 def test_a_lora_student_keeps_one_step(parts: Parts, tmp_path: Path) -> None:
     """Adapters alone learn, the saved pipeline is merged, and the adapters open in a plain pipeline of the base."""
     trainer = AddTrainer(add_config(parts, tmp_path / "run", student="lora", lora_rank=4, lr=0.02))
-    before = trainer.draw(2)
+    before = trainer.task.draw(2)
     target = trainer.run()
-    after = trainer.draw(2)
+    after = trainer.task.draw(2)
     assert not torch.equal(before, after)
     merged, adapted = (
         StableDiffusionPipeline.from_pretrained(folder, safety_checker=None) for folder in (target, parts["teacher"])
@@ -123,7 +125,7 @@ def test_a_lora_student_keeps_one_step(parts: Parts, tmp_path: Path) -> None:
 def test_any_stable_diffusion_shaped_teacher(parts: Parts, tmp_path: Path, kind: str) -> None:
     teacher = make_random_teacher(tmp_path / "teacher", "tiny", prediction_type=kind)
     trainer = AddTrainer(add_config(parts, tmp_path / "run", teacher=str(teacher), decoder="vae", student="small"))
-    assert trainer.parts.levels.prediction_type == kind
+    assert trainer.task.parts.levels.prediction_type == kind
     target = trainer.run()
     saved = StableDiffusionPipeline.from_pretrained(target, safety_checker=None)
     assert saved.scheduler.config.prediction_type == kind
@@ -153,8 +155,8 @@ def test_one_step_in_diffusers_is_the_students_sample(parts: Parts, tmp_path: Pa
     trainer = AddTrainer(add_config(parts, tmp_path / "run"))
     pipeline = StableDiffusionPipeline.from_pretrained(trainer.run(), safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    ours = trainer.draw(1)[0].permute(1, 2, 0) / 2 + 0.5
-    states = trainer.parts.probe.text[:1]
+    ours = trainer.task.draw(1)[0].permute(1, 2, 0) / 2 + 0.5
+    states = trainer.task.parts.probe.text[:1]
     generator = torch.Generator().manual_seed(0)
     theirs = pipeline(
         prompt_embeds=states, num_inference_steps=1, guidance_scale=0.0, generator=generator, output_type="np"
@@ -249,10 +251,10 @@ def test_a_start_that_does_not_fit_the_teacher_is_refused(parts: Parts, tmp_path
 def test_single_precision_reaches_every_network(parts: Parts, tmp_path: Path) -> None:
     trainer = AddTrainer(add_config(parts, tmp_path / "run", precision="fp32"))
     seen: list[torch.dtype] = []
-    for network in (trainer.student, trainer.parts.teacher):
+    for network in (trainer.task.student, trainer.task.parts.teacher):
         network.conv_in.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     trainer.train_step()
-    trainer.draw(1)
+    trainer.task.draw(1)
     assert len(seen) >= 3 and set(seen) == {torch.float32}
 
 

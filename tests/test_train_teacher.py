@@ -15,8 +15,10 @@ from tests.support.train_fixtures import make_data, make_teacher, picture, png
 from train.data.corpus import Corpus, share_compositions
 from train.data.shards import Record, write_shard
 from train.diffusion import NoiseLevels
+from train.run.telemetry import read_rows
 from train.student import blocks_of
-from train.teacher import build_unet, checked, main, parser, start_unet, x0_loss
+from train.teacher import build_unet, checked, main, parser, start_unet
+from train.teacher_task import x0_loss
 
 
 def test_a_teacher_without_attention_keeps_every_other_weight(tmp_path: Path) -> None:
@@ -164,9 +166,11 @@ def test_a_student_is_trained_and_resumed_and_no_other_takes_its_place(
     student = start_unet(str(tmp_path / "pipeline"))
     assert blocks_of(student) == (1, 1) and student.mid_block is None
     assert main(command(folder, tmp_path, student="tiny", compositions="0.5", **{"max-steps": "3"})) == 0
-    assert '"step": 3' in capsys.readouterr().out
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [2, 3]
+    assert "step 3/3 loss" in capsys.readouterr().err
     assert main(command(folder, tmp_path, student="base", **{"max-steps": "4"})) == 2
-    assert "state: not of this network; choose another --out" in capsys.readouterr().err
+    assert "step-3 is of another network than these settings make; choose another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

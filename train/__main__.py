@@ -46,11 +46,11 @@ def work(args: argparse.Namespace) -> None:
     """Train, and print the folder of the student's pipeline."""
     config = chosen_config(args)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    from train.run.loop import AddTrainer
+    from train.run.add_task import AddTrainer
 
     trainer = AddTrainer(config)
     if trainer.engine.is_main:
-        tell_lines(trainer.describe())
+        tell_lines(trainer.task.describe())
     target = trainer.run()
     if trainer.engine.is_main:
         print_result(str(target))

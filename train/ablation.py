@@ -23,7 +23,7 @@ from train.config import Config
 from train.evaluate.evaluation import Evaluation
 from train.evaluate.generators import checkpoint_generator
 from train.presets import sticker
-from train.run.loop import AddTrainer
+from train.run.add_task import AddTrainer
 
 EXAMPLES = """examples:
   python -m train.ablation --out runs/ablation

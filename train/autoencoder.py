@@ -8,11 +8,9 @@ undo them, and beats the linear inverse because neighbouring patches tell about 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,17 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from runtime.command import Parser, command_parser, print_result, run_command
+from runtime.errors import UserError
 from runtime.files import whole_folder
+from train.config import RunSettings
 from train.data.corpus import load_held_out, load_pictures
 from train.latents import encode_all, to_tensor
-from train.run.checkpoints import TrainingState
+from train.run.engine import Engine
+from train.run.learning_rate import learning_rate, set_rate
+from train.run.loop import run_task
+from train.run.options import RUN_RANGES, add_number, add_run_options, check_ranges, settings_of
+from train.run.task import Task, Values, descend
+from train.run.telemetry import Telemetry
 
 EXAMPLES = """examples:
   python -m train.autoencoder --data data/stickers --out runs/autoencoder
@@ -123,72 +128,87 @@ def _project_2x2(conv: nn.Conv2d, mean: np.ndarray, basis: np.ndarray, offset: f
 def held_out_psnr(autoencoder: AutoencoderTiny, latents: Tensor, pictures: np.ndarray, batch: int = 32) -> float:
     """Mean over pictures of the PSNR in dB, pixels in [0, 1], decoder output clamped to it."""
     scores = []
+    device = next(autoencoder.parameters()).device
     for start in range(0, len(pictures), batch):
-        decoded = autoencoder.decode(latents[start : start + batch]).sample.clamp(-1, 1)
+        decoded = autoencoder.decode(latents[start : start + batch].to(device)).sample.clamp(-1, 1).cpu()
         error = (decoded - to_tensor(pictures[start : start + batch])).div(2).square().mean(dim=(1, 2, 3))
         scores.append(-10 * torch.log10(error.clamp_min(1e-8)))
     return float(torch.cat(scores).mean())
 
 
-def random_crops(
-    latents: Tensor, pictures: np.ndarray, batch: int, side: int, rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (latents f32[B, C, side, side], pixels f32[B, 3, 8*side, 8*side]) crops at random places."""
-    places = latents.shape[-1] - side + 1
-    while True:
-        index = rng.integers(len(pictures), size=batch)
-        ys, xs = rng.integers(places, size=batch), rng.integers(places, size=batch)
-        z = torch.stack([latents[i, :, y : y + side, x : x + side] for i, y, x in zip(index, ys, xs, strict=True)])
-        crops = [
-            pictures[i, y * PATCH : (y + side) * PATCH, x * PATCH : (x + side) * PATCH]
-            for i, y, x in zip(index, ys, xs, strict=True)
-        ]
-        yield z, to_tensor(np.stack(crops))
+@dataclass(frozen=True, kw_only=True)
+class DecoderSettings(RunSettings):
+    """Settings of the decoder's training."""
+
+    crop: int = 8  # side of the training crops, in latents
+    lr: float = 2e-3
 
 
-def train_decoder(
-    autoencoder: AutoencoderTiny,
-    pictures: np.ndarray,
-    held_out: np.ndarray,
-    run_dir: Path,
-    max_steps: int,
-    batch: int,
-    side: int,
-    lr: float,
-    seed: int,
-    eval_every: int,
-) -> list[dict[str, float]]:
-    """Fit the decoder to the fixed encoder by mean squared error on random crops; resumes from run_dir.
+class DecoderTask(Task):
+    """The decoder learns to undo the fixed encoder, by mean squared error on random crops.
 
-    pictures, held_out: u8[N, H, W, 3]. Returns one row {step, loss, held_out_psnr_db, seconds} an evaluation.
+    A checkpoint's score is the PSNR of the held-out pictures.
     """
-    latents, held_out_latents = encode_all(autoencoder, pictures), encode_all(autoencoder, held_out)
-    decoder = autoencoder.decoder.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
-    state = TrainingState(run_dir / "state", {"decoder": decoder}, {"optimizer": optimizer})
-    step, rows = state.load()
-    crops = random_crops(latents, pictures, batch, side, np.random.default_rng(seed + step))
-    started, total = time.monotonic(), 0.0
-    while step < max_steps:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / max_steps))
-        z, target = next(crops)
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = decoder(z.to(memory_format=torch.channels_last))
-        loss = (decoded.float() - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        step, total = step + 1, total + loss.item()
-        if step % eval_every == 0 or step == max_steps:
-            psnr = held_out_psnr(autoencoder, held_out_latents, held_out)
-            row = {"step": step, "loss": total / eval_every, "held_out_psnr_db": psnr}
-            rows.append({**row, "seconds": time.monotonic() - started})
-            total = 0.0
-            print(json.dumps(rows[-1]), flush=True)
-            state.save(step, rows)
-    return rows
+
+    name = "autoencoder"
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderTiny,
+        pictures: np.ndarray,
+        held_out: np.ndarray,
+        settings: DecoderSettings,
+        engine: Engine,
+    ) -> None:
+        """pictures, held_out: u8[N, H, W, 3]. Raises UserError when the crops are larger than the pictures."""
+        self.settings, self.engine = settings, engine
+        self.autoencoder = autoencoder.to(engine.device)
+        self.pictures, self.held_out = pictures, held_out
+        self.latents, self.held_out_latents = encode_all(autoencoder, pictures), encode_all(autoencoder, held_out)
+        if settings.crop > self.latents.shape[-1]:
+            raise UserError(f"--crop {settings.crop}: these pictures have {self.latents.shape[-1]} latents a side")
+        self.decoder = autoencoder.decoder.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.AdamW(
+            self.decoder.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0
+        )
+        self.weights, self.optimizers = {"decoder": self.decoder}, {"optimizer": self.optimizer}
+
+    def step(self, step: int) -> Values:
+        settings, device = self.settings, self.engine.device
+        set_rate(self.optimizer, learning_rate(step, settings.lr, settings.max_steps, warmup=100, decay_from=0.0))
+        latents, target = self._crops(np.random.default_rng([settings.seed, step]))
+        with self.engine.autocast():
+            decoded = self.decoder(latents.to(device, memory_format=torch.channels_last))
+        loss = (decoded.float() - target.to(device)).square().mean()
+        return descend(self.engine, self.optimizer, loss, clip=1.0)
+
+    def _crops(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Latents f32[B, C, side, side] and pixels f32[B, 3, 8*side, 8*side] of random places in random pictures."""
+        batch, side = self.settings.batch, self.settings.crop
+        places = self.latents.shape[-1] - side + 1
+        index = rng.integers(len(self.pictures), size=batch)
+        corners = list(zip(index, rng.integers(places, size=batch), rng.integers(places, size=batch), strict=True))
+        latents = [self.latents[i, :, y : y + side, x : x + side] for i, y, x in corners]
+        pixels = [
+            self.pictures[i, y * PATCH : (y + side) * PATCH, x * PATCH : (x + side) * PATCH] for i, y, x in corners
+        ]
+        return torch.stack(latents), to_tensor(np.stack(pixels))
+
+    def keep(self, step: int, telemetry: Telemetry) -> float:
+        psnr = held_out_psnr(self.autoencoder, self.held_out_latents, self.held_out)
+        telemetry.row(step, {"held_out_psnr_db": psnr})
+        return -psnr
+
+    def finish(self, step: int, best: int | None) -> Path:
+        """The autoencoder, in OUT/vae."""
+        return save_vae(self.autoencoder, Path(self.settings.run_dir))
+
+
+def save_vae(autoencoder: AutoencoderTiny, run_dir: Path) -> Path:
+    """Write RUN/vae and return it."""
+    with whole_folder(run_dir / "vae") as folder:
+        autoencoder.save_pretrained(folder)
+    return run_dir / "vae"
 
 
 def parser() -> Parser:
@@ -196,40 +216,28 @@ def parser() -> Parser:
     made = command_parser("train.autoencoder", __doc__, EXAMPLES, json=False)
     made.add_argument("--data", type=Path, required=True, help="folder made by train.data")
     made.add_argument("--out", type=Path, required=True, help="run folder; the model is in OUT/vae")
-    made.add_argument("--latent-channels", type=int, default=32)
-    made.add_argument("--decoder-width", type=int, default=48)
-    made.add_argument("--max-steps", type=int, default=6000)
-    made.add_argument("--batch", type=int, default=16)
-    made.add_argument("--crop", type=int, default=8, help="side of the training crops, in latents")
-    made.add_argument("--lr", type=float, default=2e-3)
-    made.add_argument("--eval-every", type=int, default=500)
-    made.add_argument("--seed", type=int, default=0)
+    add_run_options(made, "the held-out PSNR", "--eval-every", max_steps=6000, batch=16, log_every=100, save_every=500)
+    add_number(made, "--latent-channels", 32)
+    add_number(made, "--decoder-width", 48)
+    add_number(made, "--crop", 8, "side of the training crops, in latents")
+    add_number(made, "--lr", 2e-3)
     return made
 
 
 def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/vae."""
-    torch.manual_seed(args.seed)
-    pictures, held_out = load_pictures(args.data, "train")[1], load_held_out(args.data)
-    autoencoder = build_autoencoder(args.latent_channels, args.decoder_width)
-    set_pca_encoder(autoencoder, *pca_of_patches(pictures[::4], args.latent_channels))
-    with whole_folder(args.out / "vae") as folder:
-        autoencoder.save_pretrained(folder)
-    train_decoder(
-        autoencoder,
-        pictures,
-        held_out,
-        args.out,
-        args.max_steps,
-        args.batch,
-        args.crop,
-        args.lr,
-        args.seed,
-        args.eval_every,
-    )
-    with whole_folder(args.out / "vae") as folder:
-        autoencoder.save_pretrained(folder)
-    print_result(str(args.out / "vae"))
+    check_ranges(args, RUN_RANGES | {"latent_channels": (1, 63), "decoder_width": (1, 4096), "crop": (1, 4096)})
+    settings = settings_of(DecoderSettings, args)
+
+    def make(engine: Engine) -> DecoderTask:
+        torch.manual_seed(settings.seed)
+        pictures, held_out = load_pictures(args.data, "train")[1], load_held_out(args.data)
+        autoencoder = build_autoencoder(args.latent_channels, args.decoder_width)
+        set_pca_encoder(autoencoder, *pca_of_patches(pictures[::4], args.latent_channels))
+        save_vae(autoencoder, args.out)  # a teacher can be trained on its latents at once
+        return DecoderTask(autoencoder, pictures, held_out, settings, engine)
+
+    print_result(str(run_task(make, settings)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

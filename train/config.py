@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from runtime.schedule import trailing_timesteps
 
 DEMO_SHARD = str(Path(__file__).resolve().parent / "demo_shard")  # 240 real pictures, in the source tree
 RANDOM_TEACHER = "random:"  # teacher=random:SHAPE makes a network of train/random_teacher.py in the run folder
+DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("bf16", "fp32")
 CHOICES = {
     "student": ("full", "base", "small", "tiny", "no_hires_attention", "custom", "lora"),
     "loss": ("both", "adv", "distill"),
@@ -25,7 +26,8 @@ CHOICES = {
     "decoder": ("linear", "vae"),
     "streaming": ("auto", "true", "false"),
     "bad_data": ("error", "skip"),
-    "precision": ("bf16", "fp32"),
+    "device": DEVICES,
+    "precision": PRECISIONS,
 }
 INITS = ("pruned", "pretrained", "random")
 MOST = 1e9
@@ -46,22 +48,33 @@ RANGES = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides a run. Lists are given as `key=1,2,3`, an empty one as `key=`."""
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What every run has, whatever it trains; the settings of a kind of training add their own."""
 
-    teacher: str  # pipeline folder, the name of a shipped one, or random:SHAPE
-    data: str  # folder of shards made by train.data, or a URL pattern such as https://host/train-{0000..0099}.tar
-    run_dir: str = "runs/add"
+    run_dir: str
     max_steps: int = 1000
     seed: int = 0
     save_every: int = 250  # steps between checkpoints; samples and scores are made at the same time
     log_every: int = 20
-
-    # The batch. It is the same whatever the number of processes: micro-batches are accumulated to it.
-    batch: int = 32  # pictures a student update, over all processes
-    adversarial_batch: int = 0  # of them, how many the discriminator sees; 0 is all
+    # The batch is the same whatever the number of processes: micro-batches are accumulated to it.
+    batch: int = 32  # pictures an update, over all processes
     micro_batch: int = 0  # pictures that one process handles at once; 0 is batch / processes
+    device: str = "auto"  # cpu, cuda, or auto: the GPU where there is one
+    precision: str = "bf16"
+    threads: int = 0  # torch threads; 0 leaves torch's choice
+    keep: int = 2  # newest checkpoints kept; the best one stays as well
+    nan_limit: int = 3  # how often a run may go back to its last checkpoint for a value that is not finite
+
+
+@dataclass(frozen=True)
+class Config(RunSettings):
+    """Everything that decides an ADD run. Lists are given as `key=1,2,3`, an empty one as `key=`."""
+
+    teacher: str  # pipeline folder, the name of a shipped one, or random:SHAPE
+    data: str  # folder of shards made by train.data, or a URL pattern such as https://host/train-{0000..0099}.tar
+    run_dir: str = field(default="runs/add", kw_only=True)
+    adversarial_batch: int = 0  # pictures of a batch that the discriminator sees; 0 is all
 
     # Data.
     streaming: str = "auto"  # true: read shards in a shuffled stream; false: all in memory; auto: by their number
@@ -112,15 +125,9 @@ class Config:
     decay_from: float = 0.5  # share of the run after which the learning rates fall to 0
     ema: float = 0.99
     grad_clip: float = 1.0
-    precision: str = "bf16"
     gradient_checkpointing: bool = False
     compile: bool = False
-    threads: int = 0  # torch threads; 0 leaves torch's choice
-
-    # What is kept.
-    keep: int = 2  # newest checkpoints kept; the best one stays as well
     score_pictures: int = 64  # pictures scored (KID-Lite0) at every checkpoint; 0: none, and the newest is the best
-    nan_limit: int = 3  # how often a run may go back to its last checkpoint for a value that is not finite
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -189,7 +196,7 @@ def _check_batches(config: Config) -> None:
         raise UserError(f"batch={config.batch} is no multiple of micro_batch={config.micro_batch}")
 
 
-def to_json(config: Config) -> str:
+def to_json(config: RunSettings) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 

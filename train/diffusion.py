@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def guided_output(
 
 def autocast(device: torch.device | str, enabled: bool = True) -> AbstractContextManager[None]:
     """bf16 where the device multiplies in it; the one way to ask for it."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(torch.device(device).type, torch.bfloat16) if enabled else nullcontext()
 
 
 @torch.no_grad()

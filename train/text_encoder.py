@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import sys
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import whole_folder
 from train.clip_vocab import write_tokenizer_folder
+from train.config import RunSettings
 from train.data.shards import read_records
 from train.minilm import embed
 from train.registry import CLIP_BENCHMARK, OPEN_CLIP, fetch
-from train.run.checkpoints import TrainingState
+from train.run.engine import Engine
+from train.run.learning_rate import learning_rate, set_rate
+from train.run.loop import run_task
+from train.run.options import RUN_RANGES, add_number, add_run_options, check_ranges, settings_of
+from train.run.task import Task, Values, descend
+from train.run.telemetry import Telemetry
 
 EXAMPLES = """examples:
   python -m train.text_encoder --data data/stickers --out runs/text_encoder
@@ -112,63 +118,77 @@ def pad(ids: list[list[int]], pad_id: int) -> Tensor:
     return torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids])
 
 
-def distill(
-    student: PhraseStudent,
-    ids: list[list[int]],
-    targets: np.ndarray,
-    run_dir: Path,
-    max_steps: int,
-    batch: int,
-    lr: float,
-    seed: int,
-) -> list[dict[str, float]]:
-    """Train the student on (token ids, MiniLM embeddings); the last 2 % of phrases are kept for validation."""
-    kept = max(1, len(ids) // 50)
-    shuffled = list(range(len(ids)))
-    random.Random(seed).shuffle(shuffled)
-    validation, training = shuffled[:kept], shuffled[kept:]
-    train_ids = [ids[index] for index in training]
-    optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    state = TrainingState(run_dir / "state", {"student": student}, {"optimizer": optimizer})
-    step, rows = state.load()
-    pad_id = student.encoder.config.eos_token_id
-    rng, started = random.Random(seed + step), time.monotonic()
-    queue: list[list[int]] = []
-    while step < max_steps:
-        if not queue:
-            queue = batches(train_ids, batch, rng)
-        chosen = queue.pop()
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / max_steps))
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = student(pad([train_ids[index] for index in chosen], pad_id))
-        wanted = torch.from_numpy(targets[[training[index] for index in chosen]])
-        loss = 1 - (predicted.float() * wanted).sum(-1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if step % 200 == 0 or step == max_steps:
-            cosine = validation_cosine(student, [ids[index] for index in validation], targets[validation])
-            rows.append(
-                {
-                    "step": step,
-                    "train_cosine": 1 - loss.item(),
-                    "validation_cosine": cosine,
-                    "seconds": time.monotonic() - started,
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
-            state.save(step, rows)
-    return rows
+@dataclass(frozen=True, kw_only=True)
+class PhraseSettings(RunSettings):
+    """Settings of the text encoder's training."""
+
+    lr: float = 1e-3
 
 
-@torch.no_grad()
-def validation_cosine(student: PhraseStudent, ids: list[list[int]], targets: np.ndarray) -> float:
-    pad_id = student.encoder.config.eos_token_id
-    parts = [student(pad(ids[start : start + 256], pad_id)) for start in range(0, len(ids), 256)]
-    return float((torch.cat(parts) * torch.from_numpy(targets)).sum(-1).mean())
+class PhraseTask(Task):
+    """The text encoder learns the embeddings of whole phrases; the last 2 % of them are kept for validation.
+
+    A checkpoint's score is the mean cosine of the validation phrases with their embeddings.
+    """
+
+    name, unit = "text encoder", "phrases"
+
+    def __init__(
+        self,
+        student: PhraseStudent,
+        ids: list[list[int]],
+        targets: np.ndarray,
+        settings: PhraseSettings,
+        engine: Engine,
+    ) -> None:
+        """ids: the phrases' token ids; targets: their embeddings f32[N, 384], unit length."""
+        self.settings, self.engine, self.student = settings, engine, student.to(engine.device)
+        shuffled = list(range(len(ids)))
+        random.Random(settings.seed).shuffle(shuffled)
+        kept = max(1, len(ids) // 50)
+        self.validation, self.training = (
+            [(ids[i], targets[i]) for i in part] for part in (shuffled[:kept], shuffled[kept:])
+        )
+        self.pad_id = student.encoder.config.eos_token_id
+        self.optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
+        self.weights, self.optimizers = {"student": student}, {"optimizer": self.optimizer}
+        self._pass, self._batches = -1, batches([], 1, random.Random())
+
+    def step(self, step: int) -> Values:
+        settings = self.settings
+        set_rate(self.optimizer, learning_rate(step, settings.lr, settings.max_steps, warmup=100, decay_from=0.0))
+        ids, targets = zip(*(self.training[index] for index in self._batch(step)), strict=True)
+        loss = 1 - self._cosines(ids, targets).mean()
+        return descend(self.engine, self.optimizer, loss, clip=1.0)
+
+    def _batch(self, step: int) -> list[int]:
+        """The phrases of a step: each pass over all of them is shuffled anew, by its own number."""
+        count = -(-len(self.training) // self.settings.batch)
+        if self._pass != step // count:
+            self._pass = step // count
+            rng = random.Random(f"{self.settings.seed} {self._pass}")
+            self._batches = batches([ids for ids, _ in self.training], self.settings.batch, rng)
+        return self._batches[step % count]
+
+    def _cosines(self, ids: Sequence[list[int]], targets: Sequence[np.ndarray]) -> Tensor:
+        """Cosines f32[B] of the predicted embeddings with the wanted ones."""
+        device = self.engine.device
+        with self.engine.autocast():
+            predicted = self.student(pad(list(ids), self.pad_id).to(device))
+        return (predicted.float() * torch.from_numpy(np.stack(targets)).to(device)).sum(-1)
+
+    @torch.no_grad()
+    def keep(self, step: int, telemetry: Telemetry) -> float:
+        parts = [self.validation[start : start + 256] for start in range(0, len(self.validation), 256)]
+        cosine = float(torch.cat([self._cosines(*zip(*part, strict=True)) for part in parts]).mean())
+        telemetry.row(step, {"validation_cosine": cosine})
+        return -cosine
+
+    def finish(self, step: int, best: int | None) -> Path:
+        """The encoder without its projection, in OUT/text_encoder; returns OUT, where the tokenizer is, too."""
+        with whole_folder(Path(self.settings.run_dir) / "text_encoder") as folder:
+            self.student.encoder.save_pretrained(folder)
+        return Path(self.settings.run_dir)
 
 
 def parser() -> Parser:
@@ -176,35 +196,38 @@ def parser() -> Parser:
     made = command_parser("train.text_encoder", __doc__, EXAMPLES, json=False)
     made.add_argument("--data", type=Path, required=True, help="folder made by train.data")
     made.add_argument("--out", type=Path, required=True, help="run folder; OUT/text_encoder and OUT/tokenizer")
-    made.add_argument("--width", type=int, default=144)
-    made.add_argument("--layers", type=int, default=4)
-    made.add_argument("--max-steps", type=int, default=2500)
-    made.add_argument("--batch", type=int, default=256)
-    made.add_argument("--lr", type=float, default=1e-3)
-    made.add_argument("--descriptions", type=int, default=40_000, help="class descriptions used, of 149,700")
-    made.add_argument("--seed", type=int, default=0)
+    add_run_options(made, "the validation cosine", max_steps=2500, batch=256, log_every=50, save_every=200)
+    add_number(made, "--width", 144)
+    add_number(made, "--layers", 4)
+    add_number(made, "--lr", 1e-3)
+    add_number(made, "--descriptions", 40_000, "class descriptions used, of 149,700")
     return made
 
 
 def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/tokenizer and OUT/text_encoder."""
-    torch.manual_seed(args.seed)
+    check_ranges(args, RUN_RANGES | {"width": (4, 4096), "layers": (1, 128), "descriptions": (0, 149_700)})
+    settings = settings_of(PhraseSettings, args)
+    print_result(str(run_task(partial(phrase_task, args, settings), settings)))
+
+
+def phrase_task(args: argparse.Namespace, settings: PhraseSettings, engine: Engine) -> PhraseTask:
+    """The tokenizer's folder, the phrases with what MiniLM says of them, and a new encoder."""
+    torch.manual_seed(settings.seed)
     vocabulary = fetch(OPEN_CLIP) / "open_clip/bpe_simple_vocab_16e6.txt.gz"
     with whole_folder(args.out / "tokenizer") as folder:
         write_tokenizer_folder(folder, vocabulary)
     tokenizer = CLIPTokenizerFast.from_pretrained(args.out / "tokenizer")
+    dtype = torch.bfloat16 if engine.bf16 else torch.float32
     words = token_texts(tokenizer)
-    word_embeddings = embed(words)
+    word_embeddings = embed(words, dtype=dtype, device=engine.device)
     whole = [index for index, word in enumerate(words) if word.isalpha() and len(word) > 2]
-    phrases = training_phrases(args.data, args.descriptions, args.seed)
-    targets = np.concatenate([embed(phrases), word_embeddings[whole]])
+    phrases = training_phrases(args.data, args.descriptions, settings.seed)
+    targets = np.concatenate([embed(phrases, dtype=dtype, device=engine.device), word_embeddings[whole]])
     ids = encode_phrases(tokenizer, phrases + [words[index] for index in whole], max_tokens=40)
     student = PhraseStudent(build_text_encoder(args.width, args.layers))
     set_token_embeddings(student.encoder, word_embeddings)
-    distill(student, ids, targets, args.out, args.max_steps, args.batch, args.lr, args.seed)
-    with whole_folder(args.out / "text_encoder") as folder:
-        student.encoder.save_pretrained(folder)
-    print_result(str(args.out))
+    return PhraseTask(student, ids, targets, settings, engine)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,10 +7,9 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -37,9 +36,10 @@ class State:
 class Checkpoints:
     """RUN/checkpoints/step-N: safetensors and JSON; the last `keep` and the best one stay."""
 
-    def __init__(self, run_dir: Path, keep: int) -> None:
+    def __init__(self, run_dir: Path, keep: int, go_on: str = "start the run again") -> None:
+        """go_on: what to do after a save that failed."""
         self.folder = run_dir / "checkpoints"
-        self.keep = keep
+        self.keep, self.go_on = keep, go_on
 
     def save(self, state: State, score: float | None = None) -> None:
         """Write a checkpoint, then remove what need not stay. score: lower is better; None: no opinion.
@@ -63,10 +63,7 @@ class Checkpoints:
     def _why_not_saved(self, step: int, error: BaseException) -> str:
         kept = self.steps()
         last = f"the last good checkpoint is step {kept[-1]}" if kept else "there is no earlier checkpoint"
-        return (
-            f"step {step} could not be saved in {self.folder}: {error}; {last}: "
-            f"free some space, then `python -m train --resume {self.folder.parent}`"
-        )
+        return f"step {step} could not be saved in {self.folder}: {error}; {last}: free some space, then {self.go_on}"
 
     def newest(self) -> State | None:
         """The newest checkpoint whose files are all there and have the hashes that were written down."""
@@ -130,12 +127,17 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A copy of the whole tensor on the CPU; every process must ask for a sharded one."""
+    return whole(tensor).detach().cpu().clone()
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """ "INDEX.NAME" -> tensor on the CPU, for every entry of every parameter's state. All processes must call it."""
     tensors = {}
     for index, parameter in enumerate(_parameters(optimizer)):
         for name, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{index}.{name}"] = whole(torch.as_tensor(value)).detach().cpu().clone()
+            tensors[f"{index}.{name}"] = on_cpu(torch.as_tensor(value))
     return tensors
 
 
@@ -161,65 +163,3 @@ def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-class Stateful(Protocol):
-    """A module, or whatever else hands out its tensors and takes them back."""
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: dict[str, Tensor], /) -> Any: ...
-
-
-class TrainingState:
-    """Modules and optimizers in one folder: safetensors and JSON, no pickle, replaced atomically."""
-
-    def __init__(
-        self, folder: Path, modules: Mapping[str, Stateful], optimizers: dict[str, torch.optim.Optimizer]
-    ) -> None:
-        self.folder = folder
-        self.modules = modules
-        self.optimizers = optimizers
-
-    def load(self) -> tuple[int, list[dict[str, Any]]]:
-        """(step, rows) of the saved state, loaded into the modules and optimizers; (0, []) when there is none."""
-        if not (self.folder / "state.json").is_file():
-            return 0, []
-        facts = json.loads((self.folder / "state.json").read_text())
-        for name, module in self.modules.items():
-            module.load_state_dict(load_file(self.folder / f"{name}.safetensors"))
-        for name, optimizer in self.optimizers.items():
-            moments = load_file(self.folder / f"{name}.safetensors")
-            optimizer.load_state_dict(unflatten_optimizer(moments, facts[name]))
-        return int(facts["step"]), list(facts["rows"])
-
-    def save(self, step: int, rows: list[dict[str, Any]]) -> None:
-        facts: dict[str, Any] = {"step": step, "rows": rows}
-        with whole_folder(self.folder) as folder:
-            for name, module in self.modules.items():
-                tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-                save_file(tensors, folder / f"{name}.safetensors")
-            for name, optimizer in self.optimizers.items():
-                moments, facts[name] = flatten_optimizer(optimizer)
-                save_file(moments, folder / f"{name}.safetensors")
-            (folder / "state.json").write_text(json.dumps(facts))
-
-
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """An optimizer's state as (tensors by "index.name", JSON-ready parameter groups)."""
-    state = optimizer.state_dict()
-    tensors = {
-        f"{index}.{name}": torch.as_tensor(value).contiguous()
-        for index, entry in state["state"].items()
-        for name, value in entry.items()
-    }
-    return tensors, state["param_groups"]
-
-
-def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """The inverse of `flatten_optimizer`."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": groups}

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from train.run.engine import fill
+
 
 class Ema:
     """`weights`: name -> average of each trained weight of a network, sharded as the network is.
@@ -49,10 +51,9 @@ class Ema:
     def state_dict(self) -> dict[str, Tensor]:
         return self.weights
 
-    @torch.no_grad()
-    def load_state_dict(self, weights: dict[str, Tensor]) -> None:
-        for name, value in self.weights.items():
-            value.copy_(weights[name])
+    def load_state_dict(self, weights: dict[str, Tensor], /) -> None:
+        """Raises KeyError or ValueError when the weights are another network's."""
+        _fill_all(self.weights, weights)
 
     @torch.no_grad()
     def distance(self, network: nn.Module) -> Tensor:
@@ -61,6 +62,30 @@ class Ema:
         ahead = torch._foreach_norm(torch._foreach_sub(current, list(self.weights.values())))
         whole = torch._foreach_norm(list(self.weights.values()))
         return torch.stack(ahead).norm() / torch.stack(whole).norm().clamp_min(1e-12)
+
+
+class TrainedWeights:
+    """What a training changes of a network, as a checkpoint holds it: of an adapted network the adapters alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: parameter.detach() for name, parameter in trained(self.network).items()}
+
+    def load_state_dict(self, weights: dict[str, Tensor], /) -> None:
+        """Raises KeyError or ValueError when the weights are another network's."""
+        _fill_all(self.state_dict(), weights)
+
+
+def _fill_all(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Copy whole tensors into targets of the same names and shapes, which may be sharded."""
+    if targets.keys() != values.keys():
+        raise KeyError(f"weights {sorted(targets.keys() ^ values.keys())[:3]} are in one of the two networks alone")
+    for name, target in targets.items():
+        if target.shape != values[name].shape:
+            raise ValueError(f"{name} is {tuple(values[name].shape)}, not {tuple(target.shape)}")
+        fill(target, values[name])
 
 
 def trained(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -16,44 +16,54 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from runtime.errors import UserError
-from train.config import Config
+from train.config import RunSettings
 from train.diffusion import autocast
 
 FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
 SHARDED_BLOCKS = ("ResnetBlock2D", "Transformer2DModel")
 
 
+def choose_device(name: str) -> str:
+    """cpu or cuda. name: one of them, or auto: the GPU where there is one. Raises UserError."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: torch finds no CUDA GPU on this machine; use auto or cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 class Engine:
-    """One process's view of the run.
+    """One process's view of the run, whatever it trains: device, precision, processes, micro-batches.
 
     The same settings give the same updates for any number of processes and any micro-batch of which the discriminator
     sees a multiple of eight pictures.
     """
 
-    def __init__(self, config: Config) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
+    def __init__(self, settings: RunSettings) -> None:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
         # accelerate's sharding loads weights in one process only; teacher and autoencoder are whole in every process.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         # Buffers stay apart: a broadcast into them between two passes would break the second one's backward.
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.bf16 = config.precision == "bf16"
-        AcceleratorState._reset_state()  # a process may hold one run after another, of other precisions
+        self.bf16 = settings.precision == "bf16"
+        # A process may hold one run after another, of another precision or on another device.
+        AcceleratorState._reset_state(reset_partial_state=not _in_a_group())
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if self.bf16 else "no", kwargs_handlers=[ddp], cpu=not torch.cuda.is_available()
+            mixed_precision="bf16" if self.bf16 else "no",
+            kwargs_handlers=[ddp],
+            cpu=choose_device(settings.device) == "cpu",
         )
         self.sharded = self.accelerator.num_processes > 1 and os.environ.get(FSDP_ASKED, "false").lower() == "true"
         self.device: torch.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
-        self.micro_batch = self._micro_batch(config)
-        self.parts = config.batch // (self.micro_batch * self.world)  # micro-batches accumulated to one update
+        self.micro_batch = self._micro_batch(settings)
+        self.parts = settings.batch // (self.micro_batch * self.world)  # micro-batches accumulated to one update
 
-    def _micro_batch(self, config: Config) -> int:
-        size = config.micro_batch or config.batch // self.world
-        if size == 0 or config.batch % (size * self.world):
+    def _micro_batch(self, settings: RunSettings) -> int:
+        size = settings.micro_batch or settings.batch // self.world
+        if size == 0 or settings.batch % (size * self.world):
             raise UserError(
-                f"batch={config.batch} cannot be dealt to {self.world} processes in micro-batches of {size or 1}; "
+                f"batch={settings.batch} cannot be dealt to {self.world} processes in micro-batches of {size or 1}; "
                 f"make it a multiple of {max(1, size) * self.world}"
             )
         return size
@@ -150,8 +160,12 @@ class Engine:
 
     def close(self) -> None:
         self.accelerator.end_training()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if _in_a_group():
             torch.distributed.destroy_process_group()
+
+
+def _in_a_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def whole(tensor: Tensor) -> Tensor:

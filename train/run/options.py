@@ -1,0 +1,64 @@
+"""The flags that every training command but `python -m train` has, and what their values may be."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TypeVar
+
+from runtime.errors import UserError
+from train.config import DEVICES, PRECISIONS, RunSettings
+
+ABOVE_NONE, MOST = 1e-12, 10**9
+Ranges = dict[str, tuple[float, float]]  # what each number may be, the ends included
+RUN_RANGES: Ranges = {
+    "max_steps": (1, MOST),
+    "batch": (1, MOST),
+    "log_every": (1, MOST),
+    "save_every": (1, MOST),
+    "seed": (0, 2**31),
+    "threads": (0, 4096),
+    "lr": (0, 1),
+}
+Settings = TypeVar("Settings", bound=RunSettings)
+
+
+def add_number(parser: argparse.ArgumentParser, flag: str, default: float, what: str = "", *also: str) -> None:
+    """A flag with a number of its default's type; also: other names of it."""
+    said = f"{what} (default {default:g})".strip()
+    parser.add_argument(flag, *also, type=type(default), default=default, metavar="NUMBER", help=said)
+
+
+def add_run_options(parser: argparse.ArgumentParser, saved: str, *save_flags: str, **defaults: int) -> None:
+    """--max-steps, --batch, --log-every, --save-every by their defaults, and --seed, --device, --precision, --threads.
+
+    saved: what is made besides, when a checkpoint is saved; save_flags: other names of --save-every.
+    """
+    add_number(parser, "--max-steps", defaults["max_steps"])
+    add_number(parser, "--batch", defaults["batch"])
+    add_number(parser, "--log-every", defaults["log_every"], "steps between lines of OUT/metrics.jsonl")
+    add_number(
+        parser, "--save-every", defaults["save_every"], f"steps between checkpoints, each with {saved}", *save_flags
+    )
+    add_number(parser, "--seed", 0)
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto (default): the GPU where there is one")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of matrix products (default bf16)")
+    add_number(parser, "--threads", 0, "torch threads; 0 leaves torch's choice")
+
+
+def check_ranges(args: argparse.Namespace, ranges: Ranges) -> None:
+    """Raises UserError when a number is out of its range, or NaN."""
+    for name, (low, high) in ranges.items():
+        if not low <= (value := getattr(args, name)) <= high:  # false for NaN, too
+            raise UserError(f"{flag(name)} {value:g}: must lie in {low:g}..{high:g}")
+
+
+def flag(name: str) -> str:
+    """The flag that sets an argument."""
+    return "--" + name.replace("_", "-")
+
+
+def settings_of(kind: type[Settings], args: argparse.Namespace) -> Settings:
+    """Settings from the arguments of their names; the run's folder is --out."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(kind) if hasattr(args, field.name)}
+    return kind(**{"run_dir": str(args.out), **given})

@@ -1,0 +1,158 @@
+"""The teacher's training as a run's task: noise levels, objectives, one update, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizerFast
+
+from runtime.files import whole_folder
+from train.checkpoint import save_pipeline
+from train.config import RunSettings
+from train.data.corpus import Corpus
+from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
+from train.evaluate.grids import save_grid
+from train.latents import decode_all
+from train.run.ema import Ema
+from train.run.engine import Engine
+from train.run.learning_rate import learning_rate, set_rate
+from train.run.task import Task, Values, descend
+from train.run.telemetry import Telemetry
+from train.student import prune
+
+WARMUP = 200  # steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings(RunSettings):
+    """Settings of a teacher's training, or of a student's towards the clean latents; the command's flags."""
+
+    lr: float = 5e-4
+    decay_from: float = 0.6
+    grad_clip: float = 0.2
+    ema: float = 0.998
+    last: float = 0.4
+    power: float = 0.6
+    drop_text: float = 0.1
+    student: str | None = None  # train.student's name of the network that learns
+    shared: float = 0.0  # share of steps through the student-to-be
+    student_layers: tuple[int, ...] = (1, 1, 1, 1)  # of the student-to-be
+    guidance: float = 2.0
+    sample_steps: int = 20
+
+
+@dataclass
+class Surroundings:
+    """What a U-Net works between, on the run's device, and captions that its checkpoint may be asked for."""
+
+    vae: AutoencoderTiny
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizerFast
+    captions: Sequence[str] = ()
+
+
+def draw_timesteps(batch: int, rng: np.random.Generator, last: float, power: float) -> Tensor:
+    """Timesteps i64[B]: exactly 999 with probability `last`, else 999 u^power of uniform u.
+
+    power below 1 prefers high noise, where text alone must decide the picture: the part that one step needs.
+    """
+    timesteps = (LAST_TIMESTEP * rng.random(batch) ** power).astype(np.int64)
+    timesteps[rng.random(batch) < last] = LAST_TIMESTEP
+    return torch.from_numpy(timesteps)
+
+
+def v_loss(unet: nn.Module, levels: NoiseLevels, x0: Tensor, eps: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    """Mean squared error of the v prediction (Salimans & Ho 2022, appendix D)."""
+    alpha, sigma = levels.at(timesteps)
+    predicted = unet(levels.noised(x0, eps, timesteps), timesteps, text).sample
+    return (predicted.float() - (alpha * eps - sigma * x0)).square().mean()
+
+
+def x0_loss(unet: nn.Module, levels: NoiseLevels, x0: Tensor, eps: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    """Mean squared error of the clean latents that a student sees in what it will generate from."""
+    noisy = levels.generator_input(x0, eps, timesteps)
+    predicted = unet(noisy, timesteps, text).sample
+    return (levels.x0(noisy, predicted.float(), timesteps) - x0).square().mean()
+
+
+class TeacherTask(Task):
+    """A text-to-latents U-Net and its average.
+
+    With probability `settings.shared` a teacher's step runs through the student-to-be: the teacher's own modules
+    without the blocks that pruning will remove. Both then work, and the student starts where a pruned network would
+    need thousands of steps to recover. With `settings.student` the U-Net is a student, which learns to give the clean
+    latents at once.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        corpus: Corpus,
+        around: Surroundings,
+        prompts: Tensor,
+        settings: TeacherSettings,
+        engine: Engine,
+    ) -> None:
+        """prompts: states f32[N, 77, D] of the captions that samples are drawn for."""
+        self.name = settings.student or "teacher"
+        self.settings, self.engine, self.corpus, self.around, self.prompts = settings, engine, corpus, around, prompts
+        self.unet = unet.to(engine.device)
+        self.compact = prune(unet, settings.student_layers, share=True) if settings.shared else unet
+        self.objective = x0_loss if settings.student else v_loss
+        self.levels = NoiseLevels(engine.device)
+        self.ema = Ema(unet, settings.ema)
+        self.optimizer = torch.optim.AdamW(
+            unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.weights, self.optimizers = {"unet": unet, "ema": self.ema}, {"optimizer": self.optimizer}
+
+    def step(self, step: int) -> Values:
+        settings, device = self.settings, self.engine.device
+        set_rate(self.optimizer, learning_rate(step, settings.lr, settings.max_steps, WARMUP, settings.decay_from))
+        rng = np.random.default_rng([settings.seed, step])
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        x0, text, _ = self.corpus.batch(self.corpus.draw(settings.batch, rng), rng, drop_text=settings.drop_text)
+        eps = torch.randn(x0.shape, generator=noise)
+        timesteps = draw_timesteps(settings.batch, rng, settings.last, settings.power)
+        network = self.compact if rng.random() < settings.shared else self.unet
+        batch = (tensor.to(device) for tensor in (x0, eps, timesteps, text))
+        with self.engine.autocast():
+            loss = self.objective(network, self.levels, *batch)
+        measured = descend(self.engine, self.optimizer, loss, settings.grad_clip)
+        self.ema.update(self.unet, step + 1)
+        return measured
+
+    def keep(self, step: int, telemetry: Telemetry) -> None:
+        """A sheet of the sample prompts at fixed seeds: one step above, guided steps below."""
+        path = Path(self.settings.run_dir) / "samples" / f"step-{step:06d}.png"
+        with self.ema.applied(self.unet):
+            pictures = self.draw()
+        save_grid(pictures, path, columns=8)
+        telemetry.pictures(step, np.asarray(Image.open(path)))
+
+    def draw(self) -> Tensor:
+        """Pictures f32[2N, 3, H, W] of the prompts: by one step, then by guided steps."""
+        device = self.engine.device
+        text, no_text = self.prompts.to(device), self.corpus.text_states[0].float().to(device)
+        seeds, sheets = range(len(text)), []
+        for steps, guidance in ((1, 1.0), (self.settings.sample_steps, self.settings.guidance)):
+            latents = sample(self.unet, text, no_text, seeds, steps, guidance, self.levels, self.engine.bf16)
+            sheets.append(decode_all(self.around.vae, latents))
+        return torch.cat(sheets)
+
+    def finish(self, step: int, best: int | None) -> Path:
+        """The average, in OUT/unet and, within its pipeline, in OUT/pipeline."""
+        self.unet.load_state_dict(self.ema.weights)
+        run_dir, unet, around = Path(self.settings.run_dir), self.unet.eval(), self.around
+        with whole_folder(run_dir / "unet") as folder:
+            unet.save_pretrained(folder)
+        parts = (around.vae, around.text_encoder, around.tokenizer, unet)
+        save_pipeline(run_dir / "pipeline", *parts, prompts=around.captions)
+        return run_dir / "pipeline"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -93,8 +92,3 @@ class Window:
     @property
     def seconds(self) -> float:
         return max(1e-9, time.monotonic() - self.started)
-
-
-def say(text: str) -> None:
-    """A line on stderr, for logs of runs without a terminal."""
-    print(text, file=sys.stderr, flush=True)

@@ -21,11 +21,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from runtime.command import Parser, command_parser, run_command
 from runtime.progress import Rate
 from scripts.fuzz_bases import make_bases
 from scripts.fuzz_worker import KINDS
@@ -205,19 +207,25 @@ def table(results: list[Result]) -> str:
     )
 
 
-def main() -> int:
-    """Exit code 1 when a case failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=1000, metavar="N", help="how many; spread evenly over the kinds")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="the same seed makes the same bundles")
-    parser.add_argument("--kind", choices=sorted(KINDS), help="only this kind")
-    parser.add_argument("--case", type=int, metavar="I", help="only this case of each kind")
-    parser.add_argument("--workers", type=int, default=2, metavar="N")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "out" / "fuzz", help="where the bundles of failures are kept"
-    )
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+EXAMPLES = """examples:
+  python -m scripts.fuzz_bundle --cases 10000 --seed 1
+  python -m scripts.fuzz_bundle --kind memory_grown --case 17"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("scripts.fuzz_bundle", __doc__, EXAMPLES)
+    made.add_argument("--cases", type=int, default=1000, metavar="N", help="how many; spread evenly over the kinds")
+    made.add_argument("--seed", type=int, default=1, metavar="N", help="the same seed makes the same bundles")
+    made.add_argument("--kind", choices=sorted(KINDS), help="only this kind")
+    made.add_argument("--case", type=int, metavar="I", help="only this case of each kind")
+    made.add_argument("--workers", type=int, default=2, metavar="N")
+    made.add_argument("--out", type=Path, default=ROOT / "out" / "fuzz", help="where the bundles of failures are kept")
+    return made
+
+
+def work(args: argparse.Namespace) -> int:
+    """Fuzz, and print what came of it; 1 when a case failed."""
     kinds = [args.kind] if args.kind else list(KINDS)
     cases = [(kind, args.case) for kind in kinds]
     if args.case is None:
@@ -238,6 +246,11 @@ def main() -> int:
         for one in failures:
             print(f"{one.outcome}: {one.kind} {one.index}: {one.message[:200]} ({one.kept})")
     return 1 if failures else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import runtime
+from runtime.command import Parser, command_parser, run_command
 from runtime.files import write_whole
 from runtime.interpolate.slerp import lerp
 from runtime.tokenizer.vocabulary import MAX_TOKENS
@@ -256,15 +257,20 @@ def check() -> list[str]:
     return lines + [f"{name} is not written by scripts.golden" for name in sorted(stray)]
 
 
-def main() -> int:
-    """The command; 0, or 1 when a file differs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.golden",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    args = parser.parse_args()
+EXAMPLES = """examples:
+  python -m scripts.golden
+  python -m scripts.golden --check"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("scripts.golden", __doc__, EXAMPLES, json=False)
+    made.add_argument("--check", action="store_true", help="compare instead of writing")
+    return made
+
+
+def work(args: argparse.Namespace) -> int:
+    """Write the files, or compare them; 1 when one differs."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     if not args.check:
@@ -275,6 +281,11 @@ def main() -> int:
         print(line, file=sys.stderr)
     print(f"{len(lines)} differences" if lines else "every golden file is as computed")
     return 1 if lines else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":

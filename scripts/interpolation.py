@@ -22,7 +22,8 @@ from PIL import Image
 
 import runtime
 from export.checks.measure import psnr_db
-from runtime.files import write_whole
+from runtime.command import Parser, command_parser, run_command
+from runtime.files import check_writable, write_whole
 from runtime.interpolate import smoothness as measures
 from runtime.interpolate.path import Start, Way, between, known_strength
 from runtime.progress import Rate
@@ -53,12 +54,22 @@ CLIP, SHIFT = 25, (2, 1)  # frames; pixels a frame
 SHEET_SIDE, BEST = 80, 3
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+EXAMPLES = """examples:
+  python -m scripts.interpolation --out docs/figures"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("scripts.interpolation", __doc__, EXAMPLES, json=False)
+    made.add_argument("--out", type=Path, default=Path("docs/figures"), help="default docs/figures")
+    made.add_argument("--bundle", help="default sticker-128")
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
     """Writes interpolation.json and interpolation.webp, and prints the tables."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.interpolation", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="default docs/figures")
-    parser.add_argument("--bundle", help="default sticker-128")
-    args = parser.parse_args(argv)
+    for name in ("interpolation.json", "interpolation.webp"):
+        check_writable(args.out / name)
     with runtime.load(args.bundle, "cpu") as pipe:
         pairs = stickers(pipe)
         ways, frames = figures(pipe, pairs, WAYS)
@@ -67,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_whole(args.out / "interpolation.json", (json.dumps(report, indent=1) + "\n").encode())
     write_whole(args.out / "interpolation.webp", sheet(frames, drawn_frames[0]))
     show(report)
-    return 0
 
 
 def stickers(pipe: runtime.Pipeline) -> list[list[tuple[str, Image.Image]]]:
@@ -175,6 +185,11 @@ def show(report: dict[str, Any]) -> None:
             print(f"| {group}: {name} |", " | ".join(cells), "|", row.get("won", ""), row.get("strengths", ""))
     for name, row in report["clip"].items():
         print(f"| {name} | {row['psnr_db']} | {row['crispness']} |")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":

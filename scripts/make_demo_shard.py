@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.command import Parser, command_parser, run_command
 from runtime.files import write_json
 from train.data.pictures import encode_png
 from train.data.shards import Record, dataset_facts, read_records, write_shard
@@ -29,10 +32,19 @@ def chosen(data: Path, split: str, limit: int) -> list[tuple[Record, bytes]]:
     return pairs[::step][:limit]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder made by train.data prepare")
-    args = parser.parse_args()
+EXAMPLES = """examples:
+  python -m scripts.make_demo_shard data/stickers"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("scripts.make_demo_shard", __doc__, EXAMPLES, json=False)
+    made.add_argument("data", type=Path, help="folder made by train.data prepare")
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Write the two shards."""
     TARGET.mkdir(parents=True, exist_ok=True)
     counts = {}
     for split, limit in (("train", 240), ("held_out", 30)):
@@ -45,5 +57,10 @@ def main() -> None:
     write_json(TARGET / "dataset.json", facts)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,8 +11,11 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.command import Parser, command_parser, run_command
+from runtime.errors import UserError
 from runtime.files import whole_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,19 +50,35 @@ def copy_checkpoint(source: Path, target: Path, shared_with: Path | None) -> Non
             (folder / "README.md").write_bytes(kept)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+EXAMPLES = """examples:
+  python -m scripts.release runs/teacher/pipeline runs/student/pipeline out/bundle"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("scripts.release", __doc__, EXAMPLES, json=False)
     for name in ("teacher", "student", "bundle"):
-        parser.add_argument(name, type=Path)
-    args = parser.parse_args()
+        made.add_argument(name, type=Path)
+    return made
+
+
+def work(args: argparse.Namespace) -> None:
+    """Copy the three folders. Raises UserError where one is missing or too large to commit."""
+    if missing := [folder for folder in (args.teacher, args.student, args.bundle) if not folder.is_dir()]:
+        raise UserError(f"{missing[0]}: there is no such folder")
     found = [path for folder in (args.teacher, args.student, args.bundle) for path in too_large(folder)]
     if found:
-        sys.exit(f"error: {found[0]} is larger than {MAX_BYTES / 1e6:.0f} MB: too large to commit")
+        raise UserError(f"{found[0]} is larger than {MAX_BYTES / 1e6:.0f} MB: too large to commit")
     copy_checkpoint(args.student, ROOT / "checkpoints" / NAME, None)
     copy_checkpoint(args.teacher, ROOT / "checkpoints" / f"{NAME}-teacher", ROOT / "checkpoints" / NAME)
     with whole_folder(ROOT / "runtime" / "bundles" / NAME) as folder:
         shutil.copytree(args.bundle, folder, dirs_exist_ok=True)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

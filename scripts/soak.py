@@ -10,13 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import runtime
 from runtime.bench.run import prompt_of
+from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.progress import Rate
 
+EXAMPLES = """examples:
+  python -m scripts.soak --pictures 10000"""
 LIMIT = 1.05
 EVERY = 500
 HUNDRED = 100  # pictures between two looks at the memory
@@ -54,15 +58,25 @@ def soak(pipe: runtime.Pipeline, pictures: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser("python -m scripts.soak", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=5000)
-    parser.add_argument("--bundle", help="default sticker-128")
-    args = parser.parse_args()
+def parser() -> Parser:
+    """The command line."""
+    made = command_parser("scripts.soak", __doc__, EXAMPLES, json=False)
+    made.add_argument("--pictures", type=int, default=5000)
+    made.add_argument("--bundle", help="default sticker-128")
+    return made
+
+
+def work(args: argparse.Namespace) -> int:
+    """Draw, and print what the memory did; 1 when it grew or a picture changed."""
     with runtime.load(args.bundle) as pipe:
         facts = soak(pipe, max(args.pictures, 2 * HUNDRED))
-    print(json.dumps(facts, indent=2))
+    print_result(json.dumps(facts, indent=2))
     return 0 if facts["passed"] else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(parser(), work, argv)
 
 
 if __name__ == "__main__":

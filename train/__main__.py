@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell_lines
 from runtime.errors import UserError
+from runtime.files import check_folder
 from train.config import Config, from_json
 from train.presets import PRESETS, make_config
 
@@ -45,6 +46,7 @@ def parser() -> Parser:
 def work(args: argparse.Namespace) -> None:
     """Train, and print the folder of the student's pipeline."""
     config = chosen_config(args)
+    check_folder(config.run_dir)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     from train.run.add_task import AddTrainer
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
-from runtime.files import write_text
+from runtime.files import check_folder, write_text
 from train.checkpoint import load_pipeline
 from train.config import Config
+from train.data.shards import list_shards
 from train.evaluate.evaluation import Evaluation
 from train.evaluate.generators import checkpoint_generator
 from train.presets import sticker
@@ -177,6 +178,8 @@ def work(args: argparse.Namespace) -> None:
     """Train and score every row of every seed, write OUT/table.md and OUT/results.json, and print the table."""
     if unknown := [name for name in args.rows if name not in ROWS]:
         raise UserError(f"{unknown[0]!r} is no row; choose from {', '.join(ROWS)}")
+    check_folder(args.out)
+    list_shards(str(args.data), "train")  # before anything is trained
     for seed in args.seeds:  # seed by seed, so that an early stop leaves whole columns
         for name in args.rows:
             train_row(ROWS[name], seed, args)

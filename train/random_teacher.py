@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from runtime.bench.machine import memory_mb
 from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
-from runtime.files import whole_folder
+from runtime.files import check_folder, whole_folder
 from train.checkpoint import one_step_scheduler, resolve_checkpoint
 from train.progress import progress
 from train.sizes import count_parameters, human
@@ -214,6 +214,7 @@ def parser() -> Parser:
 
 def work(args: argparse.Namespace) -> None:
     """Write the pipeline folder and print its sizes."""
+    check_folder(args.out)
     started = time.monotonic()
     make_random_teacher(args.out, args.shape, args.seed, args.prediction_type, args.one_step)
     config = UNet2DConditionModel.load_config(args.out / "unet")

@@ -5,7 +5,7 @@ is one OutputError, and leaves nothing behind; what a killed process leaves, the
 """
 
 from runtime.files.caches import kept_folder
-from runtime.files.folders import check_free, whole_folder
+from runtime.files.folders import check_folder, check_free, whole_folder
 from runtime.files.locks import Lock, locked, take_lock
 from runtime.files.partial import is_partial, remove_partial
 from runtime.files.signals import signals_held
@@ -13,6 +13,7 @@ from runtime.files.whole import check_writable, whole_file, whole_stream, write_
 
 __all__ = [
     "Lock",
+    "check_folder",
     "check_free",
     "check_writable",
     "is_partial",

@@ -59,6 +59,7 @@ def check_free(target: Path, marker: str | None = None, overwrite: bool = False)
     it is replaced, so that a slip of the keyboard removes nobody's home. Without a marker any folder is.
     """
     if not target.exists() and not target.is_symlink():
+        check_folder(target)
         return
     if not target.is_dir():
         raise OutputError(f"{target} is a file; choose another name for the folder")
@@ -68,6 +69,17 @@ def check_free(target: Path, marker: str | None = None, overwrite: bool = False)
         raise OutputError(f"{target} exists: give another --out, or --overwrite to replace it")
     if not (target / marker).is_file():
         raise OutputError(f"{target} has no {marker}: it is no earlier export, and --overwrite spares it")
+
+
+def check_folder(path: str | Path) -> None:
+    """Raises OutputError unless `path` is a folder that takes files, or can become one; makes nothing."""
+    above = Path(os.path.realpath(path))
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise OutputError(f"cannot write {path}: {above} is a file, not a folder; choose another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: no permission to write in {above}; choose another path")
 
 
 def sweep(target: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.command import Parser, command_parser, print_result, run_command, subcommand
+from runtime.files import check_folder
 from train.data.folder import folder_sources
 from train.data.split import split_pictures
 from train.data.writer import write_dataset
@@ -83,6 +84,7 @@ def parser() -> Parser:
 
 def work(args: argparse.Namespace) -> None:
     """Write the data set and print what it holds."""
+    check_folder(args.out)
     summary = _prepare(args) if args.command == "prepare" else _import(args)
     said = f"{summary['pictures']}, split {summary['split']}, {summary['skipped']} skipped (skipped.jsonl)"
     print_result(json.dumps(summary) if args.json else f"{args.out}: {said}")

@@ -22,7 +22,7 @@ import torch
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
-from runtime.files import write_text
+from runtime.files import check_folder, write_text
 from runtime.noise import check_seed
 from train.checkpoint import load_pipeline
 from train.evaluate.evaluation import OWN_FIGURES
@@ -99,6 +99,7 @@ def write_sheets(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f"--seed: {error}") from error
     require_device(args.device)
+    check_folder(args.out)
     require_absent(args.data)
     files = {name: args.out / f"{name}.webp" for name in SHEETS}
     student = open_student(args.subject, args.device)

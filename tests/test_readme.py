@@ -113,12 +113,16 @@ def test_the_commands_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_commands_from_training_to_a_picture_run(tmp_path: Path) -> None:
-    """On eighteen pictures and a tiny teacher."""
-    from tests.support.train_fixtures import make_data, make_teacher
+    """On sixteen pictures and a tiny teacher."""
+    from tests.support.train_fixtures import COLOURS, make_teacher, picture
 
     folder = workplace(tmp_path)
     make_teacher(folder)
-    make_data(folder / "data" / "stickers")
+    (folder / "my_pictures").mkdir()
+    for colour in COLOURS:
+        for shape in ("disc", "square"):
+            picture(colour, shape).save(folder / "my_pictures" / f"{colour}-{shape}.png")
+            (folder / "my_pictures" / f"{colour}-{shape}.txt").write_text(f"a {colour} {shape}")
     for command, how in to_run(slow=True):
         run(command, how, folder)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.command import tell
 from runtime.errors import UserError
-from runtime.files import locked, write_text
+from runtime.files import check_folder, locked, write_text
 from train.config import RunSettings, to_json
 from train.finite import NotFinite
 from train.progress import progress
@@ -254,6 +254,7 @@ def refuse_old_state(run_dir: Path) -> None:
 
 def run_task(make: Callable[[Engine], Task], settings: RunSettings) -> Path:
     """Run a task of one process to its end; returns the folder of the result. make: builds the task's networks."""
+    check_folder(settings.run_dir)  # before any network is made
     engine = start(settings)
     target = Trainer(make(engine), settings, engine).run()
     engine.close()

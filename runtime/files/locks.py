@@ -93,6 +93,13 @@ def hold_folder(path: Path, wait: bool = False) -> int | None:
     return descriptor
 
 
+def hold_file(descriptor: int) -> None:
+    """Holds an open file, as `hold_folder` holds a folder, until it is closed; nothing where files cannot be locked."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
 def let_go(descriptor: int | None) -> None:
     """Ends what `hold_folder` began."""
     if descriptor is not None:

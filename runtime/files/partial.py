@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from runtime.files.locks import hold_folder, let_go
+from runtime.files.locks import hold_file, hold_folder, let_go
 
 RETIRED = ".old"  # how the name ends of the folder that a new one replaces, until the new one stands
 ABANDONED_S = 86_400.0  # a day: how long a temporary folder counts as somebody's where folders cannot be locked
@@ -32,6 +33,18 @@ def making(target: Path, mode: int = 0o777) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         let_go(lock)
+
+
+@contextmanager
+def making_file(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """As `making`, but a new hidden file, open for writing; no other process sweeps it while it is open."""
+    partial, file = _make_file(target)
+    try:
+        with file:
+            yield partial, file
+    finally:
+        with suppress(OSError):  # it was renamed
+            partial.unlink()
 
 
 def is_partial(name: str) -> bool:
@@ -77,13 +90,28 @@ def remove_partial(path: Path) -> None:
 
 def _make(target: Path, mode: int) -> tuple[Path, int | None]:
     while True:
-        partial = target.with_name(f".{_stem(target.name)}.addkit-{os.urandom(4).hex()}.tmp")
+        partial = _hidden(target)
         with suppress(FileExistsError):
             partial.mkdir(mode)
             lock = hold_folder(partial, wait=True)
             if partial.exists():
                 return partial, lock
             let_go(lock)  # another process took it for abandoned, before it was held
+
+
+def _make_file(target: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        partial = _hidden(target)
+        with suppress(FileExistsError):
+            file = open(partial, "xb")  # noqa: SIM115 (closed by `making_file`)
+            hold_file(file.fileno())
+            if partial.exists():
+                return partial, file
+            file.close()  # another process took it for abandoned, before it was held
+
+
+def _hidden(target: Path) -> Path:
+    return target.with_name(f".{_stem(target.name)}.addkit-{os.urandom(4).hex()}.tmp")
 
 
 def _pattern(target: Path) -> str:

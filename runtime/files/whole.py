@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from runtime.errors import OutputError
 from runtime.files.faults import faults_told, reason_of
 from runtime.files.flush import flush_file, flush_folder
-from runtime.files.partial import is_partial, making, remove_abandoned
+from runtime.files.partial import is_partial, making, making_file, remove_abandoned
 from runtime.files.signals import signals_held
 
 REMEDY = "free some or choose another path"
@@ -47,9 +47,22 @@ def whole_stream(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """Writes `data` to `path`, as `whole_file` does."""
-    with whole_stream(path) as file:
-        file.write(data)
+    """Writes `data` to `path`, as `whole_file` does, at a third of its cost: a bulk run writes thousands of pictures.
+
+    No library needs a path here, so a hidden file serves in place of a folder. The folder's list of names is not
+    flushed: after a power cut the file may be the old one, never half of the new one.
+    """
+    target = _target(path)
+    with signals_held() as held:
+        _sweep(target.parent)
+        with faults_told(path, target, REMEDY), making_file(target) as (partial, file):
+            with held.released():
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if os.name == "nt":  # which renames no open file
+                file.close()
+            os.replace(partial, target)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -199,7 +199,10 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 def test_a_place_that_takes_no_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for whole in (whole_folder, kept_folder):
-        with pytest.raises(OutputError, match="file/below/out: .*(file, not a folder|Not a dir)"), whole(tmp_path / "file" / "below" / "out"):
+        with (
+            pytest.raises(OutputError, match="file/below/out: .*(file, not a folder|Not a dir)"),
+            whole(tmp_path / "file" / "below" / "out"),
+        ):
             pytest.fail("there is such a folder")
 
 

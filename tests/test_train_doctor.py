@@ -1,4 +1,4 @@
-"""The doctor on runs that were made to fail, one way each, and on one that is well."""
+"""The doctor on two real runs that were made to fail, and on made-up curves, each with one illness."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from runtime.errors import UserError
 from tests.support.train_fixtures import Parts, add_config, make_parts
+from train.add.step import logit_facts
 from train.config import Config, to_json
 from train.doctor import CHECKS, Finding, diagnose
 from train.run.add_task import AddTrainer
@@ -25,118 +27,81 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     return make_parts(tmp_path_factory.mktemp("parts"))
 
 
-def run(parts: Parts, run_dir: Path, prepare: Any = lambda trainer: None, **changes: Any) -> dict[str, Finding]:
+def run(parts: Parts, run_dir: Path, prepare: Callable[[AddTrainer], None], **changes: Any) -> dict[str, Finding]:
     """Findings by name of a real run with these settings."""
-    settings: dict[str, Any] = {"max_steps": 16, "save_every": 16, "warmup": 0, "decay_from": 1.0, "grad_clip": 1e4}
+    settings: dict[str, Any] = {"max_steps": 4, "save_every": 4, "warmup": 0, "decay_from": 1.0}
     trainer = AddTrainer(add_config(parts, run_dir, **(settings | changes)))
     prepare(trainer)
     trainer.run()
     return {finding.name: finding for finding in diagnose(run_dir)}
 
 
-def test_a_dead_discriminator(parts: Parts, tmp_path: Path) -> None:
-    findings = run(parts, tmp_path / "run", lr_discriminator=0.0)
-    assert "dead discriminator" in findings
+def wait_for_data(trainer: AddTrainer) -> None:
+    take, left_at = trainer.task.add_step.source.take, [time.monotonic()]
+
+    def take_slowly(*arguments: Any) -> Any:
+        """Twice as long as the rest of a step takes, however slow the machine is."""
+        time.sleep(2 * (time.monotonic() - left_at[0]))
+        taken = take(*arguments)
+        left_at[0] = time.monotonic()
+        return taken
+
+    trainer.task.add_step.source.take = take_slowly  # type: ignore[assignment, method-assign]
+
+
+def give_one_nan(trainer: AddTrainer) -> None:
+    output = trainer.task.add_step._x0_hat
+    left = [1]
+
+    def x0_hat(batch: Any, network: Any) -> torch.Tensor:
+        if trainer.step == 2 and left:
+            left.pop()
+            return output(batch, network) * float("nan")
+        return output(batch, network)
+
+    trainer.task.add_step._x0_hat = x0_hat  # type: ignore[method-assign]
+
+
+def test_a_run_with_five_illnesses(parts: Parts, tmp_path: Path) -> None:
+    """A discriminator that does not learn, an adversarial term of a millionth, a clip too low, slow data, one NaN."""
+
+    def prepare(trainer: AddTrainer) -> None:
+        wait_for_data(trainer)
+        give_one_nan(trainer)
+
+    findings = run(
+        parts, tmp_path / "run", prepare, lr_discriminator=0.0, adversarial_weight=1e-6, grad_clip=1e-6, max_steps=5
+    )
     assert "loss_d 2.0" in findings["dead discriminator"].evidence
     assert "lr_discriminator" in findings["dead discriminator"].advice
+    assert "adversarial term drowned" in findings
+    assert "gradient above the clip" in findings
+    assert "%" in findings["stalled data"].evidence
+    assert "at steps 2" in findings["not finite"].evidence
 
 
-def test_a_winning_discriminator(parts: Parts, tmp_path: Path) -> None:
-    findings = run(
-        parts,
-        tmp_path / "run",
-        lr=0.0,
-        lr_discriminator=1e-2,
-        discriminator_updates=4,
-        r1_weight=0.0,
-        augment=False,
-        conditioning="none",
-        max_steps=48,
-        save_every=48,
-        discriminator_start=48,
-    )
-    assert "winning discriminator" in findings
-    assert "%" in findings["winning discriminator"].evidence
+def test_a_run_whose_pictures_are_one_and_whose_average_stands_still(parts: Parts, tmp_path: Path) -> None:
+    def prepare(trainer: AddTrainer) -> None:
+        output = trainer.task.add_step._x0_hat
 
+        def one_picture_for_all(batch: Any, network: Any) -> torch.Tensor:
+            x0_hat = output(batch, network)
+            return x0_hat.mean(0, keepdim=True).expand_as(x0_hat)
 
-def test_collapse(parts: Parts, tmp_path: Path) -> None:
-    """A student that is drawn to one picture, whatever it is asked for."""
-
-    def one_picture_for_all(trainer: AddTrainer) -> None:
-        target = trainer.task.add_step.guide.target
-        trainer.task.add_step.guide.target = (  # type: ignore[method-assign]
-            lambda x0_hat, text, draws: torch.zeros_like(target(x0_hat, text, draws))
-        )
-
-    findings = run(
-        parts,
-        tmp_path / "run",
-        one_picture_for_all,
-        lr=0.003,
-        space="latent",
-        weighting="uniform",
-        loss="distill",
-        noise_levels=(999,),
-        max_steps=40,
-        save_every=40,
-    )
-    assert "collapse" in findings
-    assert "times as much as real ones" in findings["collapse"].evidence
-
-
-def test_a_diverging_average(parts: Parts, tmp_path: Path) -> None:
-    """An average that is kept and never updated, while the weights move on."""
-
-    def standing_still(trainer: AddTrainer) -> None:
+        trainer.task.add_step._x0_hat = one_picture_for_all  # type: ignore[method-assign]
         trainer.task.ema.update = lambda network, updates: None  # type: ignore[method-assign]
 
-    findings = run(parts, tmp_path / "run", standing_still, lr=0.02, loss="distill")
-    assert "diverging EMA" in findings
+    findings = run(parts, tmp_path / "run", prepare, lr=0.05, loss="distill", grad_clip=1e4)
+    assert "times as much as real ones" in findings["collapse"].evidence
     assert "%" in findings["diverging EMA"].evidence
 
 
-def test_stalled_data(parts: Parts, tmp_path: Path) -> None:
-    def slow(trainer: AddTrainer) -> None:
-        take, left_at = trainer.task.add_step.source.take, [time.monotonic()]
-
-        def take_slowly(*arguments: Any) -> Any:
-            """Twice as long as the rest of a step takes, however slow the machine is."""
-            time.sleep(max(1.0, 2 * (time.monotonic() - left_at[0])))
-            taken = take(*arguments)
-            left_at[0] = time.monotonic()
-            return taken
-
-        trainer.task.add_step.source.take = take_slowly  # type: ignore[assignment, method-assign]
-
-    findings = run(parts, tmp_path / "run", slow, max_steps=5)
-    assert "stalled data" in findings
-    assert "%" in findings["stalled data"].evidence
-
-
-def test_values_that_are_not_finite(parts: Parts, tmp_path: Path) -> None:
-    def one_nan(trainer: AddTrainer) -> None:
-        output = trainer.task.add_step._x0_hat
-        left = [1]
-
-        def x0_hat(batch: Any, network: Any) -> torch.Tensor:
-            if trainer.step == 5 and left:
-                left.pop()
-                return output(batch, network) * float("nan")
-            return output(batch, network)
-
-        trainer.task.add_step._x0_hat = x0_hat  # type: ignore[method-assign]
-
-    findings = run(parts, tmp_path / "run", one_nan)
-    assert "at steps 5" in findings["not finite"].evidence
-
-
-def test_a_drowned_term(parts: Parts, tmp_path: Path) -> None:
-    findings = run(parts, tmp_path / "run", adversarial_weight=1e-6)
-    assert "adversarial term drowned" in findings
-
-
-def test_a_clip_that_rules(parts: Parts, tmp_path: Path) -> None:
-    assert "gradient above the clip" in run(parts, tmp_path / "run", grad_clip=1e-6)
+def test_logits_on_the_right_side_are_right() -> None:
+    """What the check for a winning discriminator reads."""
+    real, fake = [torch.tensor([2.0, 3.0, -1.0, 1.0])], [torch.tensor([-2.0, -3.0])]
+    facts = {name: float(value) for name, value in logit_facts(real, fake).items()}
+    assert (facts["d_accuracy_real"], facts["d_accuracy_fake"]) == (0.75, 1.0)
+    assert (facts["d_real"], facts["d_fake"]) == (1.25, -2.5)
 
 
 # ---- made-up rows: a healthy run, and each check by itself -----------------------------------------------------

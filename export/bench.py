@@ -1,7 +1,7 @@
 """`python -m export.bench EXPORT PEER...`: the U-Net of one export beside those of others, in turns in one run.
 
-A ratio is the first export's time over a peer's, turn by turn, so that what else the machine does weighs on both.
-OpenVINO folders run twice: in single precision and, where the CPU computes in it, in bf16, its own default there.
+A ratio is the first export's time over a peer's, turn by turn, so that other load on the machine affects both alike.
+OpenVINO folders run twice: in single precision and, where the CPU supports it, in bf16, OpenVINO's default there.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def openvino_engines(path: Path, folder: Path, threads: int) -> Iterator[Engine]
 
 
 def compiled(core: Any, path: Path, settings: dict[str, Any]) -> Callable[[Feed], Any]:
-    """A model on the CPU, as a function that takes only the inputs that it has, in their own types."""
+    """A model on the CPU, as a function that ignores inputs it does not have and casts the others to its types."""
     model = core.compile_model(path, "CPU", settings)
     request = model.create_infer_request()
     kinds = {port.get_any_name(): port.element_type.to_dtype() for port in model.inputs}
@@ -117,7 +117,7 @@ def feed_of(folder: Path) -> Feed:
 
 
 def race(found: list[Engine], feed: Feed, turns: int) -> None:
-    """Run all engines in turns, once unmeasured; the order changes from turn to turn."""
+    """Run all engines in turns, once as a warm-up; the order changes from turn to turn."""
     able = [engine for engine in found if engine.run]
     with progress("turns", (turns + 1) * len(able)) as advance:
         for turn in range(turns + 1):
@@ -141,7 +141,7 @@ def report(found: list[Engine], threads: int) -> dict[str, Any]:
 
 
 def show(facts: dict[str, Any]) -> str:
-    """A table: milliseconds and the first's time over each."""
+    """A table: milliseconds, and the first engine's time over each."""
     lines = [f"{facts['cpu']}, {facts['threads']} threads, {facts['turns']} turns; the first's time over each:"]
     for row in facts["engines"]:
         if row["status"] == "not run":
@@ -158,7 +158,7 @@ def show(facts: dict[str, Any]) -> str:
 def parser() -> Parser:
     """The command line."""
     made = command_parser("export.bench", __doc__, EXAMPLES)
-    made.add_argument("export", type=Path, help="the export whose time is divided by the others'")
+    made.add_argument("export", type=Path, help="the export whose time is divided by that of each other")
     made.add_argument("peers", nargs="*", type=Path, help="other exports of the same sizes, ONNX or OpenVINO")
     made.add_argument("--turns", type=int, default=7)
     made.add_argument("--threads", type=int, default=cores())

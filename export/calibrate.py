@@ -1,4 +1,4 @@
-"""Ranges of what goes into and comes out of each layer on real inputs: prompts, noise and the pipeline's own steps."""
+"""Ranges of each layer's inputs and outputs on real data: prompts, noise and the pipeline's own steps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 from export.layers import Layer, calibration, draw, layers, observed
 from export.source import Floats, Source
 
-MORE_STEPS = 4  # of which every other batch's later timesteps are seen as well
-BINS = 4096  # of a tensor's histogram
-SAMPLE = 8192  # values of a tensor that are kept from each call
-CLIPS = np.linspace(0.5, 1.0, 26)  # shares of the full range that are tried
+MORE_STEPS = 4  # every other batch also runs the later timesteps
+BINS = 4096  # bins in a tensor's histogram
+SAMPLE = 8192  # values kept from a tensor per call
+CLIPS = np.linspace(0.5, 1.0, 26)  # shares of the full range to try
 
 Range = tuple[float, float]
 
 
 @dataclass
 class Seen:
-    """What passed one side of a layer: its limits, and every so many values of it."""
+    """What passed one side of a layer: its limits and a sample of its values."""
 
     low: float = 0.0
     high: float = 0.0
     values: list[Floats] = field(default_factory=list)
 
     def add(self, tensor: Tensor) -> None:
-        """Note one call's tensor. The stride is odd, so that it hits every column of a feature map."""
+        """Record one call's tensor. The stride is odd, so that the sample covers every column of a feature map."""
         low, high = torch.aminmax(tensor)
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
         stride = max(1, tensor.numel() // SAMPLE) | 1
@@ -45,7 +45,7 @@ class Seen:
 def calibrate(source: Source, prompts: int, batch: int) -> Mapping[str, tuple[Range, Range]]:
     """Layer name -> (range of its input, range of its output) over `prompts` pictures in one step, half in four too.
 
-    Of embedding tables, whose inputs are ids, nothing is noted.
+    Embedding tables, whose inputs are ids, are skipped.
     """
     seen: dict[str, tuple[Seen, Seen]] = {}
 
@@ -64,7 +64,7 @@ def calibrate(source: Source, prompts: int, batch: int) -> Mapping[str, tuple[Ra
 
 
 def best_clip(counts: npt.NDArray[np.float64], low: float, high: float) -> Range:
-    """The share of [low, high] whose 256 levels give a histogram over it back with the least squared error."""
+    """The share of [low, high] whose 256 levels reproduce a histogram over it with the least squared error."""
     if high - low < 1e-12:
         return 0.0, 1e-6
     edges = np.linspace(low, high, len(counts) + 1)
@@ -74,13 +74,13 @@ def best_clip(counts: npt.NDArray[np.float64], low: float, high: float) -> Range
 
 
 def coded(values: Floats, low: float, high: float) -> Floats:
-    """`values` through the 256 levels of [low, high]."""
+    """`values` rounded to the 256 levels of [low, high]."""
     scale, zero = scale_and_zero(low, high)
     codes = np.clip(np.rint(values / scale) + zero, 0, 255)
     return np.asarray((codes - zero) * scale, np.float32)
 
 
 def scale_and_zero(low: float, high: float) -> tuple[np.float32, np.uint8]:
-    """Scale and zero point of an unsigned 8-bit code over [low, high], which holds 0 exactly."""
+    """Scale and zero point of an unsigned 8-bit code over [low, high] that represents 0 exactly."""
     scale = np.float32((high - low) / 255)
     return scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255))

@@ -1,4 +1,4 @@
-"""What the exporters' commands do alike."""
+"""What the exporters' commands have in common."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from runtime.command import print_result
 
 
 def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
-    """What every exporter takes.
+    """Add the options that every exporter has.
 
-    They are checkpoint, --out, --prompts, --overwrite, --dry-run and --no-room-check. makes: what the folder --out will
+    They are checkpoint, --out, --prompts, --overwrite, --dry-run and --no-room-check. makes: what the --out folder will
     hold, for --help.
     """
     parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
@@ -22,26 +22,26 @@ def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
     add_prompts_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the sizes, disk and memory that this needs, and write nothing"
+        "--dry-run", action="store_true", help="print sizes and the disk space and memory needed, and write nothing"
     )
     add_room_option(parser)
 
 
 def add_prompts_option(parser: argparse.ArgumentParser) -> None:
-    """--prompts FILE."""
+    """Add --prompts FILE."""
     parser.add_argument(
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="prompts of the model's field to calibrate and compare with, one on each line, the first four compared "
-        "(default: the checkpoint's own prompts.txt, else everyday sentences)",
+        help="prompts to calibrate and compare with, like those the model was trained on, one per line; the first four "
+        "are compared (default: the checkpoint's own prompts.txt, else everyday sentences)",
     )
 
 
 def add_room_option(parser: argparse.ArgumentParser) -> None:
-    """--no-room-check."""
+    """Add --no-room-check."""
     parser.add_argument(
-        "--no-room-check", action="store_true", help="start even where disk or memory look too small for it"
+        "--no-room-check", action="store_true", help="start even if disk space or memory seem insufficient"
     )
 
 

@@ -1,4 +1,4 @@
-"""The configuration files that every format's folder holds."""
+"""The configuration files that the folders of all formats contain."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model_index(source: Source) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, source: Source) -> None:
-    """The checkpoint's own tokenizer files, byte for byte; written anew where it has them in another form."""
+    """Copy the checkpoint's tokenizer files byte for byte; convert them where it has them in another form."""
     origin = source.folder / "tokenizer"
     if not all((origin / name).is_file() for name in TOKENIZER_FILES):
         source.pipe.tokenizer.save_pretrained(folder)
@@ -54,5 +54,5 @@ def write_tokenizer(folder: Path, source: Source) -> None:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Readable JSON in one order, in a folder that is written whole."""
+    """Readable JSON with a fixed key order, in a folder that is written whole."""
     path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

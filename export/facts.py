@@ -1,4 +1,4 @@
-"""What every exported file says of itself: the model, the program that wrote it, the checkpoint, the recipe, parity."""
+"""What every exported file says about itself: the model, the program that wrote it, the checkpoint, recipe, parity."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from export.source import MOST_STEPS, Source
 from runtime import schedule
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
-PREFIX = "addkit."  # of each key in a file's metadata
+PREFIX = "addkit."  # prefix of each key in a file's metadata
 WEIGHTS = ("*.safetensors", "*.bin", "config.json", "scheduler_config.json")
 
 
 def model_facts(
     source: Source, precision: str, recipe: Mapping[str, Any] | None = None, steps: int = MOST_STEPS
 ) -> dict[str, Any]:
-    """What a client must know to run the files, and where they come from.
+    """What a client must know to run the files, and where the files come from.
 
-    recipe: how the weights were made smaller, in the exporter's own words; empty when they were not. steps: the most
+    recipe: how the weights were compressed, in the exporter's own words; empty when they were not. steps: the most
     that the model can be asked for.
     """
     return model_manifest(source, precision, steps) | {
@@ -34,7 +34,7 @@ def model_facts(
 
 
 def model_manifest(source: Source, precision: str, steps: int = MOST_STEPS) -> dict[str, Any]:
-    """The part of `model_facts` that a bundle's manifest has as fields of its own."""
+    """The part of `model_facts` that a bundle's manifest has as separate fields."""
     return {
         "format_version": 1,
         "name": source.name,
@@ -63,7 +63,7 @@ def producer() -> str:
 
 @cache
 def checkpoint_sha256(folder: Path) -> str:
-    """One hash over the names and contents of a checkpoint's weights and configurations."""
+    """A single hash over the names and contents of a checkpoint's weights and configurations."""
     total = hashlib.sha256()
     for path in sorted({path for pattern in WEIGHTS for path in folder.glob(f"*/{pattern}")}):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")

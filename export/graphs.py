@@ -1,6 +1,6 @@
-"""The modules as exporters trace them: plain tensors in, plain tensors out, no branch that depends on data.
+"""The modules as exporters trace them: plain tensors in, plain tensors out, no data-dependent branches.
 
-Each graph wraps a module of a diffusers pipeline without copying its weights, and holds nothing that half
+Each graph wraps a module of a diffusers pipeline without copying its weights, and has nothing that half
 precision spoils: the attention mask is -1e4 (not -inf) and queries are scaled before the product. Attention is
 an argument: plain operators for Core ML, one operator (`fused_attention`) for ONNX Runtime.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 MASKED = -1e4  # exp(MASKED) is 0 in fp32 and fp16 alike, and MASKED itself is finite in fp16
 Attention = Callable[..., Tensor]  # see `plain_attention`
-LEGACY_EOS = 2  # transformers: a text encoder whose config says so pools at the largest id
+LEGACY_EOS = 2  # transformers: a text encoder with this id in its config pools at the largest id
 
 
 class TextEncoderGraph(nn.Module):
@@ -26,7 +26,7 @@ class TextEncoderGraph(nn.Module):
     earlier_first: Tensor
 
     def __init__(self, model: Any, attention: Attention | None = None) -> None:
-        """attention: what computes it; `plain_attention` when left out."""
+        """attention: the function that computes it; `plain_attention` by default."""
         super().__init__()
         self.text = model.text_model
         self.attention = attention or plain_attention
@@ -54,7 +54,7 @@ class TextEncoderGraph(nn.Module):
     def pool(self, input_ids: Tensor, hidden: Tensor) -> Tensor:
         """The hidden state at the first <|endoftext|>, f32[B,H].
 
-        Every score differs, so that no backend has a tie to break.
+        Every score differs, so that no backend has to break a tie.
         """
         ids = input_ids.to(torch.int32)
         hit = ids if self.eos == LEGACY_EOS else (ids == self.eos).to(torch.int32)
@@ -88,7 +88,7 @@ class DecoderGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """sample f32[B,3,H,W] in [-1,1] -> latent_sample f32[B,C,h,w]; of a variational autoencoder the mean."""
+    """sample f32[B,3,H,W] in [-1,1] -> latent_sample f32[B,C,h,w]; the mean for a variational autoencoder."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def fused_attention(
 ) -> Tensor:
     """The same as one com.microsoft MultiHeadAttention, which keeps no scores in memory; only for tracing to ONNX.
 
-    Of causal_mask only its presence counts.
+    Only the presence of causal_mask matters.
     """
     causal = int(causal_mask is not None)
     attributes: dict[str, Any] = {"num_heads": heads, "scale": float(scale), "unidirectional": causal}

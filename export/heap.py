@@ -1,4 +1,4 @@
-"""Freed memory given back to the system between the stages of an export."""
+"""Gives freed memory back to the system between the stages of an export."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import ctypes
 import gc
 import sys
 
-M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+M_MMAP_THRESHOLD = -3  # parameter of glibc's mallopt
 LARGE_BLOCK = 1 << 20  # bytes; glibc's own threshold grows to 32 MB, and most weights are smaller
 
 
 def give_back_memory() -> None:
-    """Return what the C library keeps of freed memory; without it the stages' peaks add up (gigabytes at SD's size)."""
+    """Return the freed memory that the C library keeps; otherwise the stages' peaks add up (gigabytes at SD's size)."""
     gc.collect()
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl gives memory back by itself
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; musl gives memory back by itself
         if trim is not None:
             trim(0)
 
 
 def keep_no_large_blocks() -> None:
-    """From now on the C library gives a freed block of LARGE_BLOCK or more straight back to the system.
+    """Make the C library give freed blocks of LARGE_BLOCK or more straight back to the system from now on.
 
     Allocations become slower (new pages each time): for models whose weights would otherwise fill the memory twice.
     """

@@ -1,4 +1,4 @@
-"""The layers of a checkpoint that an exporter can make smaller, under the names that their ONNX nodes carry."""
+"""The layers of a checkpoint that an exporter can compress, under the names of their ONNX nodes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from runtime import schedule
 from train.prompts import repeated
 
 KINDS = (nn.Conv2d, nn.Linear, nn.Embedding)
-SEED = 10_000  # calibration noise: seeds that the parity cases do not use
+SEED = 10_000  # of the calibration noise, which the parity cases do not use
 Observer = Callable[["Layer", Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution, linear layer or embedding table. name: as in export.graphs, so also before "/" of its node."""
+    """One convolution, linear layer or embedding table. name: as in export.graphs and, before "/", in its ONNX node."""
 
     component: str
     name: str
@@ -52,7 +52,7 @@ def layers(source: Source) -> list[Layer]:
 
 @contextmanager
 def observed(found: Sequence[Layer], observer: Observer) -> Iterator[None]:
-    """Within the block `observer(layer, input, output)` sees each layer at work; what it returns goes on instead."""
+    """Within the block `observer(layer, input, output)` is called for each layer; its result replaces the output."""
 
     def hook_of(layer: Layer) -> Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]:
         return lambda _, inputs, output: observer(layer, inputs[0], output)

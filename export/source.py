@@ -23,7 +23,7 @@ from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 MOST_STEPS = 4
 LARGE = 200_000_000  # parameters of a U-Net
-FACTS = "training.json"  # beside model_index.json: what the trainer says of the checkpoint
+FACTS = "training.json"  # next to model_index.json: what the trainer says about the checkpoint
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class Source:
     name: str
     folder: Path
     pipe: Any
-    prompts: Prompts = GENERAL  # of the model's field
+    prompts: Prompts = GENERAL  # such as the model was trained for
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -52,7 +52,7 @@ class Source:
 
     @property
     def scaling_factor(self) -> float:
-        """Latents are divided by it before they are decoded."""
+        """Latents are divided by it before decoding."""
         return float(self.pipe.vae.config.scaling_factor)
 
     @property
@@ -62,7 +62,7 @@ class Source:
 
     @cached_property
     def large(self) -> bool:
-        """Whether a picture takes so long here that fewer of them must do for every measurement."""
+        """Whether the model is so slow that measurements use fewer pictures."""
         return bool(sum(weight.numel() for weight in self.pipe.unet.parameters()) > LARGE)
 
     @cached_property
@@ -77,7 +77,7 @@ class Source:
         return [(t, float(alpha[t]), float(sigma[t])) for t in timesteps]
 
     def encode(self, prompts: list[str]) -> Ids:
-        """Token ids i64[N,77], padded and cut as the pipeline's tokenizer does."""
+        """Token ids i64[N,77], padded and truncated as by the pipeline's tokenizer."""
         encoded = self.pipe.tokenizer(
             prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="np"
         )
@@ -89,7 +89,7 @@ class Source:
         return torch.stack([torch.randn(self.latent_shape, generator=g) for g in generators]).numpy()
 
     def facts(self) -> dict[str, Any]:
-        """What the checkpoint says of its making: `licences` and `training`, empty where it says nothing."""
+        """What the checkpoint says about its origin: `licences` and `training`, empty where it says nothing."""
         path = self.folder / FACTS
         try:
             said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -111,9 +111,9 @@ def open_source(name_or_path: str, prompts: Path | None = None) -> Source:
 
 
 def locate(name_or_path: str) -> Path:
-    """The folder of a checkpoint, or of a shipped one by its bare name, once its JSON files say that it exports.
+    """The folder of a checkpoint, or of a shipped one by its bare name, checked by its JSON files.
 
-    Raises UserError that says what is there instead, or which feature the exporters lack.
+    Raises UserError that says what was found instead, or which feature the exporters lack.
     """
     folder = Path(name_or_path)
     if not (folder / "model_index.json").is_file():
@@ -123,7 +123,7 @@ def locate(name_or_path: str) -> Path:
 
 
 def shipped(name: str) -> Path:
-    """The folder of a shipped checkpoint; UserError that says what is there instead where there is none."""
+    """The folder of a shipped checkpoint; if there is none, UserError that says what was found instead."""
     silence()
     from train.checkpoint import resolve_checkpoint  # imports diffusers: seconds, and not before silence()
 
@@ -134,7 +134,7 @@ def shipped(name: str) -> Path:
 
 
 def load(folder: Path) -> Any:
-    """diffusers' StableDiffusionPipeline of a folder, frozen; UserError with diffusers' own reason when it cannot."""
+    """diffusers' StableDiffusionPipeline from a folder, frozen; UserError with diffusers' reason when that fails."""
     silence()
     from train.checkpoint import load_pipeline
 
@@ -147,7 +147,7 @@ def load(folder: Path) -> Any:
 
 
 def silence() -> None:
-    """Keep the libraries' advice off stderr: it speaks to their users, not to ours."""
+    """Keep the libraries' advice off stderr: it is meant for their users, not for ours."""
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("torch.export").setLevel(logging.ERROR)

@@ -1,11 +1,11 @@
-"""The end of a tiny decoder, upsampling and two convolutions, as one convolution at half the size.
+"""The end of a tiny decoder, upsampling and two convolutions, as one convolution at half the resolution.
 
-Upsampling by nearest neighbour and convolutions are linear, so what follows one another without an activation is one
+Nearest-neighbour upsampling and convolutions are linear, so a sequence of them without activations is one
 linear map: a 3x3 convolution from each half-size position to its 2x2 pixels (Shi et al. 2016, sub-pixel convolution).
 For 48 channels at 128 px it takes 21 million multiply-adds where the three layers take 361 million.
 
-Along the border the two differ: the second convolution pads with zeros where the one kernel goes on computing the
-first. Four strips, a row or column each, take away what it adds there, so that the result is the same everywhere.
+Along the border the two differ: the second convolution pads with zeros where the single kernel would compute the
+first. Four strips, a row or column each, subtract what it adds there, so that the result is the same everywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEPS = [
 
 
 def fold_upsampling(vae: Any) -> bool:
-    """In place: a tiny decoder's last upsampling and two convolutions as a `SubpixelTail`; whether there were any."""
+    """In place: make a tiny decoder's last upsampling and two convolutions a `SubpixelTail`; whether it had any."""
     found = getattr(getattr(vae, "decoder", None), "layers", None)
     layers = list(found) if isinstance(found, nn.Sequential) else []
     if len(layers) < 3 or not foldable(*layers[-3:]):

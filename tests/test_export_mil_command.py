@@ -119,13 +119,13 @@ def truncate(size: int):
 
 
 DAMAGES = {
-    "no Core ML package.*Manifest.json": lambda p: (p / "Manifest.json").unlink(),
+    "not a Core ML package.*Manifest.json": lambda p: (p / "Manifest.json").unlink(),
     "damaged: Manifest.json.*Expecting": lambda p: (p / "Manifest.json").write_text("{"),
     "damaged: Manifest.json.*itemInfoEntries": lambda p: manifest(p, lambda facts: facts.clear()),
     "damaged.*outside": lambda p: manifest(p, point_to("../../../etc/hosts")),
     "damaged.*model.mlmodel is missing": lambda p: (p / MODEL).unlink(),
     "damaged: model.mlmodel": lambda p: (p / MODEL).write_bytes(b"\xff" * 99),
-    "no ML program but a model of no type": lambda p: (p / MODEL).write_bytes(b""),
+    "not an ML program but a model of no type": lambda p: (p / MODEL).write_bytes(b""),
     "weight.bin is missing": lambda p: (p / WEIGHTS).unlink(),
     "weight.bin is empty": truncate(0),
     "ends before": truncate(70),
@@ -296,7 +296,7 @@ WRONG = {
     "no value nothing": ["--trace", "nothing"],
     "no such file": ["--inputs", "absent.npz"],
     "no folder": ["--out", "absent/y.npz"],
-    "without --inputs": ["--compare", "y.npz"],
+    "needs --inputs": ["--compare", "y.npz"],
     "no function other": ["--function", "other"],
 }
 

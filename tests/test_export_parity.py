@@ -286,7 +286,7 @@ def test_an_altered_package_is_one_line(tmp_path: Path, capsys) -> None:
 
 def test_what_is_no_export_is_one_line(tmp_path: Path, capsys) -> None:
     code, _, lines = command([str(small_checkpoint()), str(tmp_path)], capsys)
-    assert code == 2 and len(lines) == 1 and "is no export" in lines[0]
+    assert code == 2 and len(lines) == 1 and "is not an export" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def no_header(path: Path) -> None:
         (cut_short, "is cut short at"),
         (pointer, "is a Git LFS pointer"),
         (no_header, "has a damaged header"),
-        (lambda path: path.write_bytes(b"\xff" * 4), "is no safetensors file"),
+        (lambda path: path.write_bytes(b"\xff" * 4), "is not a safetensors file"),
         (lambda path: path.unlink(), "holds no weights"),
     ],
 )
@@ -220,7 +220,7 @@ def test_pytorch_files_are_read_too(tmp_path: Path) -> None:
     (weight,) = stored_weights(tmp_path).values()
     assert (weight.shape, weight.bits, weight.count) == ((3, 4), 16, 12)
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK broken")
-    with pytest.raises(UserError, match="is no PyTorch weight file"):
+    with pytest.raises(UserError, match="is not a PyTorch weight file"):
         stored_weights(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Whether an export's pictures are as close to real ones as the checkpoint's: their Frechet distances compared."""
+"""Compare Frechet distances: are an export's pictures as close to real ones as the checkpoint's?"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from runtime.pixels import unit_to_uint8
 from train.config import DEMO_SHARD
 from train.data.shards import set_of
 
-COUNT = 160  # pictures of each side
+COUNT = 160  # pictures per side
 BATCH = 8
-MOST_RATIO = 1.03  # of the export's distance to the checkpoint's
+MOST_RATIO = 1.03  # ratio of the export's distance to the checkpoint's
 SEED = 30_000
 
 Pixels = npt.NDArray[np.uint8]
@@ -29,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Distance:
-    """FD-Lite0 to real pictures, of the checkpoint's and of the export's pictures of the same captions and seeds."""
+    """FD-Lite0 to real pictures, for the checkpoint's and the export's pictures from the same captions and seeds."""
 
     checkpoint: float | None
     export: float | None
@@ -39,7 +39,7 @@ class Distance:
 
     @property
     def ratio(self) -> float | None:
-        """The export's distance by the checkpoint's; None where they were not measured."""
+        """The export's distance over the checkpoint's; None where they were not measured."""
         return self.export / self.checkpoint if self.export is not None and self.checkpoint else None
 
     def to_json(self) -> dict[str, Any]:
@@ -58,10 +58,10 @@ class Distance:
 def measure_distance(
     source: Source, network: Network, data: Path | None = None, most_ratio: float = MOST_RATIO
 ) -> Distance:
-    """Draw COUNT captions of `data` (WebDataset shards) by both and compare their FD-Lite0 to its pictures.
+    """Draw COUNT captions of `data` (WebDataset shards) with both and compare their FD-Lite0 to its pictures.
 
-    Without `data` the pictures are the demo's, where the checkpoint was trained on the set that they are from; another
-    model's distance to them would say nothing: it is "not run". Raises UserError when `data` holds no shards.
+    Without `data` the pictures are the demo's, if the checkpoint was trained on the set they come from; another
+    model's distance to them would mean nothing: it is "not run". Raises UserError when `data` holds no shards.
     """
     if data is None:
         if why := no_pictures_for(source):
@@ -78,7 +78,7 @@ def measure_distance(
 
 
 def no_pictures_for(source: Source) -> str:
-    """Why the demo's pictures are not of this checkpoint's field; "" where they are."""
+    """Why the demo's pictures do not match this checkpoint's training data; "" where they do."""
     if not Path(DEMO_SHARD).is_dir():
         return "no real pictures here: give some with --data"
     if source.facts()["training"].get("data") != set_of(Path(DEMO_SHARD)):
@@ -102,7 +102,7 @@ def drawn(source: Source, network: Network, data: Path) -> float:
 
 
 def batch_of(source: Source, network: Network, texts: tuple[str, ...], start: int) -> Pixels:
-    """Pictures u8[B,H,W,3] of the captions from `start` on."""
+    """Pictures u8[B,H,W,3] of the captions from index `start` on."""
     part = list(texts[start : start + BATCH])
     noise = source.noise([SEED + start + i for i in range(len(part))])
     return unit_to_uint8(pictures(network, source, source.encode(part), noise).transpose(0, 2, 3, 1))

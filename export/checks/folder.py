@@ -1,4 +1,4 @@
-"""Whether a checkpoint's folder is one that the exporters understand, told from its JSON files: nothing is loaded."""
+"""Whether the exporters understand a checkpoint's folder, judged by its JSON files: nothing is loaded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Config = Mapping[str, Any]
 
 
 def hint(path: Path) -> str:
-    """What `path`, which holds no pipeline, seems to be, and what to give instead; "" where nothing tells."""
+    """What `path`, which holds no pipeline, seems to be, and what to give instead; "" where that is unclear."""
     if path.is_file():
         return file_hint(path)
     if (path / "pipeline" / "model_index.json").is_file():
@@ -61,13 +61,13 @@ def hint(path: Path) -> str:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder holds exported networks, and not the weights that they were made from."""
+    """Whether a folder holds exported networks rather than the weights that they were made from."""
     exported = any(any(folder.glob(name)) for name in ("*/model.onnx", "*/openvino_model.xml", "*.mlpackage"))
     return exported and not any(folder.glob("unet/diffusion_pytorch_model*"))
 
 
 def file_hint(path: Path) -> str:
-    """The same of a file."""
+    """The same for a file."""
     if path.name == "model_index.json":
         return f"{path} is a file: give its folder, {path.parent}"
     if path.suffix not in SINGLE_FILES:
@@ -77,7 +77,7 @@ def file_hint(path: Path) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError, one line, for a pipeline that would not export, or would export into something wrong."""
+    """Raise UserError, one line, for a pipeline that would not export, or not correctly."""
     index = read_json(folder / "model_index.json")
     if "vae_decoder" in index or is_export(folder):
         raise UserError(f"{folder} is an export already: give the checkpoint that it was made from")
@@ -113,7 +113,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def pipeline_faults(index: Config) -> Iterator[str]:
-    """What model_index.json says against an export."""
+    """Why model_index.json rules out an export."""
     name = str(index.get("_class_name"))
     if "XL" in name or "text_encoder_2" in index:
         yield f"SDXL-shaped checkpoints are not exported: a {name} has a second text encoder, export an SD-shaped model"
@@ -128,7 +128,7 @@ def pipeline_faults(index: Config) -> Iterator[str]:
 
 
 def unet_faults(unet: Config) -> Iterator[str]:
-    """What the U-Net's configuration says against an export: inputs that the graphs do not have, unknown blocks."""
+    """Why the U-Net's configuration rules out an export: inputs that the graphs do not have, unknown blocks."""
     taken, given = unet.get("in_channels", 4), unet.get("out_channels", 4)
     if taken != given:
         yield (
@@ -157,7 +157,7 @@ def unet_faults(unet: Config) -> Iterator[str]:
 
 
 def text_faults(text: Config, unet: Config) -> Iterator[str]:
-    """What the text encoder's configuration says against an export."""
+    """Why the text encoder's configuration rules out an export."""
     tokens = text.get("max_position_embeddings", MAX_TOKENS)
     if tokens != MAX_TOKENS:
         yield f"the text encoder must read {MAX_TOKENS} tokens, not {tokens}"
@@ -167,7 +167,7 @@ def text_faults(text: Config, unet: Config) -> Iterator[str]:
 
 
 def scheduler_faults(config: Config) -> Iterator[str]:
-    """What the scheduler's configuration says against an export."""
+    """Why the scheduler's configuration rules out an export."""
     name, kind = config.get("_class_name"), config.get("prediction_type", "epsilon")
     if "FlowMatch" in str(name):
         yield f"a {name} makes it a flow model, which is not exported: alpha and sigma must preserve variance"

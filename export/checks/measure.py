@@ -25,8 +25,8 @@ THRESHOLDS_DB = {
     "palettized-6bit": 20.0,
     "palettized-4bit": 12.0,
 }
-CAP_DB = 150.0  # what equal arrays get: infinity has no JSON
-# No text-to-image picture shows a broken encoder, so it has a threshold of its own, in dB of PSNR.
+CAP_DB = 150.0  # what equal arrays get: JSON has no infinity
+# A broken encoder shows in no text-to-image picture, so it has a threshold of its own, in dB of PSNR.
 MIN_ENCODER_DB = 25.0
 
 
@@ -34,8 +34,8 @@ MIN_ENCODER_DB = 25.0
 class Network:
     """A model as functions of numpy arrays, whatever runs it; names, shapes and ranges as in `export.graphs`.
 
-    vae_encoder is None where the export has none; prediction_type where the U-Net gives another than the
-    checkpoint's. one_step: its U-Net knows the first timestep of one step only.
+    vae_encoder is None where the export has none; prediction_type is set where the U-Net's differs from the
+    checkpoint's. one_step: its U-Net only knows the first timestep of a one-step run.
     """
 
     text_encoder: Callable[[Ids], Floats]
@@ -100,14 +100,14 @@ def measure(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Measure:
 
 
 def at_least(measured: Measure, psnr: float) -> Measure:
-    """The measure, failed when it is below `psnr` dB."""
+    """The measurement; it failed when it is below `psnr` dB."""
     if measured.status != "passed" or measured.psnr_db is None or measured.psnr_db >= psnr:
         return measured
     return Measure(measured.max_abs, measured.psnr_db, "failed", f"{measured.psnr_db:.1f} dB, below {psnr:g} dB")
 
 
 def not_run(why: str) -> Measure:
-    """A comparison that this machine cannot make."""
+    """A comparison that this machine cannot run."""
     return Measure(None, None, "not run", why)
 
 

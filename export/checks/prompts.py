@@ -1,4 +1,4 @@
-"""What exports are calibrated and compared with: prompts given, or the checkpoint's own, or everyday sentences."""
+"""Prompts to calibrate and compare exports with: given ones, or the checkpoint's own, or everyday sentences."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from train.prompts import PROMPTS, read_prompts
 
-COMPARED = 4  # pictures of a comparison, drawn from the seeds 0, 1, ...
-LARGE_COMPARED = 1  # of a model whose pictures take long; its four steps are not compared
-LEAST = 2 * COMPARED  # with fewer prompts, the compared ones calibrate as well
-# For a model that says nothing of its field: things, people, animals, places and pictures, in few words and in many.
+COMPARED = 4  # pictures per comparison, drawn from the seeds 0, 1, ...
+LARGE_COMPARED = 1  # for a slow model; its four-step pictures are not compared
+LEAST = 2 * COMPARED  # with fewer prompts, the compared ones are also used for calibration
+# For a model that does not say what it draws: things, people, animals, places and pictures, in few words and in many.
 EVERYDAY = (
     "a red bicycle leaning against a brick wall",
     "two cups of coffee on a wooden table",
@@ -58,7 +58,7 @@ EVERYDAY = (
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts of one field, and where they are from."""
+    """Prompts that suit a model, and where they come from."""
 
     texts: Sequence[str]
     origin: str  # "given", "checkpoint" or "everyday"
@@ -70,7 +70,7 @@ class Prompts:
 
     @property
     def calibration(self) -> tuple[str, ...]:
-        """Those that show a model its usual inputs while the ranges of its activations are measured; "" is the last."""
+        """Those that give a model its usual inputs while its activation ranges are measured; "" is the last."""
         return (*(self.texts[COMPARED:] if len(self.texts) >= LEAST else self.texts), "")
 
 
@@ -78,7 +78,7 @@ GENERAL = Prompts(EVERYDAY, "everyday")
 
 
 def prompts_for(checkpoint: Path, given: Path | None = None) -> Prompts:
-    """The prompts of a file, else those in the checkpoint's folder, else EVERYDAY. Raises UserError at a bad file."""
+    """The prompts of a file, else those in the checkpoint's folder, else EVERYDAY. Raises UserError for a bad file."""
     if given is not None:
         return Prompts(read_prompts(given), "given")
     if (checkpoint / PROMPTS).is_file():

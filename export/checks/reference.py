@@ -81,14 +81,14 @@ class Reference:
         self.four = None if source.large else pictures(self.network, source, self.ids, self.noise, steps=4)
 
     def compare(self, network: Network, min_psnr_db: float) -> Parity:
-        """Every module on the reference's own inputs, then the whole picture against `min_psnr_db`."""
+        """Compare every module on the reference's own inputs, then the whole picture against `min_psnr_db`."""
         each = self.pictures_db(network)
         status, why = ("passed", "") if min(each) >= min_psnr_db else ("failed", f"below {min_psnr_db:g} dB")
         worst = Measure(None, min(each), status, why)
         return Parity(worst, self.modules(network), each, self.four_steps_db(network), min_psnr_db, dict(self.notes))
 
     def four_steps_db(self, network: Network) -> float | None:
-        """PSNR of all cases' pictures in four steps; None where the network or the machine is not up to them."""
+        """PSNR of all cases' four-step pictures; None for a one-step network or a model that is too slow here."""
         if self.four is None or network.one_step:
             return None
         return psnr_db(self.four, pictures(network, self.source, self.ids, self.noise, steps=4), peak=1.0)
@@ -103,7 +103,7 @@ class Reference:
         return unit_to_uint8(pictures(network, self.source, self.ids, self.noise).transpose(0, 2, 3, 1))
 
     def modules(self, network: Network) -> dict[str, Measure]:
-        """Each module alone; a U-Net that gives epsilon for v is compared by the v that follows from it."""
+        """Each module alone; a U-Net that gives epsilon instead of v is compared by the v computed from it."""
         unet = network.unet(self.noise, float(self.timestep), self.states)
         if network.prediction_type == "epsilon" and self.source.prediction_type == "v_prediction":
             unet = ((unet - self.sigma * self.noise) / self.alpha).astype(np.float32)
@@ -120,7 +120,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What `export.checks.reference.pictures` asks of a Source."""
+    """What `export.checks.reference.pictures` needs from a Source."""
 
     prediction_type: str
     scaling_factor: float
@@ -145,7 +145,7 @@ def save_reference(reference: Reference, path: Path) -> None:
 
 
 class StoredReference(Reference):
-    """A reference read back; `drawn` are the last network's one-step pictures, f32[N,3,H,W] in [0,1]."""
+    """A reference read from its file; `drawn`: the last network's one-step pictures, f32[N,3,H,W] in [0,1]."""
 
     drawn: Floats
 
@@ -156,7 +156,7 @@ class StoredReference(Reference):
         self.four = stored.get("four")
         tables = {n: [(int(t), float(a), float(s)) for t, a, s in stored[f"steps_{n}"]] for n in STEPS}
         schedule = Schedule(str(stored["prediction_type"]), float(stored["scaling_factor"]), tables)
-        self.source = cast(Source, schedule)  # of which nothing else is asked
+        self.source = cast(Source, schedule)  # of which nothing else is needed
         self.timestep, self.alpha, self.sigma = schedule.steps(1)[0]
         self.network, self.notes = recalled(stored), {}
 
@@ -167,6 +167,6 @@ class StoredReference(Reference):
 
 
 def recalled(stored: Any) -> Network:
-    """The checkpoint as far as a comparison calls it: its answers."""
+    """The checkpoint as a comparison uses it: its stored outputs."""
     network = Network(lambda _: stored["states"], lambda *_: stored["prediction"], lambda _: stored["decoded"])
     return replace(network, vae_encoder=lambda _: stored["encoded"]) if "encoded" in stored else network

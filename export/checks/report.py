@@ -1,4 +1,4 @@
-"""The figures of exports as lines for a reader."""
+"""The figures of exports as lines of text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def table(facts: dict[str, Any]) -> str:
-    """One export's report: a line for the whole, one for each module, one for the worst picture."""
+    """One export's report: a line for the whole, one per module, one for the worst picture."""
     head = f"{facts['path']}: {facts['format']} {facts['precision']}, {facts['size_mb']} MB"
     for name, unit in (("load_s", "s to load"), ("latency_ms", "ms a picture")):
         head += f", {facts[name]} {unit}" if facts.get(name) is not None else ""

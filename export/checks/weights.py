@@ -1,4 +1,4 @@
-"""What makes an export worthless, told before its first step: damaged weights, a model of many steps, fp16's range."""
+"""Checks before an export starts: damaged weights, a model that needs many steps, fp16 overflow."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from runtime.errors import UserError
 LARGEST_HALF = 65504.0  # the largest number of fp16
 REMEDY = "export it to ONNX or OpenVINO in fp32 or int8"
 CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
-# Schedulers of models that are distilled to one or a few steps, whatever their spacing of timesteps.
+# Schedulers of models that are distilled to one or a few steps, whatever their timestep spacing.
 FEW_STEPS = ("CMStochasticIterativeScheduler", "LCMScheduler", "TCDScheduler")
 
 
 def preflight(source: Source, precision: str) -> None:
-    """Refuse a checkpoint with damaged weights, and warn on stderr of one that needs many steps.
+    """Refuse a checkpoint with damaged weights, and warn on stderr about one that needs many steps.
 
-    precision: of the export; where it holds fp16, weights must fit into it. Raises UserError that names the tensor.
+    precision: the export's; where it includes fp16, weights must fit into it. Raises UserError that names the tensor.
     """
     refuse_weights(source, LARGEST_HALF if in_half(precision) else float("inf"))
     why = many_steps(source)
@@ -34,7 +34,7 @@ def preflight(source: Source, precision: str) -> None:
 
 
 def in_half(precision: str) -> bool:
-    """Whether an export of that precision computes in fp16, or may on some device."""
+    """Whether an export in that precision computes in fp16, or may do so on some device."""
     return precision in ("fp16", "w8a8") or precision.startswith("palettized")
 
 
@@ -55,7 +55,7 @@ def refuse_weights(source: Source, most: float) -> None:
 
 
 def weights(source: Source) -> Iterator[tuple[str, Tensor]]:
-    """Each floating-point tensor that an export stores, by "component.path.of.it"."""
+    """Each floating-point tensor that an export stores, by "component.path.of.tensor"."""
     for component in CHECKPOINT_PARTS:
         for name, tensor in getattr(source.pipe, component).state_dict().items():
             if tensor.is_floating_point() and tensor.numel():
@@ -63,7 +63,7 @@ def weights(source: Source) -> Iterator[tuple[str, Tensor]]:
 
 
 def many_steps(source: Source) -> str:
-    """Why a checkpoint looks as if it needed many steps and guidance; "" where it does not."""
+    """Why a checkpoint seems to need many steps and guidance; "" where it does not."""
     scheduler = source.pipe.scheduler
     name, spacing = type(scheduler).__name__, scheduler.config.get("timestep_spacing", "leading")
     said = source.facts()["training"]
@@ -77,12 +77,12 @@ def many_steps(source: Source) -> str:
 
 
 def beyond(name: str, reached: float) -> str:
-    """What to say of a tensor that fp16 cannot hold."""
+    """What to say about a tensor that fp16 cannot hold."""
     return f"{name} reaches {reached:.3g}, beyond fp16's {LARGEST_HALF:.0f}"
 
 
 def others(found: list[Any], what: str) -> str:
-    """How many more than the first there are."""
+    """How many more there are than the first."""
     count = len(found) - 1
     return f", and {count} more {what}{'s' if count > 1 else ''}" if count else ""
 
@@ -94,7 +94,7 @@ class Watch:
     reached: dict[str, float] = field(default_factory=dict)
 
     def note(self, name: str, values: Any) -> None:
-        """Look at one tensor, or at each of a tuple."""
+        """Check one tensor, or each one of a tuple."""
         for value in values if isinstance(values, tuple) else (values,):
             if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
                 low, high = torch.aminmax(value.detach())
@@ -111,16 +111,16 @@ class Watch:
 
 @contextmanager
 def watching(source: Source, precision: str) -> Iterator[Watch]:
-    """Watch what the checkpoint's layers compute within the block, where the export's precision holds fp16.
+    """Watch what the checkpoint's layers compute within the block, where the export's precision includes fp16.
 
-    Costs one look at each layer's input and output. Inputs show sums and products that no layer makes. Raises
-    UserError when the block ends and one of them left fp16's range.
+    Checks each layer's input and output once. Inputs reveal sums and products that no layer computes. Raises
+    UserError at the end of the block when a layer left fp16's range.
     """
     watch = Watch()
     handles = []
     for component in CHECKPOINT_PARTS if in_half(precision) else ():
         for path, module in getattr(source.pipe, component).named_modules():
-            if next(module.parameters(recurse=False), None) is not None:  # activations make nothing larger
+            if next(module.parameters(recurse=False), None) is not None:  # activations never enlarge a value
                 handles.append(module.register_forward_hook(watcher(watch, f"{component}.{path}")))
     try:
         yield watch

@@ -1,7 +1,7 @@
 """`python -m export.coreml CHECKPOINT --out DIR`: Core ML packages for Apple's loaders, verified anywhere.
 
-Without a Mac the packages are computed by a reference evaluator of their programs (export.mil) and refused when their
-pictures are not PyTorch's; on macOS Core ML itself predicts as well.
+Without a Mac a reference evaluator (export.mil) computes the packages' programs; the packages are refused when their
+pictures differ from PyTorch's. On macOS Core ML itself predicts as well.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    """The command line, its options named as Apple's converter names them."""
+    """The command line; its options have the names that Apple's converter uses."""
     made = command_parser("export.coreml", __doc__, EXAMPLES)
     add_export_options(made, "the packages")
     made.add_argument("--quantize-nbits", type=int, choices=NBITS, help="palettize weights; default: fp16")
     made.add_argument(
         "--quantize-activations",
         action="store_true",
-        help="a U-Net of int8 weights and int8 activations, from iOS17 on; 8-bit weights elsewhere",
+        help="int8 weights and activations in the U-Net (iOS17 or later); 8-bit weights elsewhere",
     )
     made.add_argument(
         "--attention-implementation",
@@ -59,7 +59,7 @@ def parser() -> Parser:
     made.add_argument(
         "--check-output-correctness",
         action="store_true",
-        help="report the comparison on a device as well, run or not run",
+        help="also report the comparison on a device, even when it was not run",
     )
     made.add_argument(
         "--min-psnr-db",

@@ -1,4 +1,4 @@
-"""From a traced module to a Core ML package: an ML program in fp16, with a few operations in float."""
+"""Convert a traced module to a Core ML package: an ML program in fp16, with a few operations in fp32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGETS = ("iOS16", "iOS17", "iOS18")
 COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
 MATRIX_OPS = ("conv", "conv_transpose", "einsum", "linear", "matmul")
 FP16_MAX = 65504.0
-NO_NUMBER = 1e38  # beyond it a constant stands for infinity, and may become that in fp16
+NO_NUMBER = 1e38  # a larger constant stands for infinity, and may become infinite in fp16
 CHANGE = "addkit::change"  # the graph pass that runs `convert`'s change
 
 Array = npt.NDArray[Any]
@@ -30,9 +30,9 @@ Change = Callable[[Any], None]  # rewrites a coremltools Program in place
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the converter's progress bars and advice off stderr, and its checks of itself from taking the most time.
+    """Keep the converter's progress bars and advice off stderr, and skip its slow self-checks.
 
-    It validates the whole program after each of a hundred passes; what comes out is evaluated anyway.
+    It validates the whole program after each of a hundred passes; we evaluate the result anyway.
     """
     import tqdm.std  # type: ignore[import-untyped]
 
@@ -56,9 +56,9 @@ def quiet() -> Iterator[None]:
 
 
 def overflows_fp16(op: Any) -> bool:
-    """Whether a float constant that goes into an operation is beyond fp16, as coremltools asks of each operation.
+    """Whether a float constant that an operation reads exceeds fp16, which coremltools asks about each operation.
 
-    Its own answer takes indices of all numbers: two minutes of an 866 M U-Net's five.
+    Its own version indexes all numbers: two of the five minutes that an 866 M U-Net takes.
     """
     values = [var for item in op.inputs.values() for var in (item if isinstance(item, list | tuple) else [item])]
     return any(
@@ -87,12 +87,12 @@ def convert(part: Part, target: str, package: Path, change: Change | None = None
     try:
         with quiet(), torch.no_grad():
             write(part, target, package, change)
-    except Exception as error:  # coremltools and torch.export raise whatever they meet
+    except Exception as error:  # coremltools and torch.export raise all kinds of exceptions
         raise UserError(f"coremltools cannot convert the {part.name}: {error}") from error
 
 
 def write(part: Part, target: str, package: Path, change: Change | None) -> None:
-    """What `convert` does."""
+    """The conversion itself; see `convert`."""
     import coremltools as ct
 
     examples = tuple(example for _, example, _ in part.inputs)
@@ -112,7 +112,7 @@ def write(part: Part, target: str, package: Path, change: Change | None) -> None
 
 
 def pipeline_with(change: Change | None) -> Any:
-    """The converter's default passes, and `change` after them."""
+    """The converter's default passes, followed by `change`."""
     import coremltools as ct
     from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY, register_pass
@@ -135,9 +135,9 @@ def pipeline_with(change: Change | None) -> Any:
 
 
 def half_precision(part: Part) -> Callable[[Any], bool]:
-    """The operations that compute in fp16: all but the U-Net's sinusoids and its way from v to epsilon.
+    """The operations that compute in fp16: all but the U-Net's sinusoids and its conversion of v to epsilon.
 
-    999 times a frequency needs more than fp16's 11 bits; a loader divides epsilon's error by alpha = 0.068.
+    999 times a frequency needs more than fp16's 11 bits; loaders divide epsilon's error by alpha = 0.068.
     """
     kept: set[str] = set()
 
@@ -157,7 +157,7 @@ def float_operations(block: Any) -> set[str]:
 
 
 def before(ops: list[Any]) -> set[str]:
-    """Names of `ops` and of what leads to them, back to inputs, constants and matrix products."""
+    """Names of `ops` and of the operations that lead to them, back to inputs, constants and matrix products."""
     names: set[str] = set()
     waiting = [op for op in ops if op is not None]
     while waiting:

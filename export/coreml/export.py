@@ -1,4 +1,4 @@
-"""What `python -m export.coreml` does: convert the modules, make them smaller, compare them, write them whole."""
+"""What `python -m export.coreml` does: convert the modules, compress them, compare them, write them whole."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from runtime.manifest import COMPONENTS, MARKER
 from train.progress import progress
 
 ATTENTIONS = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
-ENCODER_NBITS = 8  # at least: no picture from text would show a bad encoder
-OTHER_NBITS = 8  # of the modules beside a U-Net in W8A8
+ENCODER_NBITS = 8  # at least: a bad encoder would show in no picture from text
+OTHER_NBITS = 8  # of the other modules when the U-Net is W8A8
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Options:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Raises UserError when options exclude each other."""
+        """Raises UserError when options contradict each other."""
         if self.quantize_activations and self.quantize_nbits:
-            raise UserError("--quantize-activations has 8-bit weights of its own: leave out --quantize-nbits")
+            raise UserError("--quantize-activations brings its own 8-bit weights: leave out --quantize-nbits")
         if self.quantize_activations and self.min_deployment_target == "iOS16":
             raise UserError("--quantize-activations needs --min-deployment-target iOS17 or iOS18")
 
@@ -85,7 +85,7 @@ class Options:
         return self.quantize_nbits
 
     def recipe(self, part: str) -> dict[str, Any]:
-        """How a part's weights and activations were made smaller."""
+        """How a part's weights and activations were compressed."""
         nbits = self.nbits(part)
         if nbits:
             return palettize.recipe(nbits, self.min_deployment_target)
@@ -100,7 +100,7 @@ class Stages:
 
     @contextmanager
     def stage(self, doing: str) -> Iterator[None]:
-        """One tick of the bar when the block ends."""
+        """Advance the bar by one when the block ends."""
         with progress(f"Core ML: {doing}", self.total, done=self.done):
             yield
         self.done += 1
@@ -140,7 +140,7 @@ def write_packages(folder: Path, source: Source, options: Options, stages: Stage
             with stages.stage(f"convert {part.name}"):
                 found[part.name] = folder / package_name(source.name, part.name)
                 write_package(part, found[part.name], source, options)
-                gc.collect()  # the converter's programs hold each other, and a weight three times
+                gc.collect()  # the converter's programs reference each other, and hold each weight three times
     if options.chunk_unet:
         with stages.stage("cut unet in two"):
             found["unet_chunk1"], found["unet_chunk2"] = chunk(found["unet"])
@@ -150,7 +150,7 @@ def write_packages(folder: Path, source: Source, options: Options, stages: Stage
 
 
 def write_package(part: Part, package: Path, source: Source, options: Options) -> None:
-    """Convert one part and make its weights smaller."""
+    """Convert one part and compress its weights."""
     target, nbits = options.min_deployment_target, options.nbits(part.name)
     if not options.quantize_activations or part.name != "unet":
         palette = partial(palettize.palettize, nbits=nbits, target=target) if nbits else None
@@ -164,7 +164,7 @@ def write_package(part: Part, package: Path, source: Source, options: Options) -
 
 @contextmanager
 def attention(source: Source, implementation: str) -> Iterator[None]:
-    """Within the block the U-Net's attention is written as asked."""
+    """Within the block the U-Net's attention has the form asked for."""
     unet = source.pipe.unet
     query_chunk = QUERY_CHUNK if implementation == "SPLIT_EINSUM_V2" else None
     plain = implementation == "ORIGINAL"
@@ -173,7 +173,7 @@ def attention(source: Source, implementation: str) -> Iterator[None]:
 
 
 def facts_of(source: Source, options: Options, part: str = "unet") -> dict[str, Any]:
-    """The facts of an ONNX bundle's manifest, and how a part's package was made."""
+    """The facts that an ONNX bundle's manifest also has, and how a part's package was made."""
     of_unet = part.startswith("unet")
     recipe = options.recipe("unet" if of_unet else part)
     recipe = recipe | ({"attention": options.attention_implementation} if of_unet else {})
@@ -205,7 +205,7 @@ def verify(reference: Reference, packages: dict[str, Path], options: Options) ->
 
 
 def refuse_overflow(parity: Parity, what: str, overflows: dict[str, str]) -> None:
-    """Raise UserError that names the layer when a comparison failed where a value left fp16's range."""
+    """Raise UserError that names the layer when a comparison failed because a value left fp16's range."""
     failed = "failed" in (parity.picture.status, *(module.status for module in parity.modules.values()))
     if failed and overflows:
         part, layer = next(iter(overflows.items()))

@@ -1,18 +1,18 @@
-"""The modules as Apple's loaders expect them: batch 1, their names, layouts and conventions.
+"""The modules as Apple's loaders expect them: batch 1, and Apple's names, layouts and conventions.
 
 Apple's Python and Swift pipelines take epsilon from the U-Net, divide latents by 0.18215 before the decoder and
-multiply the encoder's by it, whatever the model: these graphs turn v into epsilon and undo both.
+multiply the encoder's output by it, whatever the model: these graphs turn v into epsilon and undo both.
 
-Names, shapes and port types are those of ml-stable-diffusion's torch2coreml.py. Who reads them:
+Names, shapes and port types are those of ml-stable-diffusion's torch2coreml.py. Their readers:
 - text encoder: pipeline.py feeds `input_ids` f32[1,77] and takes `last_hidden_state`; so does TextEncoder.swift, which
   takes the first input whatever its name.
 - U-Net: pipeline.py feeds fp16 `sample`, `timestep` and `encoder_hidden_states` [B,H,1,77] and refuses another type or
-  shape (coreml_model.py). Batch 1 goes with guidance_scale <= 1 there, where `timestep` is [t]; releases before the
-  option `--unet-batch-one` fed [t, t] in any case and refuse it. StableDiffusionPipeline.swift runs batch 1 once a step
+  shape (coreml_model.py). It runs batch 1 with guidance_scale <= 1, where `timestep` is [t]; releases before the
+  option `--unet-batch-one` always fed [t, t] and refuse it. StableDiffusionPipeline.swift runs batch 1 once per step
   with guidanceScale < 1. Unet.swift takes the first output, so there is one.
 - decoder: pipeline.py feeds fp16 `z`, Decoder.swift the first input; both take one output, [-1,1].
 - encoder: only Encoder.swift has one. It feeds the first input a picture in [-1,1] (torch2coreml.py calls it `x`) and
-  takes of the first output channels 0..<4 as mean and 4..<8 as log-variance: image to image with Apple's own package
+  takes channels 0..<4 of the first output as mean and 4..<8 as log-variance: image to image with Apple's own package
   needs a model of four latent channels.
 """
 
@@ -33,7 +33,7 @@ from export.subpixel import fold_upsampling
 from runtime.coreml import APPLE_SCALING
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
-NO_NOISE = -30.0  # the least log-variance that Encoder.swift keeps: a deviation of 3e-7
+NO_NOISE = -30.0  # the smallest log-variance that Encoder.swift keeps: a standard deviation of 3e-7
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class AppleTextEncoder(nn.Module):
 class AppleUNet(nn.Module):
     """sample[1,C,h,w], timestep[1], encoder_hidden_states[1,H,1,77] -> noise_pred f32[1,C,h,w]: epsilon.
 
-    v of a U-Net trained on it becomes epsilon = sigma * x + alpha * v, with alpha and sigma of the timestep.
+    A U-Net's prediction of v becomes epsilon = sigma * x + alpha * v, with alpha and sigma of the timestep.
     """
 
     alpha: Tensor
@@ -100,7 +100,7 @@ class AppleDecoder(nn.Module):
 class AppleEncoder(nn.Module):
     """x[1,3,H,W], a picture in [-1,1] -> latent f32[1,2C,h,w]: mean and log-variance of latents divided by 0.18215.
 
-    An autoencoder that is not variational says NO_NOISE for the log-variance.
+    An autoencoder that is not variational gives NO_NOISE as the log-variance.
     """
 
     def __init__(self, source: Source) -> None:

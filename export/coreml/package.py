@@ -1,4 +1,4 @@
-"""A saved .mlpackage: its name, what it says of itself, its halves."""
+"""A saved .mlpackage: its name, its metadata, its halves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def package_name(model: str, part: str) -> str:
 
 
 def packages_in(folder: Path, model: str) -> dict[str, Path]:
-    """The packages of an export by part."""
+    """The packages of an export, by part."""
     paths = {part: folder / package_name(model, part) for part in PARTS}
     return {part: path for part, path in paths.items() if path.is_dir()}
 
@@ -31,7 +31,7 @@ def packages_in(folder: Path, model: str) -> dict[str, Path]:
 def describe(package: Path, part: str, facts: Mapping[str, Any]) -> None:
     """Write the facts into a package's metadata, in place.
 
-    The date and random identifiers go, so that the same checkpoint gives the same files.
+    The date and random identifiers are removed, so that the same checkpoint gives the same files.
     """
     spec = read_spec(package)
     metadata = spec.description.metadata
@@ -65,12 +65,12 @@ def read_spec(package: Path) -> Any:
 
 
 def write_spec(package: Path, spec: Any) -> None:
-    """Put a Model message in the place of a package's own."""
+    """Replace a package's Model message."""
     (package / MODEL).write_bytes(spec.SerializeToString(deterministic=True))
 
 
 def fix_identifiers(manifest: Path) -> None:
-    """Derive a manifest's identifiers from the paths that they stand for."""
+    """Derive a manifest's identifiers from the paths that they refer to."""
     text = manifest.read_text(encoding="utf-8")
     for identifier, entry in json.loads(text)["itemInfoEntries"].items():
         text = text.replace(identifier, str(uuid.uuid5(uuid.NAMESPACE_URL, entry["path"])).upper())
@@ -86,7 +86,7 @@ def load_program(package: Path) -> Any:
 
 
 def save_program(program: Any, like: Path, package: Path, same_ports: bool) -> None:
-    """Write a Program that was made of the package `like`; same_ports: it takes and gives the same."""
+    """Write a Program that was made from the package `like`; same_ports: its inputs and outputs are the same."""
     from coremltools import ComputeUnit
     from coremltools.converters.mil.converter import mil_convert
 
@@ -104,9 +104,9 @@ def save_program(program: Any, like: Path, package: Path, same_ports: bool) -> N
 
 
 def chunk(package: Path) -> tuple[Path, Path]:
-    """Split a package into two of about the same size beside it, NAME_chunk1 and NAME_chunk2.
+    """Split a package into two of about the same size next to it, NAME_chunk1 and NAME_chunk2.
 
-    The same as coremltools' bisect_model, which makes an iOS16 program of every second half and fails from iOS17 on.
+    Does the same as coremltools' bisect_model, which makes every second half an iOS16 program and fails from iOS17 on.
     """
     first, second = (package.with_name(f"{package.stem}_chunk{n}.mlpackage") for n in (1, 2))
     with quiet():
@@ -124,7 +124,7 @@ def chunk(package: Path) -> tuple[Path, Path]:
 
 
 def whole_block(package: Path) -> Any:
-    """A Program whose operations are a list, as the functions want it that cut it."""
+    """A Program whose operations are a list, as the functions that split it require."""
     program = load_program(package)
     main = program.functions["main"]
     main.operations = list(main.operations)

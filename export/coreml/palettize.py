@@ -1,4 +1,4 @@
-"""Palettized weights: each is an index of 4, 6 or 8 bits into a table of fp16 values found by k-means."""
+"""Palettized weights: each weight is an index of 4, 6 or 8 bits into a table of fp16 values found by k-means."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 NBITS = (4, 6, 8)
-GROUP = 16  # output channels that share a table, where the target allows more than one table a weight
-LEAST = 2048  # numbers of a weight; smaller ones stay as they are
+GROUP = 16  # output channels that share a table, where the target allows more than one table per weight
+LEAST = 2048  # numbers in a weight; smaller ones stay as they are
 ITERATIONS = 40  # of k-means, at most
 WEIGHT_INPUTS = {"conv": "weight", "linear": "weight", "gather": "x"}
 
@@ -19,9 +19,9 @@ Array = npt.NDArray[Any]
 
 
 def palettize(program: Any, nbits: int, target: str) -> None:
-    """Give a coremltools Program's large weights tables of 2**nbits values, in place.
+    """Replace a coremltools Program's large weights by tables of 2**nbits values and indices, in place.
 
-    One table a weight; from iOS18 on one for each GROUP of output channels.
+    There is one table per weight; from iOS18 on one per GROUP of output channels.
     """
     import coremltools.optimize.coreml as cto
 
@@ -53,14 +53,14 @@ class Layer:
 
     @property
     def in_groups(self) -> bool:
-        """Whether the weight's output channels fall into whole groups."""
+        """Whether the weight's output channels divide into whole groups."""
         return bool(self.operation.op_type != "gather" and self.weight.shape[0] % GROUP == 0)
 
 
 def large_weights(program: Any) -> Iterator[Layer]:
     """The layers whose weights are large.
 
-    The first and last convolution that sees more than one position, and the time embedding, are left out: the
+    The first and last convolution that see more than one position, and the time embedding, are left out: the
     picture shows their errors, and they are small.
     """
     operations = list(program.functions["main"].operations)
@@ -85,7 +85,7 @@ def run_pass(name: str, program: Any, **options: Any) -> None:
 
 
 def recipe(nbits: int, target: str) -> dict[str, Any]:
-    """What `palettize` does, for the record."""
+    """What `palettize` does, in words for the report."""
     tables = f"one for each {GROUP} output channels" if target == "iOS18" else "one a weight"
     spared = ["first and last convolution", "time embedding", f"weights of fewer than {LEAST} numbers"]
     return {"weights": f"k-means, {nbits} bits", "tables": tables, "fp16": spared}
@@ -94,7 +94,7 @@ def recipe(nbits: int, target: str) -> dict[str, Any]:
 def kmeans(weight: Array, count: int) -> tuple[Array, Array]:
     """(table of `count` values, uint8 index of each weight): k-means in one dimension.
 
-    It runs on the distinct values with their numbers: fp16 has 65,536 at most.
+    It runs on the distinct values and their counts: fp16 has 65,536 at most.
     """
     bits = weight.astype(np.float16).reshape(-1).view(np.uint16)
     numbers = np.bincount(bits, minlength=2**16)
@@ -133,5 +133,5 @@ def lloyd(points: Array, counts: Array, centres: Array) -> Array:
 
 
 def middles(centres: Array) -> Array:
-    """Where the points of one centre (sorted) end and the next one's begin."""
+    """Where one centre's points (sorted) end and the next one's begin."""
     return np.asarray((centres[1:] + centres[:-1]) / 2)

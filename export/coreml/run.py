@@ -28,7 +28,7 @@ def on_macos() -> bool:
 def evaluated(packages: Mapping[str, Path], scaling_factor: float, overflows: dict[str, str] | None = None) -> Network:
     """The packages, by part, computed by the reference evaluator.
 
-    overflows: where to note each part in which a value left fp16's range, with the layer that it first happened in.
+    overflows: receives each part in which a value left fp16's range, with the layer where it first happened.
     """
     programs = {name: Program(path) for name, path in run_of(packages).items()}
     runners = {
@@ -39,7 +39,7 @@ def evaluated(packages: Mapping[str, Path], scaling_factor: float, overflows: di
 
 
 def noting(program: Program, part: str, overflows: dict[str, str]) -> Runner:
-    """`program.run`, which notes the layer of its first overflow."""
+    """`program.run` that records the layer of its first overflow."""
 
     def run(feed: Mapping[str, Array]) -> dict[str, Array]:
         found = program.run(feed)
@@ -51,7 +51,7 @@ def noting(program: Program, part: str, overflows: dict[str, str]) -> Runner:
 
 
 def layer_of(program: Program, value: str) -> str:
-    """A value's operation, and the weight of the next layer at it: only weights have names that tell a reader."""
+    """A value's operation and the weight of the layer nearest to it: only weights have names that mean something."""
     operations = list(program.block.operations)
     start = next(i for i, op in enumerate(operations) if value in [output.name for output in op.outputs])
     weights = (
@@ -78,18 +78,18 @@ def predicted(packages: Mapping[str, Path], scaling_factor: float, compute_unit:
 
 
 def run_of(packages: Mapping[str, Path]) -> dict[str, Path]:
-    """The packages that a loader runs: of a U-Net that is there in two halves, the halves."""
+    """The packages that a loader runs: the halves of a U-Net where there are halves."""
     halved = "unet_chunk1" in packages
     return {part: path for part, path in packages.items() if not (halved and part == "unet")}
 
 
 def picking(names: list[str], run: Runner) -> Runner:
-    """`run`, fed only what it takes: the second half of a U-Net does not take all that the first does."""
+    """`run`, fed only its own inputs: the second half of a U-Net does not take all that the first does."""
     return lambda feed: run({name: feed[name] for name in names})
 
 
 def apple_network(runners: Mapping[str, Runner], scaling_factor: float) -> Network:
-    """Packages as Apple's pipelines feed them: a picture a call, latents divided or multiplied by 0.18215."""
+    """Packages as Apple's pipelines feed them: one picture per call, latents divided or multiplied by 0.18215."""
     per_latent = scaling_factor / APPLE_SCALING
 
     def text_encoder(ids: Ids) -> Floats:
@@ -125,7 +125,7 @@ def unet_feed(sample: Floats, timestep: float, states: Floats) -> dict[str, Arra
 
 
 def whole_unet(runners: Mapping[str, Runner], feed: Mapping[str, Array]) -> Floats:
-    """noise_pred of one picture, by one package or by two chunks in a row."""
+    """noise_pred of one picture, from one package or from two chunks in a row."""
     if "unet_chunk1" not in runners:
         return np.asarray(runners["unet"](feed)["noise_pred"], np.float32)
     between = runners["unet_chunk1"](feed)

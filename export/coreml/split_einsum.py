@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from export.graphs import is_plain
 from runtime.errors import UserError
 
-QUERY_CHUNK = 512  # queries a chunk of SPLIT_EINSUM_V2, CHUNK_SIZE of attention.py
+QUERY_CHUNK = 512  # queries per chunk of SPLIT_EINSUM_V2, CHUNK_SIZE of attention.py
 
 
 class SplitTransformer(nn.Module):
@@ -85,9 +85,9 @@ class PointwiseLinear(nn.Module):
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, query_chunk: int) -> Tensor:
-    """Attention head by head, query_chunk queries at a time; scores [B,T,1,S], softmax over T.
+    """Attention computed head by head, query_chunk queries at a time; scores [B,T,1,S], softmax over T.
 
-    query [B,C,1,S], scaled before; key and value [B,C,1,T] -> [B,C,1,S].
+    query [B,C,1,S], already scaled; key and value [B,C,1,T] -> [B,C,1,S].
     """
     size = query.shape[1] // heads
     key = key.transpose(1, 3)
@@ -128,10 +128,10 @@ def channel_norm(norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
 
 @contextmanager
 def split_einsum(unet: Any, query_chunk: int | None = None) -> Iterator[None]:
-    """Within the block the U-Net has no linear layer and no matrix product; afterwards its own modules again.
+    """Within the block the U-Net has no linear layers or matrix products; afterwards it has its own modules again.
 
-    query_chunk: the most queries of one score matrix; any number when left out. Raises UserError that names the
-    block which cannot be written so.
+    query_chunk: the most queries in one score matrix; unlimited when left out. Raises UserError that names the
+    block which cannot be written this way.
     """
     found = list(replacements(unet, query_chunk or 2**31))
     try:
@@ -144,7 +144,7 @@ def split_einsum(unet: Any, query_chunk: int | None = None) -> Iterator[None]:
 
 
 def replacements(parent: Any, query_chunk: int, path: str = "") -> Iterator[tuple[Any, str, nn.Module, nn.Module]]:
-    """(parent, name, child, what takes its place) of each module that has a split form."""
+    """(parent, name, child, replacement) for each module that has a split form."""
     for name, child in parent.named_children():
         here = f"{path}{name}"
         form = split_form(child, here, query_chunk)
@@ -176,7 +176,7 @@ def split_form(module: Any, name: str, query_chunk: int) -> nn.Module | None:
 def unsplittable(transformer: Any) -> str | None:
     """Why SplitTransformer would not compute what this Transformer2DModel computes; None where it would."""
     if not transformer.is_input_continuous:
-        return "its input is no feature map"
+        return "its input is not a feature map"
     for block in transformer.transformer_blocks:
         if block.norm_type != "layer_norm" or not isinstance(block.norm1, nn.LayerNorm):
             return f"its norm is {block.norm_type}"

@@ -27,7 +27,7 @@ SWIFT_NAMES = {
     "vae_encoder": "VAEEncoder",
 }
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
-APPLE_CHANNELS = 4  # of latents that Encoder.swift knows
+APPLE_CHANNELS = 4  # of latents, which Encoder.swift assumes
 
 COMPILE = """#!/bin/sh
 # Compiles the packages in this folder for Apple's Swift package and removes them. Needs a Mac with Xcode.
@@ -68,7 +68,7 @@ Image to image does not work with that package: its Encoder.swift reads {apple} 
 
 
 def write_resources(folder: Path, source: Source, packages: dict[str, Path]) -> dict[str, Any]:
-    """Write Resources/ into an export's folder and compile it where that is possible; how that went.
+    """Write Resources/ into an export's folder and compile it where that is possible; returns how that went.
 
     Raises UserError when a Mac's compiler refuses a package.
     """

@@ -1,4 +1,4 @@
-"""int8 weights and int8 activations: what Core ML's engines compute in int8 from iOS17 on.
+"""int8 weights and int8 activations, which Core ML's engines compute in int8 from iOS17 on.
 
 coremltools' own passes insert the pairs of quantize and dequantize; the ranges of the activations, which they would
 measure on a Mac, come from the reference evaluator (export.mil) on the pipeline's own inputs.
@@ -28,7 +28,7 @@ from export.source import Source
 PRECISION = "w8a8"
 OPERATIONS = ("conv", "linear")  # whose inputs, weights and results are int8
 PROMPTS, LARGE_PROMPTS = 8, 2  # pictures whose activations are measured
-MORE_STEPS = 4  # of which every other picture's later timesteps are seen as well
+MORE_STEPS = 4  # every other picture also runs the later timesteps
 
 RECIPE = {
     "weights": "int8, symmetric, one scale an output channel",
@@ -41,7 +41,7 @@ Feed = dict[str, Array]
 
 
 def unet_feeds(source: Source) -> Iterator[Feed]:
-    """What the U-Net is fed for calibration prompts in one step, and for every other one in four."""
+    """The U-Net's inputs for calibration prompts in one step, and for every other prompt in four."""
     asked: list[tuple[Any, ...]] = []
     hook = source.pipe.unet.register_forward_pre_hook(lambda _, inputs: asked.append(inputs))
     count = LARGE_PROMPTS if source.large else PROMPTS
@@ -57,7 +57,7 @@ def unet_feeds(source: Source) -> Iterator[Feed]:
 
 
 def quantize(package: Path, feeds: Iterable[Feed], out: Path) -> None:
-    """Write a package of an fp16 package whose convolutions and linear layers compute in int8.
+    """Write an fp16 package anew with convolutions and linear layers that compute in int8.
 
     feeds: inputs on which the ranges of the activations are measured.
     """
@@ -71,7 +71,7 @@ def quantize(package: Path, feeds: Iterable[Feed], out: Path) -> None:
 
 
 def limits_of(package: Path, names: set[str], feeds: Iterable[Feed]) -> dict[str, dict[str, Any]]:
-    """Value's name -> the limits between which it is coded, as coremltools calls them."""
+    """Value's name -> the range over which it is quantized, as coremltools expects it."""
     program = Program(package)
     seen = {name: Seen() for name in names}
 
@@ -85,7 +85,7 @@ def limits_of(package: Path, names: set[str], feeds: Iterable[Feed]) -> dict[str
 
 
 def limit(seen: Seen) -> np.float32:
-    """The magnitude whose symmetric 8-bit code gives the magnitudes seen back with the least squared error."""
+    """The magnitude whose symmetric 8-bit code reproduces the observed magnitudes with the least squared error."""
     magnitudes = np.concatenate(seen.values)
     both = np.concatenate([magnitudes, -magnitudes])
     counts = np.histogram(both, BINS, (-seen.high, seen.high))[0].astype(np.float64)
@@ -93,7 +93,7 @@ def limit(seen: Seen) -> np.float32:
 
 
 def insert_pairs(program: Any, layers: list[Layer], limits: dict[str, dict[str, Any]]) -> None:
-    """Quantize and dequantize what goes into the layers and what comes out of them."""
+    """Quantize and dequantize the layers' inputs and outputs."""
     config = configuration(layer.operation.name for layer in layers)
     for name in ("insert_prefix_quantize_dequantize_pair", "insert_suffix_quantize_dequantize_pair"):
         run_pass(f"compression::{name}", program, config=config, activation_stats=limits)
@@ -101,12 +101,12 @@ def insert_pairs(program: Any, layers: list[Layer], limits: dict[str, dict[str, 
 
 
 def shrink_weights(program: Any, layers: list[Layer]) -> None:
-    """Store the layers' weights in int8, one scale an output channel."""
+    """Store the layers' weights in int8, one scale per output channel."""
     run_pass("compression::linear_quantize_weights", program, config=configuration(layer.name for layer in layers))
 
 
 def configuration(names: Iterable[str]) -> Any:
-    """int8 around zero for the operations or weights of these names, and for no others."""
+    """Symmetric int8 for the operations or weights of these names, and for no others."""
     import coremltools.optimize.coreml as cto
 
     symmetric = cto.OpLinearQuantizerConfig(mode="linear_symmetric", dtype=np.int8, weight_threshold=0)

@@ -1,4 +1,4 @@
-"""A reference evaluator of Core ML programs, of use alone: `Program(path).run(inputs)`, errors are `MilError`."""
+"""A reference evaluator of Core ML programs, usable on its own: `Program(path).run(inputs)`; errors are `MilError`."""
 
 from export.mil.package import MilError
 from export.mil.program import Program

@@ -1,10 +1,10 @@
 """A reference evaluator of Core ML programs: reads a saved .mlpackage and computes its outputs anywhere.
 
-It stands in for Apple's frameworks where there are none: program and weights are read from the files that a
+It replaces Apple's frameworks where there are none: program and weights are read from the files that a
 phone would read, compressed weights are expanded, and every result is rounded to the type that the program
-declares. fp16 means: operands in fp16, the operation in fp32, the result rounded to fp16, to infinity where it is too
-large; what a device keeps in fp16 within an operation is not imitated. An operation or a form of one that is not known
-is an error by name, never a guess. `export.mil.Program(path).run(inputs)` is the same from Python.
+declares. fp16 means: operands in fp16, the operation in fp32, the result rounded to fp16, or to infinity if it is too
+large; fp16 intermediates within an operation on a device are not imitated. An operation or variant that is not known
+is an error that names it, never a guess. `export.mil.Program(path).run(inputs)` does the same from Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.command import Parser, command_parser, print_result, run_command, t
 from runtime.errors import UserError
 from runtime.files import check_writable
 
-MIN_PSNR_DB = 35.0  # as Apple's converter asks for
+MIN_PSNR_DB = 35.0  # as Apple's converter requires
 
 EXAMPLES = """examples:
   python -m export.mil Unet.mlpackage --describe
@@ -37,17 +37,19 @@ def parser() -> Parser:
     """The command line."""
     made = command_parser("export.mil", __doc__, EXAMPLES)
     made.add_argument("package", type=Path, help="an .mlpackage of an ML program")
-    made.add_argument("--describe", action="store_true", help="say what it holds and whether it would run")
-    made.add_argument("--inputs", type=Path, metavar="X.npz", help="an array for each input; default: random ones")
+    made.add_argument("--describe", action="store_true", help="print what it contains and whether it would run")
+    made.add_argument("--inputs", type=Path, metavar="X.npz", help="an array per input; default: random ones")
     made.add_argument("--seed", type=int, default=0, help="of the random inputs")
     made.add_argument("--function", help="another function than the default one")
     made.add_argument("--out", type=Path, metavar="Y.npz", help="write the outputs there")
-    made.add_argument("--compare", type=Path, metavar="Y.npz", help="values to compare with; exit code 1 when too far")
+    made.add_argument(
+        "--compare", type=Path, metavar="Y.npz", help="exit code 1 if the outputs differ too much from these"
+    )
     made.add_argument(
         "--min-psnr-db", type=float, default=MIN_PSNR_DB, help=f"least PSNR of --compare, default {MIN_PSNR_DB:g}"
     )
     made.add_argument(
-        "--trace", action="append", default=[], metavar="NAME", help="also a value of that name or pattern; repeatable"
+        "--trace", action="append", default=[], metavar="NAME", help="also values with that name or pattern; repeatable"
     )
     made.add_argument(
         "--intermediates", type=Path, metavar="V.npz", help="write the values of --trace there; without it, all floats"
@@ -56,13 +58,13 @@ def parser() -> Parser:
 
 
 def work(args: argparse.Namespace) -> int:
-    """Evaluate, compare and print the report; 1 when a value is too far."""
+    """Evaluate, compare and print the report; 1 when a value differs too much."""
     if args.describe:
         facts = describe(read_package(args.package, args.function))
         print_result(json.dumps(facts, indent=2) if args.json else text(facts))
         return 0
     if args.compare and not args.inputs:
-        raise UserError("--compare without --inputs: give the inputs that the other values were computed from")
+        raise UserError("--compare needs --inputs: give the inputs from which the other values were computed")
     for path in filter(None, (args.out, args.intermediates)):
         check_writable(path)
     program = Program(args.package, args.function)

@@ -1,4 +1,4 @@
-"""What a program is fed by the command line: arrays of a .npz file, or random ones; and files of arrays."""
+"""The command line's inputs to a program: arrays of a .npz file, or random ones; and writing arrays to files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSING = ("cast", "reshape", "expand_dims", "squeeze", "identity", "transpose")
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a .npz file by name; UserError when it is none."""
+    """The arrays of a .npz file by name; UserError when it is not one."""
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
@@ -34,12 +34,12 @@ def read_arrays(path: Path) -> dict[str, Array]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz file: {error}") from error
+        raise UserError(f"{path} is not a .npz file: {error}") from error
 
 
 @contextmanager
 def array_writer(path: Path) -> Iterator[Callable[[str, Array], None]]:
-    """Yield write(name, array), one entry of a .npz file each; the file is there whole when the block ends."""
+    """Yield write(name, array), which adds an entry to a .npz file; the file appears whole when the block ends."""
 
     def write(name: str, array: Array) -> None:
         with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -50,7 +50,7 @@ def array_writer(path: Path) -> Iterator[Callable[[str, Array], None]]:
 
 
 def random_inputs(program: Program, seed: int) -> dict[str, Array]:
-    """Normal numbers, and whole ones for what is an integer or indexes a table; the same for the same seed."""
+    """Normal numbers, and integers for inputs that are integers or index a table; the same for the same seed."""
     rng = np.random.default_rng(seed)
     shapes, rows = default_shapes(program.source), indexed_rows(program)
     drawn: dict[str, Array] = {}
@@ -65,7 +65,7 @@ def random_inputs(program: Program, seed: int) -> dict[str, Array]:
 
 
 def indexed_rows(program: Program) -> dict[str, int]:
-    """Input -> rows of the table that it indexes, for inputs that reach a gather unchanged."""
+    """Input -> number of rows of the table that it indexes, for inputs that reach a gather unchanged."""
     origin = {port.name: port.name for port in program.inputs}
     rows: dict[str, int] = {}
     for step in program.steps:

@@ -1,4 +1,4 @@
-"""What a package holds, said without running it: inputs, outputs, operations, weights, and what is not known."""
+"""What a package contains, without running it: inputs, outputs, operations, weights, and what is not supported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEGABYTE = 1e6
 
 @dataclass
 class Weights:
-    """The weights of one kind: how many tensors, how many numbers they stand for, and their bytes in the package."""
+    """The weights of one kind: how many tensors, how many numbers they represent, and their bytes in the package."""
 
     tensors: int = 0
     parameters: int = 0
@@ -48,12 +48,12 @@ def describe(package: Package) -> dict[str, Any]:
 
 
 def port_facts(port: Port) -> dict[str, Any]:
-    """Name, type and shape; None where an axis may have any length."""
+    """Name, type and shape; None for an axis of any length."""
     return {"name": port.name, "dtype": port.kind.name, "shape": list(port.shape)}
 
 
 def image_facts(package: Package, name: str) -> dict[str, Any]:
-    """Colour space and size where the input is described as a picture."""
+    """Colour space and size, if the input is described as a picture."""
     for item in package.description.input:
         if item.name == name and item.type.WhichOneof("Type") == "imageType":
             image = item.type.imageType
@@ -72,7 +72,7 @@ def output_ports(package: Package) -> list[Port]:
 
 
 def weights(package: Package) -> dict[str, Weights]:
-    """Kind of storage -> what is stored so; values of a few numbers in the program itself are not counted."""
+    """Kind of storage -> what is stored that way; small values within the program itself are not counted."""
     made = {item.name: op for op in package.block.operations if op.type in CONSTANTS for item in op.outputs}
     inner = {name for op in made.values() for name in named_parts(op)}
     found: dict[str, Weights] = {}
@@ -94,7 +94,7 @@ def count(found: dict[str, Weights], kind: str, op: Any, size: int) -> None:
 
 
 def values_of(op: Any) -> Iterator[tuple[str, Any]]:
-    """The parameters of a constexpr operation that are written in place."""
+    """The parameters of a constexpr operation that are written inline."""
     yield from ((name, value) for name, value in op.attributes.items() if name != "name")
     for name, argument in op.inputs.items():
         if argument.arguments[0].WhichOneof("binding") == "value":
@@ -102,7 +102,7 @@ def values_of(op: Any) -> Iterator[tuple[str, Any]]:
 
 
 def named_parts(op: Any) -> set[str]:
-    """The names of what an operation takes from others."""
+    """The names of the values that an operation takes from others."""
     return {item.name for argument in op.inputs.values() for item in argument.arguments if item.name}
 
 
@@ -113,7 +113,7 @@ def stored_bytes(value: Any) -> int:
 
 
 def expression_bytes(op: Any, made: dict[str, Any]) -> int:
-    """Bytes of everything that a constexpr operation is made from."""
+    """Bytes of everything that a constexpr operation is computed from."""
     own = sum(stored_bytes(value) for name, value in values_of(op) if name not in ("axis", "shape", "output_dtype"))
     sources = {id(made[name]): made[name] for name in named_parts(op) if name in made}
     return own + sum(expression_bytes(part, made) for part in sources.values())
@@ -136,7 +136,7 @@ def kind_of_expression(op: Any, made: dict[str, Any]) -> str:
 
 
 def palette_words(lut: Any, shape: tuple[int | None, ...]) -> str:
-    """The bits of an index, and what has tables of its own."""
+    """The bits per index, and what has its own table."""
     sizes = [length or 1 for length in shape_of(lut.type.tensorType)]
     entries, groups = (sizes[0], 1) if len(sizes) == 1 else (sizes[-2], math.prod(sizes[:-2]))
     vectors = f", vectors of {sizes[-1]}" if len(sizes) > 1 and sizes[-1] > 1 else ""
@@ -144,7 +144,7 @@ def palette_words(lut: Any, shape: tuple[int | None, ...]) -> str:
 
 
 def granularity(scale: Any, op: Any) -> str:
-    """What has a scale of its own: the tensor, a channel, or a block."""
+    """What has its own scale: the tensor, a channel, or a block."""
     sizes = [length or 1 for length in shape_of(scale.type.tensorType)]
     if math.prod(sizes) == 1:
         return "tensor"
@@ -152,7 +152,7 @@ def granularity(scale: Any, op: Any) -> str:
 
 
 def text(facts: dict[str, Any]) -> str:
-    """The facts for a reader."""
+    """The facts as text."""
     lines = [f"{facts['package']}: function {facts['function']}, opset {facts['opset']}"]
     for title in ("inputs", "outputs"):
         lines += [f"{title}:"] + [f"  {port_words(port)}" for port in facts[title]]

@@ -1,4 +1,4 @@
-"""A program evaluated, its values written and compared: what `python -m export.mil` does."""
+"""Evaluate a program, write its values and compare them: what `python -m export.mil` does."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Array = npt.NDArray[Any]
 
 
 def traced(program: Program, patterns: list[str]) -> list[str]:
-    """The names that the patterns mean, in the program's order; UserError when one means none."""
+    """The names that match the patterns, in the program's order; UserError when a pattern matches none."""
     names: list[str] = []
     for pattern in patterns:
         found = [name for name in program.values if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            program.check_names([pattern])  # a weight or an input by its whole name, or an error with similar names
+            program.check_names([pattern])  # a weight or input by its full name, else an error
             found = [pattern]
         names += [name for name in found if name not in names]
     return names
 
 
 def evaluate(program: Program, args: argparse.Namespace, inputs: dict[str, Array], keep: list[str]) -> dict[str, Array]:
-    """Run with a progress bar; write --intermediates value by value while they are there."""
+    """Run with a progress bar; write --intermediates value by value, while each is in memory."""
     chosen = set(keep) if args.trace else None
     with progress(f"evaluate {program.package.name}", len(program.steps)) as advance:
         if args.intermediates is None:
@@ -50,7 +50,7 @@ def evaluate(program: Program, args: argparse.Namespace, inputs: dict[str, Array
 
 
 def warnings_of(program: Program) -> list[str]:
-    """What a reader should know of the run."""
+    """Warnings about the run."""
     notes = []
     if program.overflows:
         first = program.overflows[0]
@@ -58,7 +58,7 @@ def warnings_of(program: Program) -> list[str]:
         notes.append(f"{dtype} overflow first in {kind} {first}; {len(program.overflows)} values in all")
     if program.ambiguous:
         first = program.ambiguous[0]
-        notes.append(f"a tie that each device breaks as it likes, first in {program.types[first]} {first}")
+        notes.append(f"a tie that each device may break its own way, first in {program.types[first]} {first}")
     return notes
 
 

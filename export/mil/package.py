@@ -1,4 +1,4 @@
-"""Reading a .mlpackage: Manifest.json, the model's protobuf, one of its functions; every damage is one clear error."""
+"""Reads a .mlpackage: Manifest.json, the model's protobuf, one of its functions; any damage gives one clear error."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PROTOBUF = "export_mil_protobuf"  # what coremltools.proto is called when it is 
 
 
 class MilError(UserError):
-    """A package that this evaluator cannot read or an operation that it does not know; the text names it."""
+    """A package that this evaluator cannot read, or an operation that it does not know; the message names it."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """A named value of a program: its shape (None: an axis of any length) and type."""
+    """A named value of a program: its shape (None: any length) and type."""
 
     name: str
     shape: tuple[int | None, ...]
     kind: DataType
 
     def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether a value of that shape fits."""
+        """Whether a value of that shape is accepted."""
         return len(shape) == len(self.shape) and all(a in (None, b) for a, b in zip(self.shape, shape, strict=True))
 
 
@@ -42,7 +42,7 @@ class Package:
     """One function of a package, as read."""
 
     path: Path
-    folder: Path  # of model.mlmodel: what @model_path stands for
+    folder: Path  # the folder of model.mlmodel, which @model_path refers to
     spec: Any  # Model.proto
     function_name: str
     function: Any  # MIL.proto
@@ -52,7 +52,7 @@ class Package:
 
     @property
     def description(self) -> Any:
-        """What Model.proto says of the function's inputs and outputs."""
+        """What Model.proto says about the function's inputs and outputs."""
         for described in self.spec.description.functions:
             if described.name == self.function_name:
                 return described
@@ -62,7 +62,7 @@ class Package:
 def read_package(path: str | Path, function: str | None = None) -> Package:
     """A package's function: the one named, or the default one.
 
-    Raises MilError when the folder is no ML program, is damaged, or keeps a state between calls.
+    Raises MilError when the folder is not an ML program, is damaged, or keeps a state between calls.
     """
     package = Path(path)
     model = package if package.is_file() else model_file(package)
@@ -86,7 +86,7 @@ def read_package(path: str | Path, function: str | None = None) -> Package:
 
 
 def model_file(package: Path) -> Path:
-    """The path of the model in a package, by its Manifest.json; MilError unless it lies in the package."""
+    """The path of the model in a package, from its Manifest.json; MilError unless it is inside the package."""
     if package.suffix == ".mlmodelc":
         raise MilError(f"{package} is compiled: give the .mlpackage that it was made from")
     if not package.exists():
@@ -96,13 +96,13 @@ def model_file(package: Path) -> Path:
         entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
         return inside(package, package / "Data" / str(entry["path"]))
     except OSError as error:
-        raise MilError(f"{package} is no Core ML package: Manifest.json: {error.strerror}") from error
+        raise MilError(f"{package} is not a Core ML package: Manifest.json: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise MilError(f"{package} is damaged: Manifest.json: {error!r}") from error
 
 
 def inside(package: Path, path: Path) -> Path:
-    """The path, which must lie in the package and be a file."""
+    """The path, which must be a file inside the package."""
     if "\0" in str(path) or not path.resolve().is_relative_to(package.resolve()):
         raise MilError(f"{package} is damaged: it refers to {path.name!r} outside of it")
     if not path.is_file():
@@ -122,16 +122,16 @@ def read_spec(model: Path, package: Path) -> Any:
     kind = spec.WhichOneof("Type")
     if kind != "mlProgram":
         advice = 'convert the model with convert_to="mlprogram"'
-        raise MilError(f"{package} is no ML program but a {kind or 'model of no type'}: {advice}")
+        raise MilError(f"{package} is not an ML program but a {kind or 'model of no type'}: {advice}")
     return spec
 
 
 def protobuf(name: str) -> Any:
-    """coremltools' protobuf module of that name, without the four seconds that importing coremltools itself takes."""
+    """coremltools' protobuf module of that name, without the four seconds that `import coremltools` takes."""
     if PROTOBUF not in sys.modules:
         found = importlib.util.find_spec("coremltools")
         if found is None or not found.submodule_search_locations:
-            raise MilError("coremltools is not installed, whose protobuf classes are needed: pip install '.[export]'")
+            raise MilError("coremltools, whose protobuf classes are needed, is not installed: pip install '.[export]'")
         module = ModuleType(PROTOBUF)
         module.__path__ = [str(Path(found.submodule_search_locations[0]) / "proto")]
         sys.modules[PROTOBUF] = module
@@ -147,14 +147,14 @@ def opset_number(package: Path, opset: str) -> int:
 
 
 def port_of(item: Any) -> Port:
-    """A NamedValueType; MilError when it is no tensor of a type that is known."""
+    """A NamedValueType; MilError unless it is a tensor of a known type."""
     if item.type.WhichOneof("type") != "tensorType":
         raise MilError(f"{item.name} is a {item.type.WhichOneof('type')}, not a tensor: that is not known here")
     return Port(item.name, shape_of(item.type.tensorType), kind_of(item.type.tensorType, item.name))
 
 
 def shape_of(tensor_type: Any) -> tuple[int | None, ...]:
-    """The dimensions of a TensorType; None where they are open."""
+    """The dimensions of a TensorType; None where they are flexible."""
     return tuple(
         int(dim.constant.size) if dim.WhichOneof("dimension") == "constant" else None for dim in tensor_type.dimensions
     )
@@ -168,7 +168,7 @@ def kind_of(tensor_type: Any, name: str) -> DataType:
 
 
 def default_shapes(package: Package) -> Mapping[str, tuple[int, ...]]:
-    """The shape of each input as described: of a flexible one, the default."""
+    """The shape of each input as described; the default for a flexible one."""
     shapes = {}
     for item in package.description.input:
         if item.type.WhichOneof("Type") == "multiArrayType":

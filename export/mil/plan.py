@@ -1,4 +1,4 @@
-"""From a program's block to steps that can be run: constants found, parameters checked, last uses noted."""
+"""Turns a program's block into steps that can run: constants found, parameters checked, last uses recorded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Step:
     operation: Operation
     arguments: list[tuple[str, Source | list[Source]]]
     outputs: list[Port]
-    spent: list[str] = field(default_factory=list)  # values that nothing needs after this step
+    spent: list[str] = field(default_factory=list)  # values that are not needed after this step
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def unknown_operations(package: Package) -> list[str]:
 
 
 def make_plan(package: Package) -> Plan:
-    """Raises MilError that names all operations, or all parameters of operations, that are not known."""
+    """Raises MilError that names all operations, or all parameters of operations, that are not supported."""
     unknown = unknown_operations(package)
     if unknown:
         raise MilError(f"{package.path.name}: the evaluator does not know {', '.join(unknown)}")
@@ -68,13 +68,13 @@ def make_plan(package: Package) -> Plan:
 
 
 def constant(files: WeightFiles, value: Any, named: Any) -> Constant:
-    """A value written in the program or in a weight file; named: its name and declared type."""
+    """A value stored in the program or in a weight file; named: its name and declared type."""
     is_text = value.type.tensorType.dataType == STRING
     return Constant(None if is_text else port_of(named), partial(files.value, value, named.name))
 
 
 def literal(files: WeightFiles, value: Any, name: str) -> Constant:
-    """A value that stands where it is used."""
+    """A value that is written where it is used."""
     return constant(files, value, protobuf("MIL").NamedValueType(name=name, type=value.type))
 
 
@@ -85,7 +85,7 @@ def expressions(files: WeightFiles, op: Any, constants: dict[str, Constant]) -> 
     for name, argument in op.inputs.items():
         found = source(files, argument.arguments[0], constants, f"{where}.{name}")
         if isinstance(found, str):
-            raise MilError(f"{op.type} {where}: {name} is no constant")
+            raise MilError(f"{op.type} {where}: {name} is not a constant")
         parts[name] = found
     missing = [name for name, needed in CONSTANTS[op.type].parameters.items() if needed and name not in parts]
     if missing or not parts.keys() <= CONSTANTS[op.type].parameters.keys():
@@ -95,7 +95,7 @@ def expressions(files: WeightFiles, op: Any, constants: dict[str, Constant]) -> 
 
 
 def source(files: WeightFiles, binding: Any, constants: dict[str, Constant], where: str) -> Source:
-    """What one binding refers to."""
+    """The value that a binding refers to."""
     if binding.WhichOneof("binding") == "value":
         return literal(files, binding.value, where)
     name: str = binding.name
@@ -118,7 +118,7 @@ def takes_list(operation: Operation, name: str) -> bool:
 
 
 def unknown_form(op: Any, arguments: Iterable[tuple[str, Source | list[Source]]]) -> list[str]:
-    """What is unknown of an operation's parameters, in words; empty when nothing is."""
+    """What is not supported in an operation's parameters, in words; empty when all is."""
     operation, given = OPERATIONS[op.type], dict(arguments)
     where = f"{op.type} ({op.outputs[0].name})"
     strange = [name for name in given if name not in operation.parameters or name == OPSET]
@@ -130,7 +130,7 @@ def unknown_form(op: Any, arguments: Iterable[tuple[str, Source | list[Source]]]
 
 
 def check_order(package: Package, steps: list[Step], constants: Collection[str]) -> None:
-    """Raise MilError unless every value is there before it is read, and every output at the end."""
+    """Raise MilError unless every value is computed before it is read, and every output by the end."""
     given = {port.name for port in package.inputs} | set(constants)
     for step in steps:
         missing = names_read(step) - given
@@ -144,13 +144,13 @@ def check_order(package: Package, steps: list[Step], constants: Collection[str])
 
 
 def names_read(step: Step) -> set[str]:
-    """The values that a step reads, constants apart."""
+    """The values that a step reads, except constants."""
     read = [item for _, one in step.arguments for item in (one if isinstance(one, list) else [one])]
     return {item for item in read if isinstance(item, str)}
 
 
 def with_opset(steps: list[Step], opset: int) -> None:
-    """Give the opset's number to the operations whose meaning it changes."""
+    """Pass the opset's number to the operations whose meaning depends on it."""
     number = Constant(None, lambda: opset)
     for step in steps:
         if OPSET in step.operation.parameters:
@@ -158,7 +158,7 @@ def with_opset(steps: list[Step], opset: int) -> None:
 
 
 def note_last_uses(steps: list[Step], needed: set[str]) -> None:
-    """Note at each step the values that no later step and no output needs."""
+    """Record at each step the values that no later step and no output needs."""
     seen = set(needed)
     for step in reversed(steps):
         names = names_read(step) | {port.name for port in step.outputs}

@@ -19,8 +19,8 @@ from export.mil.values import Constant, widened
 
 Array = npt.NDArray[Any]
 Observer = Callable[[str, Tensor], None]
-KEPT_BYTES = 256 * 2**20  # constants that take at most this together, as fp32, stay in memory between runs
-SMALL_BYTES = 64 * 2**10  # of a constant that always stays
+KEPT_BYTES = 256 * 2**20  # constants that take at most this in total, as fp32, stay in memory between runs
+SMALL_BYTES = 64 * 2**10  # size of a constant that always stays
 
 
 class Program:
@@ -28,13 +28,13 @@ class Program:
 
     inputs, outputs: its Ports (name, shape, type). block: MIL.proto's. values: Port of every value that a run
     computes, by name, in order. After a run: overflows, the names of values in which finite operands gave an infinity
-    or NaN, in order; ambiguous, those whose result the reference leaves open (ties), where the first was taken.
+    or NaN, in order; ambiguous, those whose result the reference leaves undefined (ties): the first was taken.
     """
 
     def __init__(self, package: str | Path, function: str | None = None, kept_bytes: int = KEPT_BYTES) -> None:
-        """Raises MilError when the folder is no ML program or holds what is not known.
+        """Raises MilError when the folder is not an ML program or contains something that is not supported.
 
-        function: another than the default one. kept_bytes: below it all weights stay in memory, expanded to fp32;
+        function: one other than the default. kept_bytes: below it all weights stay in memory, expanded to fp32;
         above it each is expanded when it is used.
         """
         self.source = read_package(package, function)
@@ -56,14 +56,14 @@ class Program:
         observe: Observer | None = None,
         advance: Callable[[int], None] | None = None,
     ) -> dict[str, Array]:
-        """The outputs, by name, for inputs by name; both as numpy arrays of the program's own types.
+        """The outputs by name for inputs by name; both as numpy arrays of the program's own types.
 
         keep: names of further values (of operations, inputs or weights) to return as well. observe(name, tensor) is
         called with every input of float type and with every float result (fp16 or fp32, as rounded; not to be
-        changed), in the program's order: for calibration, or to write values out one by one. advance(1) is called
+        modified), in the program's order: for calibration, or to write values one by one. advance(1) is called
         after each operation. A value is freed after its last use.
-        Raises MilError when an input is missing, unknown, or of another shape, or where an operation has a form that
-        is not known.
+        Raises MilError when an input is missing, unknown, or of another shape, or when an operation has a form that
+        is not supported.
         """
         self.overflows, self.ambiguous = [], []
         self.check_names(keep)
@@ -83,7 +83,7 @@ class Program:
             return {name: self.array(name, values | kept) for name in names}
 
     def step(self, step: Step, values: dict[str, Tensor]) -> None:
-        """Compute one operation and note its outputs, rounded to their types."""
+        """Compute one operation and store its outputs, rounded to their types."""
         name = step.outputs[0].name
         arguments = {key: resolved(item, values, not step.operation.exact) for key, item in step.arguments}
         try:
@@ -93,7 +93,7 @@ class Program:
         except NotImplementedError as error:
             where = f"{step.type} of {self.package.name} ({name})"
             raise MilError(f"the evaluator does not know this form of {where}: {error}") from error
-        except (RuntimeError, ValueError, IndexError, KeyError) as error:  # what PyTorch raises for shapes and types
+        except (RuntimeError, ValueError, IndexError, KeyError) as error:  # PyTorch's exceptions for shapes and types
             raise MilError(f"{self.package.name}: {step.type} {name} cannot be computed: {error}") from error
         found = list(results) if isinstance(results, list | tuple) else [results]
         if len(found) != len(step.outputs):
@@ -123,7 +123,7 @@ class Program:
         return tensors
 
     def port(self, name: str) -> Port:
-        """The Port of any value: of an operation, an input, or a weight."""
+        """The Port of any value: an operation's, an input's, or a weight's."""
         for port in self.inputs:
             if port.name == name:
                 return port
@@ -152,14 +152,14 @@ class Program:
 
 
 def tell(observe: Observer | None, ports: list[Port], values: Mapping[str, Tensor]) -> None:
-    """Call the observer with those of the values that are floats."""
+    """Call the observer with those values that are floats."""
     for port in ports if observe else ():
         if port.kind.is_float:
             observe(port.name, values[port.name])  # type: ignore[misc]
 
 
 def keep_constants(steps: list[Step], kept_bytes: int) -> None:
-    """Set `keep` of all constants when they fit, of the small ones otherwise."""
+    """Set `keep` for all constants when they fit, for the small ones otherwise."""
     found: dict[int, Constant] = {}
     for step in steps:
         for _, one in step.arguments:
@@ -181,7 +181,7 @@ def resolved(item: Any, values: Mapping[str, Tensor], wide: bool) -> Any:
 
 
 def rounded(step: Step, port: Port, value: Tensor) -> Tensor:
-    """A result in the type and shape that the operation's output declares."""
+    """A result in the type and shape that the operation declares."""
     if not port.takes(tuple(value.shape)):
         raise MilError(f"{step.type} {port.name}: shape {tuple(value.shape)}, declared {port.shape}")
     return value.to(port.kind.torch)

@@ -1,4 +1,4 @@
-"""Figures of a program's values: what they are, and how far they are from others."""
+"""Figures on a program's values: what they are, and how far they are from others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Summary:
 
     @classmethod
     def of(cls, name: str, array: Array) -> Summary:
-        """Of an array of any type."""
+        """The figures of an array of any type."""
         wide = np.asarray(array, np.float64)
         sound = wide[np.isfinite(wide)]
         low, high, mean = (float(f(sound)) if sound.size else None for f in (np.min, np.max, np.mean))
@@ -45,7 +45,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """One value against another: the largest difference, PSNR by the other's largest magnitude, and the verdict."""
+    """One value against another: the largest difference, PSNR (peak: the other's largest magnitude), the verdict."""
 
     name: str
     operation: str
@@ -58,14 +58,14 @@ class Difference:
 def compare(
     program: Program, found: Mapping[str, Array], others: Mapping[str, Array], least: float
 ) -> list[Difference]:
-    """Each value that both hold, in the program's order; a PSNR below `least` dB fails."""
+    """Each value that both contain, in the program's order; a PSNR below `least` dB fails."""
     order = [port.name for port in program.inputs] + list(program.values)
     names = sorted(others, key=lambda name: order.index(name) if name in order else len(order))
     return [difference(program, name, found[name], others[name], least) for name in names]
 
 
 def difference(program: Program, name: str, ours: Array, theirs: Array, least: float) -> Difference:
-    """How far one value is from another; another shape, or an element that only one has finite, fails."""
+    """How far one value is from another; a different shape, or an element finite in only one, fails."""
     kind = program.types.get(name, "input")
     if ours.shape != theirs.shape:
         return Difference(name, kind, None, None, False, f"shape {ours.shape}, the file has {theirs.shape}")
@@ -82,7 +82,7 @@ def difference(program: Program, name: str, ours: Array, theirs: Array, least: f
 
 
 def summaries_text(rows: list[Summary], seconds: float) -> str:
-    """A table of values, and the time that the run took."""
+    """A table of values, and how long the run took."""
     table: list[tuple[str, ...]] = [("name", "dtype", "shape", "min", "max", "mean", "NaN", "inf")]
     for row in rows:
         shape = "x".join(map(str, row.shape)) or "-"
@@ -92,7 +92,7 @@ def summaries_text(rows: list[Summary], seconds: float) -> str:
 
 
 def differences_text(rows: list[Difference], least: float) -> str:
-    """A table of comparisons, and the first value that is too far."""
+    """A table of comparisons, and the first value that differs too much."""
     table: list[tuple[str, ...]] = [("name", "operation", "max_abs", "psnr_db", "")]
     for row in rows:
         figures = [number(row.max_abs), "-" if row.psnr_db is None else f"{row.psnr_db:.2f}"]

@@ -1,4 +1,4 @@
-"""The values that a package holds: written in the program, or in its weight files, read when they are used."""
+"""The values that a package contains, in the program or in its weight files, read when they are used."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MODEL_PATH = "@model_path/"
 
 
 class WeightFiles:
-    """The files that a program's values refer to, mapped into memory and not read before they are used."""
+    """The files that a program's values refer to, mapped into memory and only read when they are used."""
 
     def __init__(self, package: Package) -> None:
         self.package = package
         self.mapped: dict[str, Bytes] = {}
 
     def blob(self, reference: Any) -> Bytes:
-        """The bytes of a BlobFileValue; MilError when it refers to none."""
+        """The bytes of a BlobFileValue; MilError when its reference is broken."""
         data = self.file(reference.fileName)
         start = int(reference.offset)
         if start + BLOB_HEADER > len(data):
@@ -44,7 +44,7 @@ class WeightFiles:
         return data[offset : offset + size]
 
     def file(self, name: str) -> Bytes:
-        """A weight file by the name that the program gives it."""
+        """The weight file that the program refers to by this name."""
         if name not in self.mapped:
             folder = self.package.folder
             path = inside(self.package.path, folder / name.removeprefix(MODEL_PATH))
@@ -54,19 +54,19 @@ class WeightFiles:
         return self.mapped[name]
 
     def damaged(self, reference: Any, why: str) -> MilError:
-        """What to raise for a reference that leads nowhere."""
+        """The error for a reference that leads nowhere."""
         name = Path(reference.fileName).name
         return MilError(f"{self.package.path} is damaged: {name} at {reference.offset}: {why}")
 
     def value(self, spec: Any, name: str) -> Any:
-        """A Value as stored: a text as str, numbers as a tensor of their shape."""
+        """A Value as stored: text as str, numbers as a tensor of their shape."""
         tensor_type = spec.type.tensorType
         if spec.type.WhichOneof("type") != "tensorType":
             raise MilError(f"{name}: a {spec.type.WhichOneof('type')} is not known here")
         raw = self.blob(spec.blobFileValue) if spec.WhichOneof("value") == "blobFileValue" else immediate(spec)
         if tensor_type.dataType == STRING:
             if len(raw) != 1 or not isinstance(raw[0], str):
-                raise MilError(f"{self.package.path} is damaged: {name} is no single text")
+                raise MilError(f"{self.package.path} is damaged: {name} is not a single text")
             return raw[0]
         kind = kind_of(tensor_type, name)
         shape = tuple(size or 0 for size in shape_of(tensor_type))
@@ -78,7 +78,7 @@ class WeightFiles:
 
 
 def immediate(spec: Any) -> Bytes | list[Any]:
-    """What a Value holds in place: bytes, or a list of Python values."""
+    """What a Value contains inline: bytes, or a list of Python values."""
     tensor = spec.immediateValue.tensor
     field = tensor.WhichOneof("value")
     raw = getattr(tensor, field).values if field else []
@@ -86,7 +86,7 @@ def immediate(spec: Any) -> Bytes | list[Any]:
 
 
 def decoded(data: Bytes, kind: DataType, count: int) -> npt.NDArray[Any]:
-    """Stored bytes as `count` numbers; those below a byte are packed from the lowest bit up."""
+    """Stored bytes as `count` numbers; those narrower than a byte are packed from the lowest bit up."""
     if len(data) != -(-count * kind.bits // 8):
         raise ValueError("another number of bytes")
     if kind.bits >= 8:
@@ -97,7 +97,7 @@ def decoded(data: Bytes, kind: DataType, count: int) -> npt.NDArray[Any]:
 
 
 class Constant:
-    """A value that is known before the run. It is made when it is used, and kept where `keep` is set."""
+    """A value that is known before the run. It is computed when it is used, and kept if `keep` is set."""
 
     def __init__(self, port: Port | None, load: Callable[[], Any]) -> None:
         self.port = port  # None: a text
@@ -107,7 +107,7 @@ class Constant:
 
     @property
     def expanded_bytes(self) -> int:
-        """Memory that it takes as fp32 (or as it is held)."""
+        """The memory that it takes as fp32 (or in its own type)."""
         return math.prod(size or 1 for size in self.port.shape) * 4 if self.port else 0
 
     def get(self, wide: bool) -> Any:
@@ -127,7 +127,7 @@ def widened(value: Any) -> Any:
 
 
 def expression(operation: Operation, parts: dict[str, Constant], ports: list[Port], index: int) -> Callable[[], Any]:
-    """What makes one output of a constexpr operation from its parts."""
+    """A function that computes one output of a constexpr operation from its parts."""
 
     def make() -> Tensor:
         found = operation.function(**{name: part.get(False) for name, part in parts.items()})

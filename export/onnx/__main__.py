@@ -1,4 +1,4 @@
-"""`python -m export.onnx CHECKPOINT --out DIR`: an ONNX bundle, written once its pictures are PyTorch's."""
+"""`python -m export.onnx CHECKPOINT --out DIR`: an ONNX bundle, written only if its pictures match PyTorch's."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ def parser() -> Parser:
         default="fp32",
         help="int8: computed in 8 bits where the picture allows; int8-weights, int4-weights: only stored smaller",
     )
-    made.add_argument("--fold-timestep", action="store_true", help="a U-Net for the one-step timestep alone: one step")
+    made.add_argument(
+        "--fold-timestep", action="store_true", help="a U-Net for the one-step timestep only: it draws in one step"
+    )
     made.add_argument("--fused", action="store_true", help=f"also {FUSED}: ids and noise in, pixels out")
     made.add_argument(
         "--budget-db",
         type=float,
         metavar="DB",
-        help="PSNR of the mean picture down to which layers are made smaller; default 40, 31 for int4-weights",
+        help="PSNR of the mean picture that compressed layers must keep; default 40, 31 for int4-weights",
     )
     made.add_argument(
         "--min-psnr-db",
@@ -56,13 +58,13 @@ def parser() -> Parser:
         type=float,
         default=MOST_RATIO,
         metavar="R",
-        help=f"most FD-Lite0 to real pictures by the checkpoint's; default {MOST_RATIO}",
+        help=f"largest FD-Lite0 to real pictures, relative to the checkpoint's; default {MOST_RATIO}",
     )
     made.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="shards of real pictures for it; default: the demo's, for a model trained on their set",
+        help="shards of real pictures for FD-Lite0; default: the demo's, for a model trained on the same set",
     )
     return made
 

@@ -1,4 +1,4 @@
-"""The folder of an ONNX bundle: graphs, the configurations that loaders ask for, and the manifest."""
+"""The folder of an ONNX bundle: graphs, the configurations that loaders require, and the manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.bundle import Manifest, describe_files, write_manifest
 from runtime.errors import BundleError, UserError
 from runtime.manifest import COMPONENTS
 
-INLINE_BYTES = 14_000_000  # of weights in model.onnx; larger weights go to model.onnx_data
+INLINE_BYTES = 14_000_000  # of weights inside model.onnx; larger weights go to model.onnx_data
 ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped into memory
 
 
@@ -31,10 +31,10 @@ def write_configs(folder: Path, source: Source) -> None:
 
 
 def finish_bundle(folder: Path, source: Source, precision: str, parity: dict[str, Any], steps: int) -> Manifest:
-    """Note what was measured in every graph, and write manifest.json, with the hash of every file that is there.
+    """Store the measurements in every graph, and write manifest.json with the hash of every file.
 
-    parity: figures and recipe. steps: the most that the U-Net can be asked for. Raises UserError when what the
-    checkpoint says of itself is not of a manifest's form.
+    parity: figures and recipe. steps: the most that the U-Net can be asked for. Raises UserError when the checkpoint's
+    facts do not fit a manifest.
     """
     facts = model_facts(source, precision, parity.get("recipe"), steps) | {"parity": parity}
     for path in [*folder.glob("*/model.onnx"), *folder.glob(FUSED)]:
@@ -58,9 +58,9 @@ def note(path: Path, facts: dict[str, Any]) -> None:
 def write_graph(folder: Path, model: onnx.ModelProto) -> None:
     """Write model.onnx, and model.onnx_data where the weights exceed INLINE_BYTES.
 
-    The weights go from `model` to the file: it is of no use afterwards.
+    The weights move from `model` to the file: the model is unusable afterwards.
     """
-    del model.graph.value_info[:]  # a loader infers them
+    del model.graph.value_info[:]  # loaders infer them
     outside = split_weights(model)
     if outside:
         with (folder / "model.onnx_data").open("wb") as file:
@@ -70,7 +70,7 @@ def write_graph(folder: Path, model: onnx.ModelProto) -> None:
 
 
 def split_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """The weights, largest first, without which the rest fits inline; in the graph's order."""
+    """The largest weights, without which the rest fits inline; in the graph's order."""
     tensors = model.graph.initializer
     total = sum(len(tensor.raw_data) for tensor in tensors)
     outside = set()
@@ -83,7 +83,7 @@ def split_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
 
 
 def move_out(tensor: onnx.TensorProto, file: Any) -> None:
-    """Append a weight to the data file and leave a reference to it in the graph."""
+    """Append a weight to the data file and leave a reference in the graph."""
     file.write(b"\0" * (-file.tell() % ALIGNMENT))
     set_external_data(tensor, "model.onnx_data", offset=file.tell(), length=len(tensor.raw_data))
     file.write(tensor.raw_data)

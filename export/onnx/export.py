@@ -1,4 +1,4 @@
-"""An ONNX bundle: graphs written, judged against PyTorch, put in place."""
+"""Export an ONNX bundle: write the graphs, judge them against PyTorch, put the folder in place."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from train.progress import progress
 
 @dataclass(frozen=True)
 class Options:
-    """How a bundle is made; None where the precision's own default holds."""
+    """How a bundle is made; None means the precision's default."""
 
     precision: str = "fp32"
-    fold_timestep: bool = False  # the U-Net of the one-step timestep alone
-    fused: bool = False  # also one graph for the whole way
+    fold_timestep: bool = False  # the U-Net of the one-step timestep only
+    fused: bool = False  # also one graph for the whole pipeline
     min_psnr_db: float | None = None  # of the worst picture
-    budget_db: float | None = None  # error that smaller weights may make in the mean picture
-    max_fd_ratio: float = MOST_RATIO  # of the bundle's FD-Lite0 to the checkpoint's
-    data: Path | None = None  # real pictures for it
+    budget_db: float | None = None  # error that compressed weights may cause in the mean picture
+    max_fd_ratio: float = MOST_RATIO  # ratio of the bundle's FD-Lite0 to the checkpoint's
+    data: Path | None = None  # real pictures for FD-Lite0
     overwrite: bool = False
 
     @property
@@ -96,7 +96,7 @@ def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict
 def write_graphs(
     folder: Path, source: Source, reference: Reference, options: Options, advance: Callable[[int], None]
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Write the four graphs and compare them; also the recipe. Smaller weights are tried until the gates are kept."""
+    """Write the four graphs and compare them; returns the recipe too. Plans are tried until one passes the gates."""
     tracer = Tracer(source, options.fold_timestep, keep=options.precision in LADDERS)
     recipe: dict[str, Any] = {"attention": "com.microsoft MultiHeadAttention"}
     recipe |= {"folded_timestep": source.steps(1)[0][0]} if options.fold_timestep else {}
@@ -124,21 +124,21 @@ def write_graphs(
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gates of one try. distance: None where it is not asked for, or the pictures failed already."""
+    """The gates of one try. distance: None where it is not needed, or the pictures already failed."""
 
     parity: Parity
     distance: Distance | None
 
     @property
     def missing_db(self) -> float:
-        """By how much the error in the picture should shrink; 0 when the gates are kept."""
+        """By how much the error in the picture should shrink; 0 when both gates are passed."""
         worst = self.parity.picture.psnr_db
         if self.parity.picture.status == "failed" and worst is not None:
             return self.parity.threshold_db - worst + MARGIN_DB
         return FURTHER_DB if self.distance is not None and self.distance.status == "failed" else 0.0
 
     def refuse(self, what: str) -> None:
-        """Raise UserError unless both gates are kept."""
+        """Raise UserError unless both gates are passed."""
         refuse_below(self.parity, what)
         if self.distance is not None:
             refuse_further(self.distance, what)
@@ -160,7 +160,7 @@ def judged(folder: Path, reference: Reference, options: Options) -> Verdict:
 def write_component(
     folder: Path, name: str, tracer: Tracer, rewritten: Callable[[onnx.ModelProto], onnx.ModelProto]
 ) -> None:
-    """Trace, rewrite and write one component, of which nothing stays in memory unless the tracer keeps it."""
+    """Trace, rewrite and write one component; nothing of it stays in memory unless the tracer keeps it."""
     write_graph(folder / name, rewritten(tracer.graph(name)))
     give_back_memory()
 
@@ -171,14 +171,14 @@ def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def smaller(model: onnx.ModelProto, component: str, plan: Plan, reference: Reference) -> onnx.ModelProto:
-    """One graph with the layers of a plan in fewer bits."""
+    """One graph with the layers of a plan quantized."""
     if component == "vae_encoder":
         return stored_encoder(model, reference)
     return rewrite(model, plan.kinds, plan.ranges)
 
 
 def write_fused(folder: Path, source: Source, reference: Reference) -> dict[str, Any]:
-    """Write fused.onnx from the written graphs; how close its pixels are to those of the graphs one by one."""
+    """Write fused.onnx from the written graphs; returns how close its pixels are to those of the separate graphs."""
     graphs = {name: onnx.load(folder / name / "model.onnx") for name in REQUIRED}
     onnx.save(fused(source, graphs), folder / FUSED)
     found = fused_pixels(folder / FUSED, reference)

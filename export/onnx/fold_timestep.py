@@ -1,4 +1,4 @@
-"""A U-Net for one timestep only: its embedding and what every block makes of it become constants."""
+"""A U-Net for one timestep only: the embedding and each block's projection of it become constants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NORM_KINDS = ("default", "scale_shift")
 
 
 class Constant(nn.Module):
-    """Gives one stored tensor, whatever it is fed."""
+    """Returns one stored tensor, whatever its input."""
 
     value: Tensor
 
@@ -27,9 +27,9 @@ class Constant(nn.Module):
 
 @contextmanager
 def folded_timestep(unet: Any, timestep: int) -> Iterator[None]:
-    """Within the block the U-Net computes the output of `timestep` whatever timestep it is given; then as before.
+    """Within the block the U-Net computes the output for `timestep`, whatever timestep it is given.
 
-    Where nothing but time is embedded, each block's projection of it is a constant too.
+    Where only time is embedded, each block's projection of it is a constant too.
     """
     kept: list[tuple[Any, str, nn.Module]] = []
 
@@ -50,7 +50,7 @@ def folded_timestep(unet: Any, timestep: int) -> Iterator[None]:
 
 
 def only_time(unet: Any) -> bool:
-    """Whether the embedding that the blocks get is of the timestep alone."""
+    """Whether the embedding that the blocks get depends on the timestep alone."""
     return getattr(unet, "add_embedding", None) is None and getattr(unet, "class_embedding", None) is None
 
 

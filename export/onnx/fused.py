@@ -1,4 +1,4 @@
-"""One graph for the whole way in one step: token ids and noise in, pixels out, for a program that embeds a model."""
+"""One graph for a whole one-step picture: token ids and noise in, pixels out, for programs that embed a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.errors import UserError
 from runtime.manifest import REQUIRED
 
 FUSED = "fused.onnx"
-MOST_BYTES = 2_000_000_000  # of a file that protobuf can read
+MOST_BYTES = 2_000_000_000  # the largest file that protobuf can read
 
 
 def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
@@ -50,14 +50,14 @@ def joined(
     links: Mapping[str, str],
     outputs: list[str],
 ) -> onnx.ModelProto:
-    """Two graphs in a row; the names in a named one get the name as prefix."""
+    """Two graphs in a row; a named graph's tensors get its name as a prefix."""
     prefixes = {"prefix1": first_name and f"{first_name}.", "prefix2": second_name and f"{second_name}."}
     made: onnx.ModelProto = compose.merge_models(first, second, io_map=list(links.items()), outputs=outputs, **prefixes)
     return made
 
 
 def lean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without the notes that merging would have to agree on."""
+    """A copy without the metadata on which merged models would have to agree."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
@@ -76,7 +76,7 @@ def at_timestep(model: onnx.ModelProto, timestep: int) -> onnx.ModelProto:
 
 
 def to_latents(source: Source, like: onnx.ModelProto) -> onnx.ModelProto:
-    """x0 = alpha x - sigma v, or (x - sigma eps) / alpha, over the scaling factor: what the decoder takes."""
+    """x0 = alpha x - sigma v, or (x - sigma eps) / alpha, divided by the scaling factor: the decoder's input."""
     _, alpha, sigma = source.steps(1)[0]
     scale = source.scaling_factor * (1 if source.prediction_type == "v_prediction" else alpha)
     of_noise = (alpha if source.prediction_type == "v_prediction" else 1) / scale
@@ -109,7 +109,7 @@ def to_pixels(like: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def float_port(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
-    """A f32 input or output."""
+    """An f32 input or output."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 

@@ -1,4 +1,4 @@
-"""Trace a module into a small ONNX graph, named after the module's own parts and free of shape arithmetic."""
+"""Tools for ONNX graphs: cleaning up, looking up, adding constants."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def drop_unused(graph: onnx.GraphProto) -> None:
             needed.update(node.input)
     del graph.node[:]
     graph.node.extend(reversed(kept))
-    for i in reversed(range(len(graph.initializer))):  # one by one: to make the list anew would copy every weight
+    for i in reversed(range(len(graph.initializer))):  # one by one: rebuilding the list would copy every weight
         if graph.initializer[i].name not in needed:
             del graph.initializer[i]
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Drop the tracer's notes: stack traces, the machine's paths. Types and shapes stay until the file is written."""
+    """Drop the tracer's metadata: stack traces, this machine's paths. Types and shapes stay until writing."""
     graph = model.graph
     for part in [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:
         del part.metadata_props[:]
@@ -42,7 +42,7 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 
 def users(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Tensor name -> the nodes that take it; of an output of the graph, one more that is no node of it."""
+    """Tensor name -> the nodes that use it; outputs of the graph have one more entry that is not a node."""
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -72,7 +72,7 @@ def attribute(node: onnx.NodeProto, name: str) -> object | None:
 
 
 def declare_microsoft(model: onnx.ModelProto) -> None:
-    """Name ONNX Runtime's own operators among the model's imports where it uses them."""
+    """Add ONNX Runtime's operator domain to the model's imports where it uses one."""
     domains = {opset.domain for opset in model.opset_import}
     if MICROSOFT not in domains and any(node.domain == MICROSOFT for node in model.graph.node):
         model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))

@@ -1,4 +1,4 @@
-"""An ONNX graph in half precision: float inputs and outputs, and float where half precision would hurt."""
+"""An ONNX graph in half precision: fp32 inputs and outputs, and fp32 where half precision would hurt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.onnx.graph import drop_unused
 
-# Sums over whole feature maps, and exponentials: float inside, half outside. A Cast says its own type.
+# Sums over whole feature maps, and exponentials: fp32 inside, fp16 outside. A Cast names its own type.
 FLOAT_OPS = ("Cast", "InstanceNormalization", "LayerNormalization", "Softmax")
-# 999 times a frequency needs more than 11 bits to be right in the argument of a sine.
+# 999 times a frequency needs more than 11 bits to be accurate as the argument of a sine.
 FLOAT_PARTS = ("time_proj",)
-FLOAT_INPUTS = {"Resize": (1, 2)}  # inputs that are float by the operator's definition: regions and scales
+FLOAT_INPUTS = {"Resize": (1, 2)}  # inputs that are fp32 by the operator's definition: regions and scales
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
 
@@ -23,13 +23,13 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     Halver(copy).run()
-    del copy.graph.value_info[:]  # which still say float
+    del copy.graph.value_info[:]  # which still say fp32
     drop_unused(copy.graph)
     return copy
 
 
 class Halver:
-    """Gives each node fp16 or fp32 and casts what passes from one kind to the other, each tensor once."""
+    """Makes each node fp16 or fp32 and casts the tensors that pass between the two kinds, each once."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
@@ -52,7 +52,7 @@ class Halver:
         self.graph.node.extend(self.nodes)
 
     def as_kind(self, name: str, kind: int) -> str:
-        """The tensor `name` in fp16 or fp32; others than floats as they are."""
+        """The tensor `name` in fp16 or fp32; tensors that are not floats stay as they are."""
         have = self.kinds.get(name)
         if have not in (HALF, FLOAT) or have == kind:
             return name
@@ -61,7 +61,7 @@ class Halver:
         return self.cast[name, kind]
 
     def converted(self, name: str, kind: int) -> str:
-        """A new tensor of the other kind: a weight is stored so, anything else is cast."""
+        """A new tensor of the other kind: a weight is stored in it, anything else is cast."""
         made = f"{name}.{'fp16' if kind == HALF else 'fp32'}"
         if name in self.weights:
             self.graph.initializer.append(numpy_helper.from_array(half(self.weights[name]), made))
@@ -70,7 +70,7 @@ class Halver:
         return made
 
     def name_outputs(self, node: onnx.NodeProto, kind: int, outputs: set[str]) -> None:
-        """Note what a node makes; a half output of the whole graph is cast back under its own name."""
+        """Record a node's outputs; an fp16 output of the whole graph is cast back under its own name."""
         for i, name in enumerate(node.output):
             if self.kinds.get(name) != FLOAT or kind == FLOAT:
                 continue
@@ -90,12 +90,12 @@ def stays_float(node: onnx.NodeProto) -> bool:
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Tensor name -> ONNX element type, for every tensor of the graph."""
-    graph = model.graph  # as traced: ONNX's own inference knows none of ONNX Runtime's operators
+    graph = model.graph  # as traced: ONNX's type inference does not know ONNX Runtime's operators
     ports = [*graph.value_info, *graph.input, *graph.output]
     kinds = {port.name: int(port.type.tensor_type.elem_type) for port in ports}
     return kinds | {tensor.name: int(tensor.data_type) for tensor in graph.initializer}
 
 
 def half(tensor: onnx.TensorProto) -> Any:
-    """A stored tensor in fp16, whose range it is cut to."""
+    """A stored tensor in fp16, clipped to its range."""
     return np.clip(numpy_helper.to_array(tensor), -65504, 65504).astype(np.float16)

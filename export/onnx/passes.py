@@ -1,4 +1,4 @@
-"""Rewrites of a traced graph that save passes over feature maps: each computes what the nodes it replaces compute."""
+"""Rewrites of a traced graph that save passes over feature maps; each computes the same as the nodes it replaces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export.onnx.graph import MICROSOFT, add_initializer, declare_microsoft, dro
 
 
 def optimize(model: onnx.ModelProto) -> None:
-    """In place: exact GELU as one operator, one scale and one shift a norm, added constants as biases."""
+    """In place: exact GELU as one operator, one scale and one shift per norm, added constants as biases."""
     graph = model.graph
     fuse_gelu(graph)
     merge_affines(graph)
@@ -44,9 +44,9 @@ def fuse_gelu(graph: onnx.GraphProto) -> None:
 
 
 def merge_affines(graph: onnx.GraphProto) -> None:
-    """(x * w + b) * s + t, with stored w and b a channel, as x * (w s) + (b s + t): two passes instead of four.
+    """(x * w + b) * s + t, with stored w and b per channel, as x * (w s) + (b s + t): two passes instead of four.
 
-    Such are norms that another embedding scales and shifts.
+    Norms that an embedding scales and shifts have this form.
     """
     single, stored, sizes = Links(graph), initializers(graph), shapes(graph)
     ahead: dict[int, list[onnx.NodeProto]] = {}
@@ -71,7 +71,7 @@ def merge_affines(graph: onnx.GraphProto) -> None:
 
 
 def fold_bias(graph: onnx.GraphProto) -> None:
-    """A stored number a channel that is added to a convolution's result goes into its bias."""
+    """Move stored numbers per channel that are added to a convolution's result into its bias."""
     single, stored = Links(graph), initializers(graph)
     for conv in [node for node in graph.node if node.op_type == "Conv" and len(node.input) == 3]:
         for added in single.follow(conv, ("Add",)):
@@ -86,7 +86,7 @@ def fold_bias(graph: onnx.GraphProto) -> None:
 
 
 class Links:
-    """Who makes a tensor and who alone uses it."""
+    """Looks up the node that makes a tensor and its only user."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.made = producers(graph)
@@ -95,7 +95,7 @@ class Links:
         self.user = {name: node for node in graph.node for name in node.input}
 
     def follow(self, node: onnx.NodeProto, ops: tuple[str, ...]) -> Iterator[onnx.NodeProto]:
-        """The nodes of these kinds that follow one another, each the only user of the one before; stops at another."""
+        """The consecutive nodes of these kinds, each the only user of the one before; stops at the first other node."""
         for op in ops:
             name = node.output[0]
             found = self.user.get(name) if self.uses[name] == 1 else None
@@ -106,23 +106,23 @@ class Links:
 
 
 def other(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> str:
-    """The stored operand of a node of two operands, "" where none or both are stored."""
+    """The stored operand of a node with two operands, "" where none or both are stored."""
     names = [name for name in node.input if name in stored]
     return names[0] if len(names) == 1 and len(node.input) == 2 else ""
 
 
 def other_than(node: onnx.NodeProto, before: onnx.NodeProto) -> str:
-    """The operand of `node` that `before` does not make."""
+    """The operand of `node` that `before` does not produce."""
     return other_than_name(node, before.output[0])
 
 
 def other_than_name(node: onnx.NodeProto, name: str) -> str:
-    """The operand of a node of two operands that is not `name`."""
+    """The operand of a node with two operands that is not `name`."""
     return str(node.input[0] if node.input[1] == name else node.input[1])
 
 
 def per_channel(tensor: onnx.TensorProto | None) -> bool:
-    """Whether a stored tensor is one number a channel of a feature map: [C,1,1] or [1,C,1,1]."""
+    """Whether a stored tensor has one number per channel of a feature map: [C,1,1] or [1,C,1,1]."""
     if tensor is None or len(tensor.dims) not in (3, 4):
         return False
     dims = list(tensor.dims)
@@ -130,12 +130,12 @@ def per_channel(tensor: onnx.TensorProto | None) -> bool:
 
 
 def shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
-    """Tensor name -> its shape as the tracer noted it, 0 for the batch."""
+    """Tensor name -> its shape as the tracer recorded it, 0 for the batch."""
     return {info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in graph.value_info}
 
 
 def insert_before(graph: onnx.GraphProto, ahead: dict[int, list[onnx.NodeProto]]) -> None:
-    """Put new nodes before the nodes with these ids."""
+    """Insert new nodes before the nodes with these ids."""
     nodes = [new for node in graph.node for new in [*ahead.get(id(node), ()), node]]
     copies = [helper.make_node("Identity", [], []) for _ in nodes]
     for copy, node in zip(copies, nodes, strict=True):

@@ -1,4 +1,4 @@
-"""Run an ONNX bundle's graphs by ONNX Runtime, as functions of arrays."""
+"""Run an ONNX bundle's graphs in ONNX Runtime, as functions of arrays."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ from runtime.errors import UserError
 
 
 class Tracer:
-    """Gives the graph of each component; the end of the checkpoint's decoder is folded by it.
+    """Gives the graph of each component; folds the end of the checkpoint's decoder.
 
-    fold_timestep: the U-Net is of the one-step timestep alone, whatever timestep it is given. keep: the graphs of a
-    model that is not large are remembered, and must be copied before they are changed.
+    fold_timestep: the U-Net is for the one-step timestep only, whatever timestep it is given. keep: the graphs of a
+    model that is not large are kept, and must be copied before they are changed.
     """
 
     def __init__(self, source: Source, fold_timestep: bool = False, keep: bool = False) -> None:
@@ -41,7 +41,7 @@ class Tracer:
             return self.kept[component]
         try:
             model = getattr(self, component)()
-        except Exception as error:  # torch.export and its translation raise whatever they meet
+        except Exception as error:  # torch.export and its translation raise all kinds of exceptions
             raise UserError(f"PyTorch cannot export the {component} of {self.source.name} to ONNX: {error}") from error
         optimize(model)
         if self.keep:
@@ -79,14 +79,14 @@ class Tracer:
         return trace(EncoderGraph(self.source.pipe.vae), [Port("sample", picture)], ["latent_sample"])
 
 
-OPSET = 18  # the oldest that has LayerNormalization and all else these graphs need: read by old loaders too
+OPSET = 18  # the oldest opset that has all that these graphs need, so that old loaders read them
 MAX_BATCH = 64
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
 class Port:
-    """A graph input: its name, an example tensor, and whether the first axis is the batch."""
+    """A graph input: its name, an example tensor, and whether its first axis is the batch."""
 
     name: str
     example: Tensor
@@ -96,7 +96,7 @@ class Port:
 def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> onnx.ModelProto:
     """The ONNX graph of `module`, with a dynamic batch.
 
-    The examples' batch must be 2 or more: torch.export takes an axis of 1 as constant.
+    The examples' batch must be 2 or more: torch.export treats an axis of length 1 as constant.
     """
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     with quiet(), torch.no_grad():
@@ -110,7 +110,7 @@ def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> 
             output_names=list(outputs),
             dynamic_shapes=tuple({0: batch} if port.batched else None for port in inputs),
         )
-    assert program is not None  # with dynamo=True there always is one
+    assert program is not None  # with dynamo=True there is always one
     model: onnx.ModelProto = program.model_proto
     tidy(model)
     return model
@@ -118,7 +118,7 @@ def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> 
 
 @contextmanager
 def quiet(logger: str = "torch.onnx") -> Iterator[None]:
-    """Keep a converter's remarks about itself off stderr: warnings, and what it logs below an error."""
+    """Keep a converter's chatter off stderr: warnings, and log entries below an error."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)
@@ -131,7 +131,7 @@ def quiet(logger: str = "torch.onnx") -> Iterator[None]:
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """In place: fix reshapes, name nodes and weights, drop what is unused and the tracer's notes."""
+    """In place: fix reshapes, name nodes and weights, drop unused parts and the tracer's metadata."""
     fix_reshapes(model.graph)
     name_parts(model.graph)
     drop_unused(model.graph)
@@ -139,7 +139,7 @@ def tidy(model: onnx.ModelProto) -> None:
 
 
 def fix_reshapes(graph: onnx.GraphProto) -> None:
-    """Replace a reshape to another tensor's computed shape by one to constants, with -1 for the batch."""
+    """Replace a reshape to a computed shape by one to a constant shape, with -1 for the batch."""
     dims = {
         info.name: [dim.dim_value or -1 for dim in info.type.tensor_type.shape.dim]
         for info in [*graph.value_info, *graph.input]
@@ -183,7 +183,7 @@ def scope_of(node: onnx.NodeProto) -> str:
 
 
 def unique(name: str, taken: set[str]) -> str:
-    """`name`, or `name_2`, `name_3`, ... where it is taken already; the answer is taken from then on."""
+    """`name`, or `name_2`, `name_3`, ... where it is already taken; marks the result as taken."""
     answer, n = name, 1
     while answer in taken:
         n += 1

@@ -1,6 +1,6 @@
-"""`python -m export.openvino CHECKPOINT --out DIR`: OpenVINO IR that OpenVINO GenAI's pipelines open as it is.
+"""`python -m export.openvino CHECKPOINT --out DIR`: OpenVINO IR that OpenVINO GenAI's pipelines open unchanged.
 
-Written once its pictures are PyTorch's: module by module, and drawn by GenAI itself.
+It is written only if it matches PyTorch module by module, and in a picture drawn by GenAI itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parser() -> Parser:
         "--precision",
         choices=tuple(STORED),
         default="fp32",
-        help="how weights are stored; what is computed in is the device's choice (INFERENCE_PRECISION_HINT)",
+        help="how weights are stored; the device chooses what it computes in (INFERENCE_PRECISION_HINT)",
     )
     made.add_argument(
         "--min-psnr-db",

@@ -23,7 +23,7 @@ ANY = -1  # an axis of any length
 
 @dataclass(frozen=True)
 class Port:
-    """A model's input: its name, an example to trace with, and its shape, ANY where the length is open."""
+    """A model's input: its name, an example to trace with, and its shape, with ANY where the length is flexible."""
 
     name: str
     example: Tensor
@@ -78,8 +78,8 @@ def parts(source: Source) -> Iterator[Part]:
 def convert(part: Part) -> Any:
     """An openvino.Model of one module, whose weights are the module's own memory.
 
-    Traced: torch.export takes three times as long, gives the same speed, and fixes the picture's size. Attention
-    becomes ScaledDotProductAttention, however it was written. Raises UserError with OpenVINO's own reason.
+    It is traced: torch.export takes three times as long, gives the same speed, and fixes the picture's size. Attention
+    becomes ScaledDotProductAttention, however it was written. Raises UserError with OpenVINO's reason.
     """
     openvino = load_openvino()
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -87,10 +87,10 @@ def convert(part: Part) -> Any:
     examples = tuple(port.example for port in part.inputs)
     try:
         with quiet("openvino"), torch.no_grad():
-            unchecked = {"check_trace": False}  # parity checks it: the tracer would run the module twice more
+            unchecked = {"check_trace": False}  # the comparison checks it: the tracer would run the module twice more
             traced = TorchScriptPythonDecoder(part.module.eval(), example_input=examples, trace_kwargs=unchecked)
             model = openvino.convert_model(traced, example_input=examples)
-    except Exception as error:  # torch.jit and the front end raise whatever they meet
+    except Exception as error:  # torch.jit and the front end raise all kinds of exceptions
         raise UserError(f"OpenVINO cannot convert the {part.name}: {error}") from error
     shapes = {}
     for found, port in zip(model.inputs, part.inputs, strict=True):
@@ -106,7 +106,7 @@ def convert(part: Part) -> Any:
 def fold_offsets(model: Any) -> None:
     """Move the 1 of diffusers' norm(x) * (1 + scale) + shift into the bias of the layer that gives scale and shift.
 
-    One operator less; and the CPU plugin (2026.4.1) dies compiling a product of a group norm and such a sum when
+    It saves one operator, and the CPU plugin (2026.4.1) crashes compiling a product of a group norm and such a sum when
     all shapes are static, as after GenAI's reshape().
     """
     openvino = load_openvino()

@@ -1,4 +1,4 @@
-"""An OpenVINO folder: models written, judged against PyTorch, put in place."""
+"""Export an OpenVINO folder: write the models, judge them against PyTorch, put the folder in place."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ STORED = {
     "fp16": "f16",
     "int8": "u8 with an f16 scale and a u8 zero point an output channel; the rest f16 or f32",
 }
-FLOAT_PARTS = ("vae_encoder",)  # not quantized: an exact projection loses everything, and no picture from text shows it
-COMPARED = "f32"  # what models are computed in where they are compared
-GENAI_DB = 40.0  # at most asked of GenAI's picture: it cuts pixels off to whole numbers, which alone gives 53 dB
+FLOAT_PARTS = ("vae_encoder",)  # not quantized: an exact projection would break, and no picture from text would show it
+COMPARED = "f32"  # what models compute in when they are compared
+GENAI_DB = 40.0  # the highest threshold for GenAI's picture: truncating its pixels to whole numbers alone gives 53 dB
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the models are made; min_psnr_db: None where the precision's own holds."""
+    """How the models are made; min_psnr_db: None means the precision's default."""
 
     precision: str = "fp32"
     min_psnr_db: float | None = None
@@ -82,7 +82,7 @@ def export_openvino(source: Source, out: Path, options: Options = Options()) -> 
 
 
 def write_models(folder: Path, source: Source, precision: str, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Convert and write every part, one at a time; how the weights are stored."""
+    """Convert and write every part, one at a time; returns how the weights are stored."""
     openvino = load_openvino()
     counts: dict[str, int] = {}
     for part in parts(source):
@@ -97,7 +97,7 @@ def write_models(folder: Path, source: Source, precision: str, advance: Callable
 
 
 def verify(folder: Path, reference: Reference, options: Options) -> Parity:
-    """Compare the written models, and a picture that GenAI draws with them; UserError below the threshold."""
+    """Compare the written models and a picture that GenAI draws with them; UserError below the threshold."""
     what = f"OpenVINO {options.precision} of {reference.source.name}"
     parity = reference.compare(network_of(folder, precision_hint=COMPARED), options.threshold_db)
     refuse_below(parity, what)

@@ -1,4 +1,4 @@
-"""The folder of OpenVINO IR: models, the configurations that OpenVINO GenAI asks for, metadata."""
+"""The folder of OpenVINO IR: models, the configurations that OpenVINO GenAI requires, metadata."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from export.openvino.tokenizer import write_openvino_tokenizer
 from export.source import Source
 from runtime.manifest import COMPONENTS
 
-VAE = "AutoencoderKL"  # the only one that GenAI knows; it reads the same of a tiny autoencoder
+VAE = "AutoencoderKL"  # the only one that GenAI knows; it reads the same keys from a tiny autoencoder
 
 
 def write_configs(folder: Path, source: Source) -> str:
-    """Write everything but the models; the scheduler's name, and whose place it took."""
+    """Write everything but the models; returns the scheduler's name, and which one it replaced."""
     for name in COMPONENTS:
         (folder / name).mkdir()
         write_json(folder / name / "config.json", component_config(source, name))
@@ -39,7 +39,7 @@ def genai_index(source: Source, scheduler: str) -> dict[str, Any]:
 def note(path: Path, facts: dict[str, Any]) -> None:
     """Store facts as rt_info of a written model's .xml: openvino.Model.get_rt_info(["addkit", key]).value.
 
-    Only the .xml is written anew, whatever the size of the weights.
+    Only the .xml is rewritten, whatever the size of the weights.
     """
     tree = ElementTree.parse(path)
     root = tree.getroot()

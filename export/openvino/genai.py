@@ -1,4 +1,4 @@
-"""Draw with OpenVINO GenAI's own pipelines from given noise, as its users will."""
+"""Draws with OpenVINO GenAI's own pipelines from given noise, as its users will."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def text_to_image(
 
 
 def given(noises: Iterable[Floats]) -> Any:
-    """A generator of GenAI that hands out these noises in turn, each f32 of as many numbers as are asked for."""
+    """A GenAI generator that returns these noises in turn, each an f32 array of the size asked for."""
     openvino = load_openvino()
     import openvino_genai
 

@@ -1,4 +1,4 @@
-"""Weights of an OpenVINO model in 8 bits: u8 codes with a scale and a zero point an output channel."""
+"""Weights of an OpenVINO model in 8 bits: u8 codes with a scale and a zero point per output channel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from export.openvino.run import load_openvino
 
-# What multiplies or looks up weights; the input that they stand at.
+# Operations that multiply or look up weights, and the input where the weights are.
 READERS = {"MatMul": 1, "Convolution": 1, "Gather": 0}
-LEAST = 4096  # numbers in a weight that is worth it
-# The first and last convolution and the time embedding are stored in f16: small, and every picture passes them whole.
+LEAST = 4096  # numbers in a weight that is worth compressing
+# The first and last convolution and the time embedding are stored in f16: small, and every picture depends on them.
 SPARED = ("conv_in.", "conv_out.", "time_embedding.")
 LEVELS = 255
 
@@ -21,9 +21,9 @@ Codes = npt.NDArray[np.uint8]
 
 
 def quantize_weights(model: Any) -> int:
-    """Replace an openvino.Model's large weights by u8 codes, as NNCF's weight compression lays them out; how many.
+    """Replace an openvino.Model's large weights by u8 codes in the layout of NNCF's weight compression; how many.
 
-    Layers compute in floating point: a plugin widens the codes as it loads the model, or as it multiplies.
+    Layers compute in floating point: a plugin expands the codes when it loads the model, or as it multiplies.
     """
     count = 0
     for node in model.get_ordered_ops():
@@ -47,7 +47,7 @@ def is_large(node: Any) -> bool:
 
 
 def output_axis(node: Any) -> int:
-    """The axis of a layer's weight that its output channels are counted along; the rows of a table."""
+    """The axis of a layer's weight that counts its output channels, or a table's rows."""
     if node.get_type_name() != "MatMul":
         return 0
     rank = len(node.input_value(1).get_partial_shape())
@@ -55,15 +55,15 @@ def output_axis(node: Any) -> int:
 
 
 def quantize(weight: Floats, axis: int) -> tuple[Codes, Codes, npt.NDArray[np.float16]]:
-    """(codes, zero point, scale) with weight = (code - zero point) * scale, the latter two one a channel of `axis`.
+    """(codes, zero point, scale) with weight = (code - zero point) * scale; one of each per channel of `axis`.
 
-    Zero is kept exactly.
+    Zero is represented exactly.
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
     low = np.minimum(weight.min(axis=others, keepdims=True), 0)
     high = np.maximum(weight.max(axis=others, keepdims=True), 0)
     scale = ((high - low) / LEVELS).astype(np.float16)
-    scale = np.maximum(scale, np.finfo(np.float16).tiny)  # a channel of zeros, or of next to nothing
+    scale = np.maximum(scale, np.finfo(np.float16).tiny)  # a channel of zeros or nearly zeros
     step = scale.astype(np.float32)
     zero = np.clip(np.rint(-low / step), 0, LEVELS)
     codes = np.clip(np.rint(weight / step) + zero, 0, LEVELS)
@@ -71,7 +71,7 @@ def quantize(weight: Floats, axis: int) -> tuple[Codes, Codes, npt.NDArray[np.fl
 
 
 def widened(weight: Floats, axis: int) -> Any:
-    """The output of a subgraph that gives f32 weights from stored codes."""
+    """The output of a subgraph that computes f32 weights from stored codes."""
     ops, Type = load_openvino().opset13, load_openvino().Type
     codes, zero, scale = quantize(weight, axis)
     difference = ops.subtract(ops.convert(ops.constant(codes), Type.f16), ops.convert(ops.constant(zero), Type.f16))
@@ -79,6 +79,6 @@ def widened(weight: Floats, axis: int) -> Any:
 
 
 def halved(weight: Floats) -> Any:
-    """The output of a subgraph that gives f32 weights from f16."""
+    """The output of a subgraph that converts f16 weights to f32."""
     openvino = load_openvino()
     return openvino.opset13.convert(openvino.opset13.constant(weight.astype(np.float16)), openvino.Type.f32).output(0)

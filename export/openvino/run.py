@@ -22,7 +22,7 @@ PARAMETERS = "latent_parameters"  # a variational encoder's output: mean and log
 def load_openvino() -> Any:
     """The openvino module without its telemetry.
 
-    On import openvino writes a client's id into the home folder and sends events, unless openvino_telemetry is missing.
+    On import openvino writes a client id into the home folder and sends events, unless openvino_telemetry is missing.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -39,7 +39,7 @@ def network_of(folder: Path, device: str = "CPU", precision_hint: str | None = N
     """The models of a folder, compiled for `device`.
 
     precision_hint: f32, f16 or bf16; None for the device's own, which is bf16 on a CPU that has it. Raises UserError
-    with OpenVINO's reason where the device is not there or cannot run them.
+    with OpenVINO's reason where the device is missing or cannot run them.
     """
     core = load_openvino().Core()
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
@@ -54,7 +54,7 @@ def network_of(folder: Path, device: str = "CPU", precision_hint: str | None = N
 
 
 def reason(error: RuntimeError) -> str:
-    """The last line of an error of OpenVINO, which says what happened; the others say where."""
+    """The last line of an OpenVINO error, which says what happened; the others say where."""
     return str(error).strip().splitlines()[-1]
 
 

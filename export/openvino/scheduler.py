@@ -1,4 +1,4 @@
-"""The scheduler of a folder for OpenVINO GenAI: one that it reads and that takes the checkpoint's own first step."""
+"""The scheduler of a folder for OpenVINO GenAI: one that it supports and that takes the checkpoint's first step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from export.source import Source
 from runtime import schedule
 from runtime.errors import UserError
 
-# The schedulers that GenAI computes as diffusers does, and what it needs for that (openvino.genai 2026.4,
-# image_generation/schedulers). PNDM is not one of them: GenAI's reads before its list of timesteps in a run of one.
+# The schedulers that GenAI computes as diffusers does, and the settings that needs (openvino.genai 2026.4,
+# image_generation/schedulers). PNDM is not one of them: GenAI's reads before its timesteps in a one-step run.
 DDIM = {"clip_sample": False, "thresholding": False}
 EULER = {
     "use_karras_sigmas": False,
@@ -32,7 +32,7 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     "EulerAncestralDiscreteScheduler": {},
     "LCMScheduler": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "thresholding": False},
 }
-# What stands in for any other: the same step written in another form.
+# Substitutes for any other: the same step written in another form.
 FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("DDIMScheduler", {}),
     ("DDIMScheduler", {"timestep_spacing": "trailing", "set_alpha_to_one": True}),
@@ -41,14 +41,14 @@ FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
 )
 BETA_SCHEDULES = ("linear", "scaled_linear")  # that GenAI knows by name
-DEFAULTED = "_use_default_values"  # lists keys that diffusers would not hand on to a scheduler of another class
-TOLERANCE = 1e-4  # of a step's largest value
+DEFAULTED = "_use_default_values"  # lists keys that diffusers would not pass on to a scheduler of another class
+TOLERANCE = 1e-4  # relative to a step's largest value
 
 
 def genai_scheduler(source: Source) -> Any:
-    """A diffusers scheduler to save: the checkpoint's own where GenAI computes it, else one with the same first step.
+    """A diffusers scheduler to save: the checkpoint's own if GenAI computes it, else one with the same first step.
 
-    Raises UserError when GenAI has none that takes it.
+    Raises UserError when GenAI has none.
     """
     own = source.pipe.scheduler
     expected = one_step(own)
@@ -64,7 +64,7 @@ def genai_scheduler(source: Source) -> Any:
 
 
 def candidates(own: Any) -> Iterator[Any]:
-    """Schedulers that GenAI computes, from the likeliest on."""
+    """Schedulers that GenAI computes, the likeliest first."""
     import diffusers
 
     name = type(own).__name__
@@ -75,7 +75,7 @@ def candidates(own: Any) -> Iterator[Any]:
 
 
 def named_betas(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The noise schedule as a table, where GenAI does not know it by its name."""
+    """The noise schedule as a table, if GenAI does not know it by name."""
     name = config.get("beta_schedule", "linear")
     if config.get("trained_betas") is not None or name in BETA_SCHEDULES:
         return {}
@@ -84,7 +84,7 @@ def named_betas(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_step(scheduler: Any) -> tuple[list[float], Tensor, Tensor] | None:
-    """(timesteps, U-Net's input, result) of a run of one step on fixed noise; None where that run fails."""
+    """(timesteps, U-Net's input, result) of a one-step run on fixed noise; None where that run fails."""
     draw = torch.Generator().manual_seed(0)
     noise, prediction = torch.randn(2, 1, 4, 8, 8, generator=draw)
     try:
@@ -94,7 +94,7 @@ def one_step(scheduler: Any) -> tuple[list[float], Tensor, Tensor] | None:
         taken = scheduler.scale_model_input(latents, timestep)
         extra = {"generator": draw} if "generator" in inspect.signature(scheduler.step).parameters else {}
         result = scheduler.step(prediction, timestep, latents, **extra).prev_sample
-    except Exception:  # a scheduler may refuse what another's configuration says, in words of its own
+    except Exception:  # a scheduler may refuse another's configuration, with any exception
         return None
     return [float(t) for t in scheduler.timesteps], taken, result
 
@@ -109,7 +109,7 @@ def same(found: tuple[list[float], Tensor, Tensor] | None, expected: tuple[list[
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep diffusers' remarks on keys that one scheduler has and another has not off stderr."""
+    """Keep off stderr diffusers' warnings about keys that one scheduler has and another has not."""
     log = logging.getLogger("diffusers")
     level = log.level
     log.setLevel(logging.ERROR)

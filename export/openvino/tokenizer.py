@@ -1,4 +1,4 @@
-"""CLIP's tokenizer as an OpenVINO model, which is how OpenVINO GenAI reads prompts."""
+"""CLIP's tokenizer as an OpenVINO model, as OpenVINO GenAI needs it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 TOKENIZER = "openvino_tokenizer.xml"
-PADDING = 4  # the input of RaggedToDense that fills up
-ADDED = 2  # tokens around a prompt's own: <|startoftext|> and <|endoftext|>
-DOTTED_I = ("\u0130", "i\u0307")  # which case folding leaves as it is, and lower case takes apart
-# Letters of lower case that case folding changes all the same: micro sign, long s, final sigma, iota subscript.
+PADDING = 4  # RaggedToDense's input with the padding value
+ADDED = 2  # tokens around a prompt's: <|startoftext|> and <|endoftext|>
+DOTTED_I = ("\u0130", "i\u0307")  # case folding leaves it as it is, lower case splits it
+# Lower-case letters that case folding still changes: micro sign, long s, final sigma, iota subscript.
 LOWER = "\u00b5\u017f\u03c2\u0345"
-PRIVATE = 0xE000  # a code point that no text uses, where they hide meanwhile
+PRIVATE = 0xE000  # code points that no text uses, where they hide meanwhile
 PROMPTS = (
     *EVERYDAY, "", "a cat,sitting on:the(mat)", "a 🦊 and 🍕", "a fox\U0001f98a", "東京の猫", "고양이", "naïve café",
     "it's 3 o'clock", "1234567890", "a  b\t c\n d", "!!! ... ###", "fox " * 80, "x" * 300, "<|endoftext|> a fox",
@@ -31,19 +31,19 @@ def write_openvino_tokenizer(folder: Path, pad_token_id: int) -> None:
     """Add openvino_tokenizer.xml and .bin to a folder with vocab.json and merges.txt of a CLIP tokenizer.
 
     The ids are CLIP's own, as transformers' CLIPTokenizerFast gives them; prompts are padded with `pad_token_id`.
-    Raises UserError when they are not, for one of PROMPTS.
+    Raises UserError when they differ for one of PROMPTS.
     """
     openvino = load_openvino()
     from transformers import CLIPTokenizerFast
 
-    # From these two alone: what else lies there may make an ordinary word special, as Stable Diffusion 2 does with "!".
+    # From these two files alone: others may make an ordinary word special, as Stable Diffusion 2 does with "!".
     reference = CLIPTokenizerFast(folder / "vocab.json", folder / "merges.txt", model_max_length=MAX_TOKENS)
     openvino.save_model(converted(reference, pad_token_id), folder / TOKENIZER, compress_to_fp16=False)
     refuse_others(folder, reference, pad_token_id)
 
 
 def converted(tokenizer: Any, pad_token_id: int) -> Any:
-    """An openvino.Model of a CLIPTokenizerFast: strings -> input_ids i64[B,77], padded and cut as CLIP does."""
+    """An openvino.Model of a CLIPTokenizerFast: strings -> input_ids i64[B,77], padded and truncated as CLIP does."""
     ops = load_openvino().opset13
     from openvino_tokenizers import convert_tokenizer
 
@@ -53,12 +53,12 @@ def converted(tokenizer: Any, pad_token_id: int) -> Any:
     know_suffixed(nodes["BPETokenizer"])
     lower_case(nodes["CharsMapNormalization"])
     nodes["RaggedToDense"].input(PADDING).replace_source_output(ops.constant(np.int32(pad_token_id)).output(0))
-    model.set_rt_info(pad_token_id, "pad_token_id")  # GenAI fills up with it
+    model.set_rt_info(pad_token_id, "pad_token_id")  # GenAI pads with it
     return model
 
 
 def always_cut(node: Any) -> None:
-    """Cut a prompt's tokens ahead of the node Truncate, which GenAI switches off: it would lose <|endoftext|>."""
+    """Truncate a prompt's tokens before the node Truncate, which GenAI disables: it would lose <|endoftext|>."""
     ops = load_openvino().opset13
     begins, ends = node.input_value(0), node.input_value(1)
     most = ops.add(begins, ops.constant(np.int32(MAX_TOKENS - ADDED)))
@@ -66,14 +66,14 @@ def always_cut(node: Any) -> None:
 
 
 def know_suffixed(node: Any) -> None:
-    """Let special tokens that stand in a prompt be known with the end of word that the node puts behind them.
+    """Recognise special tokens in a prompt together with the end of word that the node appends to them.
 
-    Otherwise </w> is left over, and comes out as four tokens more.
+    Otherwise </w> is left over and becomes four more tokens.
     """
     from openvino_tokenizers.utils import create_string_constant_node
 
     suffix = node.get_attributes()["end_suffix"]
-    first = node.get_input_size() - 4  # begins, ends and characters of the special tokens, then their ids
+    first = node.get_input_size() - 4  # starts, ends and characters of the special tokens, then their ids
     begins, ends, characters = (node.input_value(first + index).get_node().get_data() for index in range(3))
     names = [bytes(characters[begin:end]).decode() + suffix for begin, end in zip(begins, ends, strict=True)]
     for index, output in enumerate(create_string_constant_node(names)):
@@ -81,7 +81,7 @@ def know_suffixed(node: Any) -> None:
 
 
 def lower_case(node: Any) -> None:
-    """Make of the node's case folding what CLIP does: lower case."""
+    """Turn the node's case folding into CLIP's lower case."""
     ahead = [DOTTED_I, *((letter, chr(PRIVATE + index)) for index, letter in enumerate(LOWER))]
     inputs = [node.input_value(index) for index in range(node.get_input_size())]
     for index, output in enumerate(replaced(inputs, ahead)):
@@ -105,7 +105,7 @@ def replaced(outputs: list[Any], pairs: list[tuple[str, str]]) -> list[Any]:
 
 
 def genai_ids(folder: Path, prompts: list[str]) -> Ids:
-    """Token ids i64[N,77] as OpenVINO GenAI's CLIPTextModel makes them of prompts, one by one."""
+    """Token ids i64[N,77] as OpenVINO GenAI's CLIPTextModel computes them from prompts, one by one."""
     load_openvino()
     import openvino_genai
 
@@ -118,8 +118,8 @@ def genai_ids(folder: Path, prompts: list[str]) -> Ids:
 
 
 def refuse_others(folder: Path, reference: Any, pad_token_id: int) -> None:
-    """Raise UserError for a tokenizer that GenAI reads otherwise than transformers does."""
+    """Raise UserError for a tokenizer that GenAI reads differently from transformers."""
     for prompt, found in zip(PROMPTS, genai_ids(folder, list(PROMPTS)), strict=True):
         ids = reference(prompt, max_length=MAX_TOKENS, truncation=True).input_ids
         if found.tolist() != ids + [pad_token_id] * (MAX_TOKENS - len(ids)):
-            raise UserError(f"the tokenizer cannot be written for OpenVINO GenAI: it reads {prompt[:40]!r} otherwise")
+            raise UserError(f"the tokenizer cannot be written for OpenVINO GenAI: it reads {prompt[:40]!r} differently")

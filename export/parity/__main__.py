@@ -1,6 +1,6 @@
 """`python -m export.parity CHECKPOINT EXPORT...`: one report on how close exports are to their checkpoint.
 
-Every export is computed on every engine of this machine, each in a process of its own: the same token ids and noise,
+Every export runs on every engine of this machine, each in its own process: the same token ids and noise,
 every module and the whole picture. What this machine cannot run is reported as "not run", with the reason.
 Exit code 1 when a comparison failed.
 """
@@ -38,10 +38,10 @@ def parser() -> Parser:
 
 
 def work(args: argparse.Namespace) -> int:
-    """Compare and print the report; 1 when a comparison failed."""
+    """Compare and print the report; 1 if a comparison failed."""
     if args.strip:
         checked(args.strip)
-    # A signal raises, so that neither the folder nor the process of an export outlives this one.
+    # Signals raise, so that neither an export's folder nor its process outlives this one.
     with signals_held() as held, held.released(), tempfile.TemporaryDirectory(prefix="parity-") as name:
         reports = report(args, Path(name))
     print_result(json.dumps({"exports": reports}, indent=2) if args.json else shown(reports))

@@ -26,7 +26,7 @@ from runtime.errors import UserError
 from runtime.files import check_writable
 from train.progress import progress
 
-# Of the first engine that ran, also told as the export's own.
+# Of the first engine that ran, also reported as the export's own.
 HEADLINE = (
     "engine",
     "modules",
@@ -44,7 +44,7 @@ NO_FIGURES: dict[str, Any] = {"max_abs": None, "psnr_db": None}
 
 
 def examine(export: Export, folder: Path, advance: Callable[[int], None]) -> dict[str, Any]:
-    """The report on one export. folder: where the reference lies, and the pictures of the first engine are left."""
+    """The report on one export. folder: holds the reference, and receives the first engine's pictures."""
     runs = []
     for engine in engines(export.format):
         runs.append(run_on(engine, export, folder))
@@ -60,7 +60,7 @@ def examine(export: Export, folder: Path, advance: Callable[[int], None]) -> dic
 
 
 def run_on(engine: Engine, export: Export, folder: Path) -> dict[str, Any]:
-    """An export's figures on one engine, or why there are none."""
+    """An export's figures on one engine, or the reason why there are none."""
     if engine.why:
         return {"engine": engine.name, "status": "not run", "why": engine.why}
     job = job_of(export.path, export.format, dict(export.facts), engine, export.threshold_db(engine))
@@ -68,14 +68,14 @@ def run_on(engine: Engine, export: Export, folder: Path) -> dict[str, Any]:
 
 
 def keep_first(folder: Path, export: Export) -> None:
-    """Put the pictures of an export's first engine aside for the strip."""
+    """Keep the pictures of an export's first engine for the strip."""
     made, kept = folder / PICTURES, pictures_of(folder, export)
     if made.is_file() and not kept.is_file():
         shutil.copyfile(made, kept)
 
 
 def pictures_of(folder: Path, export: Export) -> Path:
-    """Where an export's pictures are kept."""
+    """The file for an export's pictures."""
     return folder / f"{str(export.path).replace('/', '_')}.npy"
 
 
@@ -97,7 +97,7 @@ def strip(
     exports: list[Export],
     folder: Path,
 ) -> None:
-    """Write the picture strip of the exports that drew."""
+    """Write the picture strip of the exports that drew pictures."""
     columns = []
     for facts, export in zip(reports, exports, strict=True):
         if pictures_of(folder, export).is_file():
@@ -108,8 +108,8 @@ def strip(
 
 
 def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """The reports on all exports, and the strip; `folder` is for what their processes exchange."""
-    exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # first: a mistake costs no loading
+    """The reports on all exports, and the strip; `folder` is where their processes exchange data."""
+    exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # errors come before anything is loaded
     if not args.no_room_check:
         check_memory(memory_for(locate(args.checkpoint), exports), "the report")
     source = open_source(args.checkpoint, args.prompts)
@@ -123,7 +123,7 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         save_reference(reference, folder / REFERENCE)
         expected = reference.pictures.astype(np.float32)
         prompts, origin = source.prompts.compared, source.prompts.origin
-        del reference, source  # the exports need the memory more
+        del reference, source  # the exports need the memory
         give_back_memory()
         advance(1)
         reports = [
@@ -136,14 +136,14 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def memory_for(checkpoint: Path, exports: list[Export]) -> int:
-    """Bytes that the report takes at its peak, estimated."""
+    """Estimated peak memory of the report in bytes."""
     largest = max(size_mb(export.path) for export in exports) * 1e6
     weights = sum(part.parameters for part in plan(checkpoint, "onnx", "fp32").components)
     return report_memory(checkpoint, int(largest), weights)
 
 
 def checked(path: Path) -> None:
-    """Raise UserError now when a PNG cannot be written to `path` later."""
+    """Raise UserError now if a PNG could not be written to `path` later."""
     if path.suffix.lower() != ".png":
-        raise UserError(f"--strip {path}: the name of a .png file is wanted")
+        raise UserError(f"--strip {path}: give the name of a .png file")
     check_writable(path)

@@ -1,4 +1,4 @@
-"""What can compute an export on this machine, and the export opened on it."""
+"""The engines that can run an export on this machine, and opening an export on one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from export.checks.measure import Network
 from runtime.manifest import COMPONENTS
 
 CPU = "CPUExecutionProvider"
-# ONNX Runtime's providers that people ask for, with what each needs.
+# ONNX Runtime's providers that people ask for, and what each needs.
 NEEDS = {
     "CUDAExecutionProvider": "needs onnxruntime-gpu and an NVIDIA GPU",
     "CoreMLExecutionProvider": "needs macOS",
@@ -28,10 +28,10 @@ class NotHere(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """One way to compute an export.
+    """One way to run an export.
 
-    options: what `open_network` needs to know; why: the reason when it cannot run here; half: it computes in fp16 or
-    bf16 whatever the export holds; timed: its speed and memory are those of a device.
+    options: for `open_network`; why: the reason if it cannot run here; half: it computes in fp16 or
+    bf16 whatever the export stores; timed: its speed and memory are those of a real device.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Engine:
 
 
 def engines(format: str) -> list[Engine]:
-    """Every engine for a format, the one that an export is judged by first."""
+    """Every engine for a format, starting with the one that an export is judged by."""
     return list({"onnx": onnx_engines, "openvino": openvino_engines, "coreml": coreml_engines}[format]())
 
 
 def onnx_engines() -> Iterator[Engine]:
-    """The CPU, then what else this ONNX Runtime has, then what it lacks."""
+    """The CPU, then this ONNX Runtime's other providers, then those it lacks."""
     import onnxruntime
 
     here = [name for name in onnxruntime.get_available_providers() if name not in (CPU, REMOTE)]
@@ -56,7 +56,7 @@ def onnx_engines() -> Iterator[Engine]:
 
 
 def openvino_engines() -> Iterator[Engine]:
-    """Each device in f32, and in its own default precision where that is another; then the devices that lack."""
+    """Each device in f32, and in its own default precision where that differs; then the missing devices."""
     from export.openvino.run import load_openvino
 
     try:
@@ -87,7 +87,7 @@ def coreml_engines() -> Iterator[Engine]:
 
 
 def open_network(format: str, path: Path, facts: Mapping[str, Any], options: Mapping[str, Any]) -> Network:
-    """The export on an engine. facts: what the export says of itself. Raises NotHere when the engine will not start."""
+    """The export on an engine. facts: the export's own metadata. Raises NotHere when the engine does not start."""
     if format == "onnx":
         return onnx_network(path, options["provider"], one_step=max(map(int, facts["steps"])) == 1)
     if format == "openvino":
@@ -105,7 +105,7 @@ def open_network(format: str, path: Path, facts: Mapping[str, Any], options: Map
 
 
 def onnx_network(folder: Path, provider: str, one_step: bool) -> Network:
-    """A bundle's graphs on a provider, what it cannot run on the CPU."""
+    """A bundle's graphs on a provider; what the provider cannot run runs on the CPU."""
     import onnxruntime
     import torch
 

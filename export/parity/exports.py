@@ -1,4 +1,4 @@
-"""An export on disk: its format, what it says of itself, whether its files are whole and its model is the right one."""
+"""An export on disk: its format and metadata, whether its files are whole and its model is the right one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMATS = ("onnx", "openvino", "coreml")
 
 @dataclass(frozen=True)
 class Export:
-    """One export. facts: what it says of itself; parts: the file or folder of each module."""
+    """One export. facts: its metadata; parts: the file or folder of each module."""
 
     path: Path
     format: str
@@ -31,7 +31,7 @@ class Export:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """How its weights were made smaller."""
+        """How its weights were compressed."""
         return self.facts.get("recipe") or {}
 
     @property
@@ -40,13 +40,13 @@ class Export:
         return {name: round(size_mb(path), 2) for name, path in self.parts.items()}
 
     def threshold_db(self, engine: Engine) -> float:
-        """What the worst picture must reach on an engine; the exporter's own threshold for a precision of its own."""
+        """The PSNR that the worst picture must reach on an engine; the recorded one for an unusual precision."""
         recorded = (self.facts.get("parity") or self.facts).get("threshold_db", 0.0)
         known = float(THRESHOLDS_DB.get(self.precision, recorded))
         return min(known, THRESHOLDS_DB["fp16"]) if engine.half else known
 
     def doubts(self, source: Source) -> list[str]:
-        """Why its figures may say nothing of this checkpoint."""
+        """Why its figures may not apply to this checkpoint."""
         said, found = self.facts.get("checkpoint_sha256"), checkpoint_sha256(source.folder)
         if said is None:
             return [f"{self.path} does not say which checkpoint it was made from"]
@@ -56,16 +56,16 @@ class Export:
 
 
 def open_export(path: Path, source: Source) -> Export:
-    """An export of a checkpoint; UserError as `read_export` says, or when it has another model's sizes."""
+    """An export of a checkpoint; UserError as for `read_export`, or when it has another model's sizes."""
     export = read_export(path)
     refuse_other_sizes(export, source)
     return export
 
 
 def read_export(path: Path) -> Export:
-    """An ONNX bundle, OpenVINO IR or a folder of Core ML packages, its files verified.
+    """Read an ONNX bundle, OpenVINO IR or a folder of Core ML packages, and verify its files.
 
-    Raises UserError when it is none of them, or is damaged.
+    Raises UserError when it is none of these, or is damaged.
     """
     try:
         return onnx_export(path) if (path / MANIFEST).is_file() else marked_export(path)
@@ -74,7 +74,7 @@ def read_export(path: Path) -> Export:
 
 
 def refuse_other_sizes(export: Export, source: Source) -> None:
-    """Raise UserError for an export whose latents are not the checkpoint's."""
+    """Raise UserError for an export whose latents differ in size from the checkpoint's."""
     shape = tuple(export.facts["latent_shape"])
     if shape != source.latent_shape:
         sizes = f"latents {shape}, the checkpoint's are {source.latent_shape}"
@@ -82,7 +82,7 @@ def refuse_other_sizes(export: Export, source: Source) -> None:
 
 
 def onnx_export(path: Path) -> Export:
-    """A bundle with manifest.json; what that has no field for is in its graphs' metadata."""
+    """A bundle with manifest.json; facts for which it has no field are in its graphs' metadata."""
     import onnx
 
     manifest = open_bundle(path).manifest
@@ -97,7 +97,7 @@ def onnx_export(path: Path) -> Export:
 def marked_export(path: Path) -> Export:
     """A folder with export.json: OpenVINO IR or Core ML packages."""
     if not (path / MARKER).is_file():
-        raise UserError(f"{path} is no export: it has neither {MANIFEST} (ONNX) nor {MARKER} (Core ML, OpenVINO)")
+        raise UserError(f"{path} is not an export: it has neither {MANIFEST} (ONNX) nor {MARKER} (Core ML, OpenVINO)")
     facts = read_marker(path / MARKER)
     for name, known in facts["files"].items():
         check_file(path, name, FileFacts(**known))
@@ -111,7 +111,7 @@ def marked_export(path: Path) -> Export:
 
 
 def read_marker(path: Path) -> dict[str, Any]:
-    """export.json, with the keys that a report needs; UserError when they are not there."""
+    """export.json with the keys that a report needs; UserError when they are missing."""
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {"format", "precision", "name", "latent_shape", "scaling_factor", "files"} - facts.keys()

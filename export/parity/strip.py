@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from export.source import Floats
 from runtime.files import write_whole
 
-LEAST_SIDE = 128  # pixels; smaller pictures are enlarged, so that there is room for what is said of them
-AMPLIFIED = 8  # how many times a difference is shown as what it is, around grey
-BACKGROUND, INK, FAINT = "#e8e8e8", "black", "#505050"  # not white: pictures often end in it
+LEAST_SIDE = 128  # pixels; smaller pictures are enlarged to make room for their captions
+AMPLIFIED = 8  # factor by which differences are amplified, around grey
+BACKGROUND, INK, FAINT = "#e8e8e8", "black", "#505050"  # not white: pictures often have white edges
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Column:
 
 
 def write_strip(path: Path, prompts: Sequence[str], reference: Floats, columns: Sequence[Column]) -> None:
-    """Write the PNG whole: a row for each prompt; PyTorch's picture, then each export's and its difference times 8.
+    """Write the PNG whole: a row per prompt; PyTorch's picture, then each export's and its difference times 8.
 
     reference: f32[N,3,H,W] in [0,1]. Raises runtime.errors.OutputError when the file cannot be written.
     """
@@ -63,7 +63,7 @@ def draw_strip(prompts: Sequence[str], reference: Floats, columns: Sequence[Colu
 
 
 def shown(picture: Floats, times: int) -> Image.Image:
-    """An image of f32[3,H,W], enlarged by a whole number; what lies beyond [0,1], or is no number, is cut."""
+    """An image of f32[3,H,W], enlarged by a whole number; values outside [0,1], and NaN, are clipped."""
     whole = np.clip(np.nan_to_num(picture, nan=0.0), 0, 1).transpose(1, 2, 0)
     pixels = np.asarray(np.floor(whole * 255 + 0.5), np.uint8)
     return Image.fromarray(pixels.repeat(times, 0).repeat(times, 1))
@@ -71,7 +71,7 @@ def shown(picture: Floats, times: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are, in pixels."""
+    """Layout in pixels."""
 
     height: int
     width: int
@@ -80,7 +80,7 @@ class Layout:
 
     @property
     def letters(self) -> int:
-        """Size of the letters: a twelfth of a picture, within what is legible and what fits."""
+        """Font size: a twelfth of a picture, within what is legible and what fits."""
         return min(28, max(12, self.width // 12))
 
     @property
@@ -93,7 +93,7 @@ class Layout:
 
     @property
     def step(self) -> int:
-        """From one row's picture to the next: the picture, its PSNR, the next prompt."""
+        """Distance from one row to the next: the picture, its PSNR, the next prompt."""
         return self.height + 2 * self.line + self.gap
 
     @property
@@ -102,11 +102,11 @@ class Layout:
         return across, self.below(self.rows - 1) + self.line + self.gap
 
     def x(self, column: int) -> int:
-        """Left edge; an export and its difference stand closer together than two exports."""
+        """Left edge; an export and its difference are closer together than two exports."""
         return self.gap + column * self.width + (column + 1) // 2 * 3 * self.gap + column // 2 * self.gap // 2
 
     def y(self, row: int) -> int:
-        """Upper edge of a row's pictures, below the titles and the row's prompt."""
+        """Top edge of a row's pictures, below the titles and the row's prompt."""
         return 2 * self.gap + 3 * self.line + row * self.step
 
     def below(self, row: int) -> int:
@@ -115,14 +115,14 @@ class Layout:
 
 
 class Pen:
-    """Writes text that is cut where its column ends."""
+    """Writes text, cut off where its column ends."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, layout: Layout) -> None:
         self.draw, self.layout = draw, layout
         self.font = ImageFont.load_default(layout.letters)
 
     def text(self, x: int, y: int, text: str, colour: str, width: int | None = None) -> None:
-        """One line at (x, y); width: what it may take, a column by default."""
+        """One line at (x, y); width: its limit, a column by default."""
         room = width or self.layout.width
         while text and self.draw.textlength(text, font=self.font) > room:
             text = text[:-1]

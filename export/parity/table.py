@@ -16,7 +16,7 @@ MOST_WIDTH = 160
 
 
 def shown(reports: list[dict[str, Any]]) -> str:
-    """The table as stdout should have it: in colours and as wide as it where it is a terminal."""
+    """The table for stdout: coloured and as wide as the screen if it is a terminal."""
     page, stdout = io.StringIO(), Console()
     width = stdout.width if stdout.is_terminal else MOST_WIDTH
     print_reports(reports, Console(file=page, width=width, force_terminal=stdout.is_terminal))
@@ -24,7 +24,7 @@ def shown(reports: list[dict[str, Any]]) -> str:
 
 
 def print_reports(reports: list[dict[str, Any]], console: Console) -> None:
-    """One row for each export on each engine, its modules below it; then what was not run and why."""
+    """One row per export and engine, its modules below it; then what was not run and why."""
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for index, title in enumerate(COLUMNS):
         table.add_column(title, justify="left" if index < 3 else "right", overflow="fold")
@@ -38,7 +38,7 @@ def print_reports(reports: list[dict[str, Any]], console: Console) -> None:
 
 
 def rows(facts: dict[str, Any]) -> Iterator[list[Text]]:
-    """The lines of one export: each engine that was tried, then the modules on it."""
+    """The lines of one export: each engine that was tried, followed by the modules on it."""
     name, size = f"{facts['path']}  {facts['precision']}", f"{facts['size_mb']:.2f}"
     for run in facts["runs"]:
         if run["status"] == "not run":
@@ -55,7 +55,7 @@ def rows(facts: dict[str, Any]) -> Iterator[list[Text]]:
 def line(
     name: str, engine: str, status: str, psnr: float | None, error: float | None, size: str, *figures: float | None
 ) -> list[Text]:
-    """One row's cells; a figure that there is not is left empty."""
+    """One row's cells; missing figures are left empty."""
     cells = [name, engine, status, "" if psnr is None else f"{psnr:.2f}", "" if error is None else f"{error:.3g}", size]
     cells += ["" if figure is None else f"{figure:.2f}" for figure in figures]
     cells += [""] * (len(COLUMNS) - len(cells))
@@ -63,7 +63,7 @@ def line(
 
 
 def notes(reports: list[dict[str, Any]]) -> Iterator[str]:
-    """What the rows do not say: the recipes, failures, and what was not run."""
+    """Notes below the rows: recipes, failures, and what was not run."""
     missing: dict[tuple[str, str], list[str]] = {}  # (path, why) -> engines
     for facts in reports:
         if facts["recipe"]:
@@ -82,7 +82,7 @@ def notes(reports: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def brief(recipe: Any) -> str:
-    """A recipe in one line: its plain entries, and how many of the others."""
+    """A recipe in one line: its simple entries, and the number of others."""
     plain = [f"{key} {value}" for key, value in recipe.items() if isinstance(value, str | int | float)]
     rest = [f"{key} ({len(value)})" for key, value in recipe.items() if isinstance(value, list | dict) and value]
     return ", ".join([*plain, *rest])

@@ -1,6 +1,6 @@
-"""One export on one engine in a process of its own: `python -m export.parity.worker FOLDER`, called by export.parity.
+"""One export on one engine in its own process: `python -m export.parity.worker FOLDER`, called by export.parity.
 
-FOLDER holds job.json and reference.npz; result.json and pictures.npy are written there.
+FOLDER contains job.json and reference.npz; result.json and pictures.npy are written there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from export.checks.reference import StoredReference, pictures
 from export.parity.engines import Engine, NotHere, open_network
 from runtime.bench.machine import memory_mb
 
-RUNS, LEAST_RUNS, ENOUGH_S = 7, 3, 60.0  # single pictures of which the median is taken; fewer of a slow model
+RUNS, LEAST_RUNS, ENOUGH_S = 7, 3, 60.0  # single pictures, of which the median is taken; fewer for a slow model
 JOB, RESULT, PICTURES, REFERENCE = "job.json", "result.json", "pictures.npy", "reference.npz"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ def run_apart(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def why_it_died(code: int, errors: str) -> str:
-    """One line on a process that ended early."""
+    """One line about a process that ended early."""
     if code == -9:
         return "its process was killed, most likely for want of memory"
     if code < 0:
@@ -90,7 +90,7 @@ def timed(network: Network, reference: StoredReference, engine: Engine) -> dict[
 
 
 def main(folder: Path) -> None:
-    """Do the job that lies in a folder."""
+    """Run the job in a folder."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     reference = StoredReference(folder / REFERENCE)
     try:
@@ -102,7 +102,7 @@ def main(folder: Path) -> None:
 
 
 def job_of(path: Path, format: str, facts: dict[str, Any], engine: Engine, threshold_db: float) -> dict[str, Any]:
-    """What `run_apart` wants to know."""
+    """The result for `run_apart`."""
     return {
         "path": str(path.absolute()),
         "format": format,

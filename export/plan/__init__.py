@@ -1,4 +1,4 @@
-"""What an export will need, told from the checkpoint's files alone before anything is loaded: sizes, disk, memory."""
+"""Estimates an export's sizes, disk space and memory from the checkpoint's files, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from export.plan.sizes import PARTS, WIDTHS, Component, component, part_weights,
 from runtime.errors import UserError
 
 TEMPORARY = {"coreml": 2.0}  # fp16 copies of the largest part that the converter keeps in the system's temporary folder
-UNUSED = "tokenizer.json"  # which exports do without
-SPARE_DISK = 1.02  # graphs, configurations and what a file system takes for itself
+UNUSED = "tokenizer.json"  # not needed for exports
+SPARE_DISK = 1.02  # graphs, configurations and file system overhead
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything in bytes. other_bytes: tokenizer and configurations; temporary_bytes: beside the export itself."""
+    """All sizes in bytes. other_bytes: tokenizer and configurations; temporary_bytes: in addition to the export."""
 
     checkpoint: Path
     format: str
@@ -36,11 +36,11 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """New bytes on the disk at the worst moment; an export that is replaced stays until then and is not counted."""
+        """New bytes on the disk at the peak; an export that is being replaced stays until then and is not counted."""
         return int(self.export_bytes * SPARE_DISK) + self.temporary_bytes
 
     def to_json(self) -> dict[str, Any]:
-        """The plan with its sums."""
+        """The plan, including totals, for JSON."""
         sums = {"export_bytes": self.export_bytes, "disk_bytes": self.disk_bytes}
         return asdict(self) | {"checkpoint": str(self.checkpoint)} | sums
 
@@ -86,7 +86,7 @@ def check_memory(needed: int, what: str) -> None:
     if free is not None and needed > free:
         raise UserError(
             f"{what} needs about {gigabytes(needed)} of memory, {gigabytes(free)} are free: close other programs, "
-            "add swap, or use a larger machine (--no-room-check tries it all the same)"
+            "add swap, or use a larger machine (--no-room-check tries anyway)"
         )
 
 
@@ -96,7 +96,7 @@ def check_disk(path: Path, needed: int, option: str) -> None:
     if needed > free:
         raise UserError(
             f"the export needs about {gigabytes(needed)} of disk, {gigabytes(free)} are free at {existing(path)}: "
-            f"free some, or choose another disk by {option} (--no-room-check tries it all the same)"
+            f"free some, or choose another disk by {option} (--no-room-check tries anyway)"
         )
 
 
@@ -120,10 +120,10 @@ def show_plan(made: Plan) -> str:
 
 
 def megabytes(count: int) -> str:
-    """10^6 bytes, for a reader."""
+    """Bytes as megabytes (10^6), formatted."""
     return f"{count / 1e6:.2f} MB"
 
 
 def gigabytes(count: int) -> str:
-    """10^9 bytes for a reader, or megabytes below one."""
+    """Bytes as gigabytes (10^9), or megabytes below one, formatted."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -27,7 +27,7 @@ def system_memory() -> int | None:
 
 
 def group_memory() -> int | None:
-    """What the control groups of this process leave it (cgroup v2, or v1's memory controller); None without a limit."""
+    """What this process's control groups allow it (cgroup v2, or v1's memory controller); None without a limit."""
     rooms = []
     for folder in group_folders():
         for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):

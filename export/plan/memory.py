@@ -1,4 +1,4 @@
-"""The memory that an export takes at its peak, from the sizes of the checkpoint's weights and pictures."""
+"""Estimates an export's peak memory from the sizes of the checkpoint's weights and pictures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from export.plan.weights import Weight
 
 @dataclass(frozen=True)
 class Memory:
-    """The peak of an exporter: `base` bytes, and so many fp32 copies of all weights and of the largest part's.
+    """An exporter's peak: `base` bytes plus fp32 copies of all weights and of the largest part's, this many of each.
 
-    base: the libraries and what tracing itself takes.
+    base: the libraries, and tracing itself.
     """
 
     base: int
@@ -31,10 +31,10 @@ MEMORY = {
     "openvino": Memory(900_000_000, 1.0, 3.0),  # the pipeline; traced copy, fp32 and stored constants
 }
 CALIBRATION = 1_200_000_000  # more for activations and their gradients: onnx int8
-HALVES = 0.6  # more of all weights: onnx fp16, of which both forms are there for a while
+HALVES = 0.6  # more of all weights: onnx fp16, both forms of which exist for a while
 PROCESS = 600_000_000  # an interpreter with PyTorch and one engine
-LOADED = 1.5  # bytes that an engine takes for each byte of an export: its own layout beside the file's
-LAYER_OUTPUTS = 3  # of a picture's size that live at once: what a layer reads, adds and makes
+LOADED = 1.5  # bytes that an engine uses per byte of an export: its own layout and the file's
+LAYER_OUTPUTS = 3  # of a picture's size that exist at once: what a layer reads, adds and produces
 
 
 def peak_memory(folder: Path, format: str, precision: str, weights: Mapping[str, Mapping[str, Weight]]) -> int:

@@ -1,4 +1,4 @@
-"""How large the parts of an export become, from the names and shapes of the checkpoint's weights."""
+"""Estimates the sizes of an export's parts from the names and shapes of the checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from export.plan.weights import Weight, stored_weights
 from runtime.manifest import COMPONENTS
 
-# The parts that each exporter writes, and the component of the checkpoint that each comes from.
+# The parts that each exporter writes, and the checkpoint's component that each comes from.
 PARTS = {
     "onnx": COMPONENTS,
     "openvino": COMPONENTS,
@@ -20,9 +20,9 @@ VAE_PREFIXES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": 
 
 @dataclass(frozen=True)
 class Widths:
-    """Bits of a stored number: of matrices, of convolutions' kernels, of all else.
+    """Bits per stored number: in matrices, in convolution kernels, in everything else.
 
-    row, table: bytes more for each output channel (a scale) and each weight (a table of values).
+    row, table: extra bytes per output channel (a scale) and per weight (a table of values).
     """
 
     matrix: float
@@ -32,13 +32,13 @@ class Widths:
     table: int = 0
 
 
-# What the exporters store, as their own modules say (onnx.half, onnx.quantize.qdq, coreml.convert, openvino.export).
+# What the exporters store, see their modules (onnx.half, onnx.quantize.qdq, coreml.convert, openvino.export).
 WIDTHS = {
     ("onnx", "fp32"): Widths(32, 32, 32),
     ("onnx", "fp16"): Widths(16, 16, 16),
     ("onnx", "int8"): Widths(8, 8, 32, row=5),
     ("onnx", "int8-weights"): Widths(8, 8, 32, row=4),
-    ("onnx", "int4-weights"): Widths(4 + 32 / 32, 8, 32, row=4),  # a float scale for every 32 codes of a row
+    ("onnx", "int4-weights"): Widths(4 + 32 / 32, 8, 32, row=4),  # an fp32 scale per 32 codes of a row
     ("coreml", "fp16"): Widths(16, 16, 16),
     ("coreml", "palettized-8bit"): Widths(8, 8, 16, table=2 * 2**8),
     ("coreml", "palettized-6bit"): Widths(6, 6, 16, table=2 * 2**6),
@@ -64,7 +64,7 @@ class Component:
 
 
 def part_weights(folder: Path, part: str) -> dict[str, Weight]:
-    """The weights of one part; an autoencoder's are shared out by their names."""
+    """The weights of one part; an autoencoder's are divided up by their names."""
     if part not in VAE_PREFIXES:
         return stored_weights(folder / part)
     return {name: w for name, w in stored_weights(folder / "vae").items() if name.startswith(VAE_PREFIXES[part])}

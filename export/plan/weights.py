@@ -1,4 +1,4 @@
-"""The weights of a checkpoint by name, type and shape, read from the headers of its files: nothing is loaded."""
+"""A checkpoint's weights by name, type and shape, read from the headers of its files: nothing is loaded."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from runtime.errors import UserError
 
-NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")  # of weight files, diffusers' and transformers'
+NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")  # of weight files in diffusers and transformers
 MOST_HEADER = 100_000_000  # bytes that safetensors allows for a header
-POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched yet
-BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}  # the types that hold weights
+POINTER = b"version https://git-lfs"  # start of a file that Git LFS has not fetched yet
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}  # types of weights
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One stored tensor: its shape, and how many bits each of its numbers takes in the checkpoint."""
+    """One stored tensor: its shape, and the bits per number in the checkpoint."""
 
     shape: tuple[int, ...]
     bits: int
@@ -31,9 +31,9 @@ class Weight:
 
 
 def stored_weights(folder: Path) -> dict[str, Weight]:
-    """Tensor name -> weight, of one component's folder. Integer tensors are buffers and left out.
+    """Tensor name -> weight, for one component's folder. Integer tensors are buffers and left out.
 
-    Raises UserError when a file is missing, cut short or no weight file at all.
+    Raises UserError when a file is missing, truncated or not a weight file.
     """
     found: dict[str, Weight] = {}
     for path in weight_files(folder):
@@ -91,7 +91,7 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
             raise UserError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in the checkpoint")
         length = int.from_bytes(first[:8], "little")
         if len(first) < 8 or length > min(MOST_HEADER, os.fstat(file.fileno()).st_size - 8):
-            raise UserError(f"{path} is no safetensors file, or damaged: copy it again")
+            raise UserError(f"{path} is not a safetensors file, or is damaged: copy it again")
         file.seek(8)
         try:
             header = json.loads(file.read(length))
@@ -102,13 +102,13 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def read_torch(path: Path) -> Iterator[tuple[str, Weight]]:
-    """The same of a PyTorch file, whose numbers stay on the disk."""
+    """The same for a PyTorch file, whose numbers stay on the disk."""
     import torch
 
     try:
         tensors = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except Exception as error:  # pickle, zipfile and torch raise whatever they meet
-        raise UserError(f"{path} is no PyTorch weight file, or damaged: copy it again") from error
+    except Exception as error:  # pickle, zipfile and torch raise all kinds of exceptions
+        raise UserError(f"{path} is not a PyTorch weight file, or is damaged: copy it again") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             yield name, Weight(tuple(tensor.shape), 8 * tensor.element_size())

@@ -23,9 +23,9 @@ Pairs = list[tuple[int, int]]  # before and after each spatial axis
 def pads(
     pad_type: str, pad: Tensor | None, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int]
 ) -> Pairs:
-    """Padding of each axis: none, as given, or so that ceil(size / stride) remains.
+    """Padding of each axis: none, as given, or so that the output's size is ceil(size / stride).
 
-    kernel: sizes with the dilation in them. `same` puts the odd one at the end, `same_lower` at the start.
+    kernel: sizes including dilation. `same` puts the odd element at the end, `same_lower` at the start.
     """
     if pad_type == "valid":
         return [(0, 0)] * len(sizes)
@@ -50,7 +50,7 @@ def padded(x: Tensor, pairs: Pairs, value: float = 0.0) -> Tensor:
 
 
 def per_axis(values: Tensor | None, count: int) -> list[int]:
-    """One integer an axis, ones unless given."""
+    """One integer per axis, ones by default."""
     return ints(values) if values is not None else [1] * count
 
 
@@ -87,7 +87,7 @@ def conv_transpose(
     dilations: Tensor | None = None,
     groups: Number = 1,
 ) -> Tensor:
-    """x[n, C_in, *d], weight[C_in, C_out / groups, *k]; padding is cut off from the whole result."""
+    """x[n, C_in, *d], weight[C_in, C_out / groups, *k]; padding is cut off from the full result."""
     count = x.ndim - 2
     stride, spread = per_axis(strides, count), per_axis(dilations, count)
     whole = [
@@ -108,7 +108,7 @@ def conv_transpose(
 
 
 def surplus(pad_type: str, whole: Sequence[int], wanted: Sequence[int]) -> Pairs:
-    """What `same` cuts before and after each axis; negative after: so many zeros are missing there."""
+    """What `same` cuts before and after each axis; a negative number after: that many zeros are missing there."""
     if pad_type != "same":
         raise NotImplementedError(f"pad_type {pad_type}")
     totals = [size - want for size, want in zip(whole, wanted, strict=True)]
@@ -125,7 +125,7 @@ def avg_pool(
     ceil_mode: Number = False,
     exclude_padding_from_average: Number = False,
 ) -> Tensor:
-    """Mean of each window, of which the padding counts as zeros unless it is excluded."""
+    """Mean of each window, in which padding counts as zeros unless it is excluded."""
     count, kernel = x.ndim - 2, ints(kernel_sizes)
     stride = per_axis(strides, count)
     pairs = pads(pad_type, pad, x.shape[2:], kernel, stride)
@@ -148,7 +148,7 @@ def max_pool(
     pad: Tensor | None = None,
     ceil_mode: Number = False,
 ) -> Tensor:
-    """Largest value of each window; the padding never is."""
+    """Largest value of each window; never the padding."""
     count, kernel = x.ndim - 2, ints(kernel_sizes)
     stride = per_axis(strides, count)
     pairs = pads(pad_type, pad, x.shape[2:], kernel, stride)
@@ -176,7 +176,7 @@ def l2_pool(
 
 
 def symmetric(pairs: Pairs) -> list[int]:
-    """Padding as PyTorch takes it with ceil_mode."""
+    """Padding as PyTorch uses it with ceil_mode."""
     if any(before != after for before, after in pairs):
         raise NotImplementedError("ceil_mode with unequal padding")
     return [before for before, _ in pairs]

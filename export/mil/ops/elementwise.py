@@ -25,7 +25,7 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "logical_not": torch.logical_not,
     "relu": torch.relu,
     "relu6": F.relu6,
-    "round": torch.round,  # halves to the even neighbour
+    "round": torch.round,  # halves round to even
     "sigmoid": torch.sigmoid,
     "sign": torch.sign,
     "silu": F.silu,
@@ -51,7 +51,7 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logical_xor": torch.logical_xor,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
-    "mod": torch.remainder,  # both of these follow the divisor's sign
+    "mod": torch.remainder,  # both have the divisor's sign
     "mul": torch.mul,
     "not_equal": torch.ne,
     "pow": torch.pow,
@@ -132,7 +132,7 @@ def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 @operation()
 def cast(x: Tensor, dtype: str) -> Tensor:
-    """Towards zero from float to int; a value that the integer type does not hold is refused."""
+    """Rounds towards zero from float to int; a value that the integer type cannot hold is refused."""
     kind = BY_NAME[dtype]
     if dtype == "bool" or kind.is_float:
         return x != 0 if dtype == "bool" else x.to(torch.float32)
@@ -194,7 +194,7 @@ def softmax(x: Tensor, axis: Number = -1) -> Tensor:
 
 @operation()
 def softplus_parametric(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """alpha * log(1 + exp(beta * x)), one of each for every channel."""
+    """alpha * log(1 + exp(beta * x)), with one alpha and beta per channel."""
     shape = [1, -1] + [1] * (x.ndim - 2)
     return alpha.reshape(shape) * F.softplus(beta.reshape(shape) * x)
 

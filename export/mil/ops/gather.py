@@ -1,4 +1,4 @@
-"""Operations that read and write at places given by tensors; see `export.mil.ops.registry` for the conventions.
+"""Operations that read and write at positions given by tensors; see `export.mil.ops.registry` for the conventions.
 
 Before iOS17 a negative index counts from the end; from iOS17 on it is out of range. An index out of range is refused:
 what a device does with it is undefined.
@@ -35,7 +35,7 @@ def gather(
     batch_dims: Number = 0,
     validate_indices: Number = False,
 ) -> Tensor:
-    """Slices of x along axis; the first batch_dims axes of x and indices run together."""
+    """Slices of x along axis; the first batch_dims axes of x and indices are shared."""
     dim, batch = int(axis) % x.ndim, int(batch_dims)
     places = checked(indices, x.shape[dim], opset)
     if batch == 0:
@@ -52,7 +52,7 @@ def gather(
 def gather_along_axis(
     x: Tensor, indices: Tensor, opset: int, axis: Number = 0, validate_indices: Number = False
 ) -> Tensor:
-    """x at the index given for each place of the result along axis."""
+    """x at the index given for each position of the result along axis."""
     dim = int(axis) % x.ndim
     return torch.gather(x, dim, checked(indices, x.shape[dim], opset))
 
@@ -61,7 +61,7 @@ def gather_along_axis(
 def gather_nd(
     x: Tensor, indices: Tensor, opset: int, batch_dims: Number = 0, validate_indices: Number = False
 ) -> Tensor:
-    """x[indices[..., 0], indices[..., 1], ...]; the first batch_dims axes run together."""
+    """x[indices[..., 0], indices[..., 1], ...]; the first batch_dims axes are shared."""
     batch, depth = int(batch_dims), indices.shape[-1]
     items = math.prod(x.shape[:batch])
     cells = x.reshape(items, -1, *x.shape[batch + depth :])
@@ -71,7 +71,7 @@ def gather_nd(
 
 
 def flat_places(indices: Tensor, sizes: Sequence[int], opset: int) -> Tensor:
-    """Rows of indices into axes of those sizes as row-major numbers."""
+    """Rows of indices into axes of those sizes, as row-major offsets."""
     total = torch.zeros(indices.shape[:-1], dtype=torch.int64)
     for i, size in enumerate(sizes):
         total = total * size + checked(indices[..., i], size, opset)
@@ -79,9 +79,9 @@ def flat_places(indices: Tensor, sizes: Sequence[int], opset: int) -> Tensor:
 
 
 def written(data: Tensor, places: Tensor, updates: Tensor, dim: int, mode: str) -> Tensor:
-    """data with updates put in along `dim`; places: int64 of the updates' shape.
+    """data with updates written along `dim`; places: int64 of the updates' shape.
 
-    Several updates of one place act one after the other.
+    Several updates of one position apply one after the other.
     """
     if mode == "update":
         return data.scatter(dim, places, updates)
@@ -97,7 +97,7 @@ def written(data: Tensor, places: Tensor, updates: Tensor, dim: int, mode: str) 
 
 
 def writes_twice(places: Tensor, dim: int, mode: str) -> bool:
-    """Whether two updates along `dim` replace the same place: which one stays is open."""
+    """Whether two updates along `dim` replace the same position: which one stays is undefined."""
     if mode != "update":
         return False
     ordered = places.sort(dim).values
@@ -106,18 +106,18 @@ def writes_twice(places: Tensor, dim: int, mode: str) -> bool:
 
 
 def rows_written_twice(indices: Tensor, mode: str = "add", **_: object) -> bool:
-    """Of scatter: whether an index is there twice."""
+    """For scatter: whether an index occurs twice."""
     return writes_twice(indices.reshape(-1), 0, mode)
 
 
 def cells_written_twice(indices: Tensor, mode: str = "add", **_: object) -> bool:
-    """Of scatter_nd: whether a row of indices is there twice."""
+    """For scatter_nd: whether a row of indices occurs twice."""
     rows = indices.reshape(-1, indices.shape[-1])
     return mode == "update" and len({tuple(row) for row in rows.tolist()}) < len(rows)
 
 
 def places_written_twice(indices: Tensor, axis: Number = 0, mode: str = "add", **_: object) -> bool:
-    """Of scatter_along_axis: whether an index is there twice along the axis."""
+    """For scatter_along_axis: whether an index occurs twice along the axis."""
     return writes_twice(indices, int(axis), mode)
 
 
@@ -149,7 +149,7 @@ def scatter_along_axis(
     mode: str = "add",
     validate_indices: Number = False,
 ) -> Tensor:
-    """Each update to the index given for it along axis."""
+    """Each update goes to the index given for it along axis."""
     dim = int(axis) % data.ndim
     return written(data, checked(indices, data.shape[dim], opset), updates, dim, mode)
 

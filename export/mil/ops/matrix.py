@@ -11,7 +11,7 @@ from export.mil.ops.registry import Number, ints, operation
 
 @operation()
 def matmul(x: Tensor, y: Tensor, transpose_x: Number = False, transpose_y: Number = False) -> Tensor:
-    """Batched product as numpy's; transposing leaves a vector as it is."""
+    """Batched product as in numpy; transposing leaves a vector as it is."""
     left = x.mT if bool(transpose_x) and x.ndim > 1 else x
     right = y.mT if bool(transpose_y) and y.ndim > 1 else y
     return left @ right
@@ -30,9 +30,9 @@ def einsum(values: list[Tensor], equation: str) -> Tensor:
 
 @operation()
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(E) + mask) v, all of it in fp32; a mask of bools says what is looked at."""
+    """softmax(q k^T / sqrt(E) + mask) v, all in fp32; a boolean mask says what is attended to."""
     if attn_mask is not None and attn_mask.dtype == torch.bool and not bool(attn_mask.any(-1).all()):
-        raise NotImplementedError("a query that may look at nothing")
+        raise NotImplementedError("a query that may attend to nothing")
     return F.scaled_dot_product_attention(query, key, value, attn_mask)
 
 
@@ -44,7 +44,7 @@ def layer_norm(
     beta: Tensor | None = None,
     epsilon: Number = 1e-5,
 ) -> Tensor:
-    """Over the given axes, with gamma and beta of their shape."""
+    """Normalizes over the given axes, with gamma and beta of their shape."""
     over = sorted(axis % x.ndim for axis in ints(axes)) if axes is not None else list(range(x.ndim))
     if over == list(range(over[0], x.ndim)):
         return F.layer_norm(x, x.shape[over[0] :], gamma, beta, float(epsilon))
@@ -64,13 +64,13 @@ def batch_norm(
     beta: Tensor | None = None,
     epsilon: Number = 1e-5,
 ) -> Tensor:
-    """With the statistics that the program stores, over axis 1; a scale and shift of channels is converted to it."""
+    """Uses the statistics stored in the program, over axis 1; converters also write channel scales and shifts so."""
     return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon))
 
 
 @operation()
 def instance_norm(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: Number = 1e-5) -> Tensor:
-    """Each channel of each item by its own mean and variance."""
+    """Normalizes each channel of each item by its own mean and variance."""
     return F.instance_norm(x, weight=gamma, bias=beta, eps=float(epsilon))
 
 
@@ -85,5 +85,5 @@ def l2_norm(x: Tensor, epsilon: Number = 1e-6) -> Tensor:
 def local_response_norm(x: Tensor, size: Tensor, alpha: Number = 1e-4, beta: Number = 0.75, k: Number = 1.0) -> Tensor:
     """Divided by a power of the sum of squares over neighbouring channels."""
     if int(size) % 2 == 0:
-        raise NotImplementedError("an even size: the reference does not say where its window lies")
+        raise NotImplementedError("an even size: the reference does not define its window's position")
     return F.local_response_norm(x, int(size), float(alpha), float(beta), float(k))

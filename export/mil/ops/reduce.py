@@ -13,7 +13,7 @@ Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
 
 def product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    """Over several axes, which PyTorch does one by one."""
+    """Reduces over several axes, one at a time in PyTorch."""
     for axis in axes:
         x = x.prod(axis, keepdim=True)
     return x if keep else x.squeeze(axes)
@@ -54,19 +54,19 @@ for _name, _function in OF_FLOATS.items():
 
 
 def has_ties(x: Tensor, axis: Number = -1, **_: object) -> bool:
-    """Whether equal values lie along `axis`: their order is the backend's affair."""
+    """Whether there are equal values along `axis`: their order depends on the backend."""
     ordered = x.sort(int(axis)).values
     size = x.shape[int(axis)]
     return bool((ordered.narrow(int(axis), 1, size - 1) == ordered.narrow(int(axis), 0, size - 1)).any())
 
 
 def shares_largest(x: Tensor, axis: Number = -1, **_: object) -> bool:
-    """Whether several values along `axis` are the largest."""
+    """Whether the largest value along `axis` occurs more than once."""
     return bool(((x == x.amax(int(axis), keepdim=True)).sum(int(axis)) > 1).any())
 
 
 def shares_smallest(x: Tensor, axis: Number = -1, **_: object) -> bool:
-    """Whether several values along `axis` are the smallest."""
+    """Whether the smallest value along `axis` occurs more than once."""
     return bool(((x == x.amin(int(axis), keepdim=True)).sum(int(axis)) > 1).any())
 
 
@@ -89,7 +89,7 @@ def first_where(mask: Tensor, axis: int, keep: bool) -> Tensor:
 
 @operation(ambiguous=has_ties)
 def argsort(x: Tensor, axis: Number = -1, ascending: Number = False) -> Tensor:
-    """Equal values stay in their order; the reference does not say."""
+    """Equal values keep their order; the reference does not say."""
     return torch.argsort(x, dim=int(axis), descending=not bool(ascending), stable=True)
 
 
@@ -113,7 +113,7 @@ def topk(
 
 @operation()
 def cumsum(x: Tensor, axis: Number = 0, exclusive: Number = False, reverse: Number = False) -> Tensor:
-    """Running sum; exclusive: of what lies before each place; reverse: from the end."""
+    """Running sum; exclusive: only what comes before each position; reverse: from the end."""
     ordered = x.flip(int(axis)) if bool(reverse) else x
     total = ordered.cumsum(int(axis))
     if bool(exclusive):

@@ -2,8 +2,8 @@
 
 A function computes an operation from the operation's own parameter names: numbers come in as tensors, texts as str,
 tuples as lists. Floats come in as fp32 whatever the program stores, and the caller rounds results to the declared
-type; an `exact` operation only moves values, and gets and gives them as they are stored. A parameter `opset` receives
-the opset's number (5 for iOS15 to 9 for iOS26). NotImplementedError says that a form is not known.
+type; an `exact` operation only moves values, and takes and returns them as stored. A parameter `opset` receives
+the opset's number (5 for iOS15 to 9 for iOS26). NotImplementedError means that a variant is not supported.
 Source: MIL.proto; coremltools' reference of MIL operations, iOS15 to iOS18.
 """
 
@@ -26,7 +26,7 @@ OPSET = "opset"
 
 @dataclass(frozen=True)
 class DataType:
-    """An element type: MIL.proto's name, how numpy and PyTorch hold it, and its bits in a file."""
+    """An element type: MIL.proto's name, its numpy and PyTorch types, and its bits in a file."""
 
     name: str
     numpy: Any
@@ -39,7 +39,7 @@ class DataType:
         return self.torch.is_floating_point
 
 
-# PyTorch computes little with the wider unsigned types: they are held in the next wider signed one.
+# PyTorch supports few operations on the wider unsigned types: they are held in the next wider signed one.
 DTYPES: dict[int, DataType] = {
     1: DataType("bool", np.bool_, torch.bool, 8),
     10: DataType("fp16", np.float16, torch.float16, 16),
@@ -65,7 +65,7 @@ BY_NAME = {kind.name: kind for kind in DTYPES.values()}
 
 @dataclass(frozen=True)
 class Operation:
-    """What is known of an operation; `ambiguous` says of its arguments that the reference leaves the result open."""
+    """A known operation; `ambiguous` says whether the reference leaves the result undefined for given arguments."""
 
     function: Callable[..., Any]
     exact: bool = False
@@ -73,19 +73,19 @@ class Operation:
 
     @cached_property
     def parameters(self) -> Mapping[str, bool]:
-        """Parameter -> whether it must be given."""
+        """Parameter -> whether it is required."""
         found = inspect.signature(self.function).parameters.values()
         return {item.name: item.default is item.empty for item in found}
 
 
 OPERATIONS: dict[str, Operation] = {}
-CONSTANTS: dict[str, Operation] = {}  # constexpr operations: stored weights to the values that they stand for
+CONSTANTS: dict[str, Operation] = {}  # constexpr operations: stored weights to the values that they represent
 
 
 def operation(
     name: str = "", exact: bool = False, ambiguous: Callable[..., bool] | None = None
 ) -> Callable[[Function], Function]:
-    """Decorator that enters a function in the table of its kind, under its own name unless another is given."""
+    """Decorator that registers a function in the table of its kind, by default under its own name."""
 
     def enter(function: Function) -> Function:
         key = name or function.__name__
@@ -97,11 +97,11 @@ def operation(
 
 
 def ints(values: Tensor) -> list[int]:
-    """A vector, or one number, as Python integers."""
+    """A vector or a single number as Python integers."""
     return [int(item) for item in values.reshape(-1).tolist()]
 
 
 def floats_only(*values: Tensor) -> None:
-    """Refuse integers where the reference does not say what they give."""
+    """Refuse integers where the reference does not define the result."""
     if not all(value.is_floating_point() for value in values):
         raise NotImplementedError("integers")

@@ -1,6 +1,6 @@
 """Operations that resample pictures; see `export.mil.ops.registry` for the conventions.
 
-Where coremltools' reference is silent its own conversions are the source: upsample_nearest_neighbor stands for
+Where coremltools' reference is silent, its conversions are the source: upsample_nearest_neighbor corresponds to
 PyTorch's `nearest`, resize_nearest_neighbor and resize for TensorFlow's with half-pixel centres.
 """
 
@@ -45,7 +45,7 @@ def interpolated(x: Tensor, axis: int, count: int, mode: str) -> Tensor:
 
 
 def nearest(x: Tensor, axis: int, count: int) -> Tensor:
-    """The value whose pixel holds the middle of each new pixel."""
+    """The value whose pixel contains the centre of each new pixel."""
     size = x.shape[axis]
     places = torch.floor((torch.arange(count, dtype=torch.float64) + 0.5) * (size / count)).long()
     return x.index_select(axis, places.clamp_max(size - 1))
@@ -70,7 +70,7 @@ def upsample_bilinear(
     align_corners: Number = True,
     half_pixel_centers: Number | None = None,
 ) -> Tensor:
-    """To floor(size * factor), with the factor that follows from it."""
+    """Resizes to floor(size * factor), with the factor implied by that size."""
     aligned = bool(align_corners)
     centred = not aligned if half_pixel_centers is None else bool(half_pixel_centers)
     if aligned and centred:
@@ -102,7 +102,7 @@ def resize(
     interpolation_mode: str = "LINEAR",
     sampling_mode: str = "DEFAULT",
 ) -> Tensor:
-    """The last resized_dims axes to the last sizes of `shape`; 0 leaves an axis as it is."""
+    """Resizes the last resized_dims axes to the last sizes of `shape`; 0 leaves an axis as it is."""
     if interpolation_mode == "NEAREST_NEIGHBOR" and sampling_mode != "DEFAULT":
         raise NotImplementedError(f"NEAREST_NEIGHBOR with sampling_mode {sampling_mode}")
     sizes = ints(shape)[len(ints(shape)) - int(resized_dims) :]
@@ -125,7 +125,7 @@ def resample(
     coordinates_mode: str,
     align_corners: Number,
 ) -> Tensor:
-    """x[B, C, H, W] at coordinates[B, H2, W2, (x, y)], in the forms that stand for PyTorch's grid_sample."""
+    """x[B, C, H, W] at coordinates[B, H2, W2, (x, y)], in the variants that correspond to PyTorch's grid_sample."""
     reflecting = "reflection" if bool(align_corners) else "symmetric"
     known = {"constant": "zeros", "border": "border", reflecting: "reflection"}
     if padding_mode not in known or coordinates_mode != "normalized_minus_one_to_one" or float(padding_value):

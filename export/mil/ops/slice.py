@@ -19,7 +19,7 @@ def places(
 ) -> list[range]:
     """The indices of each axis, as numpy's slices.
 
-    A mask entry that is set drops that bound; squeezing takes the one place at begin.
+    A mask entry that is set drops that bound; squeezing takes the single position at begin.
     """
     rank = x.ndim
     steps = ints(stride) if stride is not None else [1] * rank
@@ -33,19 +33,19 @@ def places(
 
 
 def flags(mask: Tensor | None, rank: int) -> list[bool]:
-    """One bool an axis."""
+    """One bool per axis."""
     return [bool(flag) for flag in mask.tolist()] if mask is not None else [False] * rank
 
 
 def narrowed(x: Tensor, axes: list[range]) -> Tensor:
-    """A view of x at those indices; the axes that run backwards are turned round in a copy."""
+    """A view of x at those indices; axes that run backwards are reversed in a copy."""
     parts = tuple(slice(axis.start, axis.stop, axis.step) if axis.step > 0 else backwards(axis) for axis in axes)
     turned = [i for i, axis in enumerate(axes) if axis.step < 0]
     return x[parts].flip(turned) if turned else x[parts]
 
 
 def backwards(axis: range) -> slice:
-    """The same places from the lowest on."""
+    """The same positions in ascending order."""
     upward = axis[::-1]
     return slice(upward.start, upward.stop, upward.step)
 
@@ -67,7 +67,7 @@ def slice_by_index(
 
 @operation(exact=True)
 def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
-    """From begin on so many; -1: all that are left."""
+    """That many from begin on; -1: all that are left."""
     for axis, (start, count) in enumerate(zip(ints(begin), ints(size), strict=True)):
         first = start % x.shape[axis]
         x = x.narrow(axis, first, x.shape[axis] - first if count == -1 else count)
@@ -85,7 +85,7 @@ def slice_update(
     end_mask: Tensor | None = None,
     squeeze_mask: Tensor | None = None,
 ) -> Tensor:
-    """x with the part that slice_by_index would give replaced."""
+    """x with the part that slice_by_index would return replaced."""
     axes = places(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     turned = [i for i, axis in enumerate(axes) if axis.step < 0]
     result = x.clone()
@@ -96,14 +96,14 @@ def slice_update(
 
 @operation(exact=True)
 def crop(x: Tensor, crop_height: Tensor, crop_width: Tensor) -> Tensor:
-    """Without so many rows at top and bottom, and columns left and right."""
+    """Cuts rows off at top and bottom, and columns left and right."""
     (top, bottom), (left, right) = ints(crop_height), ints(crop_width)
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
 @operation(exact=True)
 def reverse_sequence(x: Tensor, lengths: Tensor, seq_axis: int | Tensor = 0, batch_axis: int | Tensor = 0) -> Tensor:
-    """The first lengths[i] places along seq_axis turned round, for each i of batch_axis."""
+    """Reverses the first lengths[i] positions along seq_axis, for each i of batch_axis."""
     along, batch = int(seq_axis) % x.ndim, int(batch_axis) % x.ndim
     rows = x.movedim((batch, along), (0, 1))
     turned = [torch.cat([row[:count].flip(0), row[count:]]) for row, count in zip(rows, ints(lengths), strict=True)]

@@ -31,7 +31,7 @@ def reshape(x: Tensor, shape: Tensor, opset: int) -> Tensor:
 def reshape_like(
     x: Tensor, ref_tensors: list[Tensor], begins: list[Tensor], ends: list[Tensor], end_masks: list[Tensor]
 ) -> Tensor:
-    """To the parts begin:end (to the last axis: end_mask) of the references' shapes, joined."""
+    """Reshapes to the parts begin:end (end_mask: to the last axis) of the references' shapes, joined."""
     shape: list[int] = []
     for reference, begin, end, whole in zip(ref_tensors, begins, ends, end_masks, strict=True):
         shape += reference.shape[int(begin) : None if bool(whole) else int(end)]
@@ -45,7 +45,7 @@ def transpose(x: Tensor, perm: Tensor) -> Tensor:
 
 @operation(exact=True)
 def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
-    """New axes at the positions that they have in the result."""
+    """New axes, given by their positions in the result."""
     rank = x.ndim + len(ints(axes))
     for axis in sorted(axis % rank for axis in ints(axes)):
         x = x.unsqueeze(axis)
@@ -54,20 +54,20 @@ def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
 
 @operation(exact=True)
 def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
-    """Axes that are longer than 1 stay."""
+    """Axes longer than 1 stay."""
     return x.squeeze() if axes is None else x.squeeze(ints(axes))
 
 
 @operation(exact=True)
 def flatten2d(x: Tensor, axis: Number = 1) -> Tensor:
-    """Two axes: the product of those before `axis`, and of the rest."""
+    """Two axes: the product of those before `axis`, and that of the rest."""
     before = math.prod(x.shape[: int(axis)])
     return x.reshape(before, -1)
 
 
 @operation(exact=True)
 def concat(values: list[Tensor], axis: Tensor, interleave: Number = False) -> Tensor:
-    """One after the other; interleaved: the first of each, then the second of each."""
+    """Joins tensors one after the other; interleaved: the first of each, then the second of each."""
     if not bool(interleave):
         return torch.cat(values, int(axis))
     dim = int(axis) % values[0].ndim
@@ -81,7 +81,7 @@ def stack(values: list[Tensor], axis: Tensor) -> Tensor:
 
 @operation(exact=True)
 def split(x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None) -> list[Tensor]:
-    """Into parts of the given sizes, or into so many equal ones."""
+    """Splits into parts of the given sizes, or into that many equal parts."""
     dim = int(axis)
     if split_sizes is not None:
         return list(torch.split(x, ints(split_sizes), dim))
@@ -142,7 +142,7 @@ def one_hot(
 
 @operation(exact=True)
 def band_part(x: Tensor, lower: Number = -1, upper: Number = -1) -> Tensor:
-    """Zeros outside so many diagonals below and above the main one; a negative number keeps all."""
+    """Zeros outside the given numbers of diagonals below and above the main one; a negative number keeps all."""
     below, above = int(lower), int(upper)
     kept = x.tril(above) if above >= 0 else x
     return kept.triu(-below) if below >= 0 else kept
@@ -150,7 +150,7 @@ def band_part(x: Tensor, lower: Number = -1, upper: Number = -1) -> Tensor:
 
 @operation()
 def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Number = 0.0) -> Tensor:
-    """Before and after each of the last axes."""
+    """Pads before and after each of the last axes."""
     pairs = list(zip(ints(pad)[::2], ints(pad)[1::2], strict=True))
     while pairs and pairs[0] == (0, 0) and mode != "constant":
         pairs.pop(0)  # PyTorch reflects and replicates only the last axes
@@ -175,7 +175,7 @@ def pixel_unshuffle(x: Tensor, downscale_factor: Tensor) -> Tensor:
 
 @operation(exact=True)
 def depth_to_space(x: Tensor, block_size: Tensor) -> Tensor:
-    """[n, C, H, W]: the channel's number says the place in the block first, as in TensorFlow."""
+    """[n, C, H, W]: the position in the block varies slowest over the channels, as in TensorFlow."""
     n, c, h, w = x.shape
     b = int(block_size)
     blocks = x.reshape(n, b, b, c // (b * b), h, w)

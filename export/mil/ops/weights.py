@@ -1,4 +1,4 @@
-"""Quantizing operations: activations to 8 bits and back, and weights that are stored in few bits or sparsely.
+"""Quantizing operations: activations to 8 bits and back, and weights stored in few bits or sparsely.
 
 See `export.mil.ops.registry` for the conventions.
 """
@@ -20,7 +20,7 @@ RANGES = {"int8": (-128, 127, torch.int8), "uint8": (0, 255, torch.uint8)}
 def quantize(
     input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: Tensor | None = None
 ) -> Tensor:
-    """clip(round(input / scale) + zero_point) as int8 or uint8; halves go to the even neighbour."""
+    """clip(round(input / scale) + zero_point) as int8 or uint8; halves round to even."""
     low, high, dtype = RANGES[output_dtype]
     steps = torch.round(input / along(scale, input.ndim, axis))
     if zero_point is not None:
@@ -30,7 +30,7 @@ def quantize(
 
 @operation()
 def dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: Tensor | None = None) -> Tensor:
-    """scale * (input - zero_point), the difference without wrap-around."""
+    """scale * (input - zero_point); the difference does not wrap around."""
     steps = input.float()
     if zero_point is not None:
         steps = steps - along(zero_point, input.ndim, axis).float()
@@ -39,15 +39,15 @@ def dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, a
 
 @operation()
 def constexpr_affine_dequantize(quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: Tensor) -> Tensor:
-    """Weights of 8 bits (iOS16): scale * (quantized_data - zero_point), each a number or a vector along `axis`."""
+    """Weights of 8 bits (iOS16): scale * (quantized_data - zero_point), each a scalar or a vector along `axis`."""
     return dequantize(quantized_data, scale, zero_point, axis)
 
 
 @operation()
 def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Weights of 4 or 8 bits (iOS18): scale * (data - offset), one of each for every block.
+    """Weights of 4 or 8 bits (iOS18): scale * (data - offset), with one scale and offset per block.
 
-    scale and offset have the data's rank; where they are n long, the data's axis is cut into n blocks.
+    scale and offset have the data's rank; where their length is n, the data's axis is divided into n blocks.
     """
     steps = data.float()
     if offset is not None:
@@ -69,7 +69,7 @@ def constexpr_lut_to_dense(
 
 @operation()
 def constexpr_sparse_to_dense(nonzero_data: Tensor, mask: Tensor, shape: Tensor | None = None) -> Tensor:
-    """Zeros but where the mask has a one: iOS16's packed bits with a shape, or iOS18's mask of the weight's shape."""
+    """Zeros except where the mask has a one: iOS16's packed bits with a shape, or iOS18's mask of its shape."""
     if shape is not None:
         size = ints(shape)
         mask = torch.from_numpy(unpacked(mask.numpy(), 1, math.prod(size))).reshape(size)
@@ -80,7 +80,7 @@ def constexpr_sparse_to_dense(nonzero_data: Tensor, mask: Tensor, shape: Tensor 
 
 @operation()
 def constexpr_cast(source_val: Tensor, output_dtype: str) -> Tensor:
-    """fp16 weights that stand for fp32."""
+    """fp16 weights cast to fp32."""
     if output_dtype != "fp32":
         raise NotImplementedError(f"output_dtype {output_dtype}")
     return source_val.float()
@@ -108,7 +108,7 @@ def constexpr_sparse_blockwise_shift_scale(
 
 
 def along(values: Tensor, rank: int, axis: Tensor | None) -> Tensor:
-    """A number as it is; a vector reshaped to lie along `axis` of a tensor of that rank."""
+    """A scalar as it is; a vector reshaped to run along `axis` of a tensor of that rank."""
     if values.ndim == 0 or axis is None:
         return values
     shape = [1] * rank
@@ -117,7 +117,7 @@ def along(values: Tensor, rank: int, axis: Tensor | None) -> Tensor:
 
 
 def spread(blocks: Tensor, shape: torch.Size) -> Tensor:
-    """One value a block, repeated over its block, so that the result broadcasts to `shape`."""
+    """One value per block, repeated over its block, so that the result broadcasts to `shape`."""
     for axis, size in enumerate(shape):
         if blocks.shape[axis] not in (1, size):
             blocks = blocks.repeat_interleave(size // blocks.shape[axis], axis)
@@ -125,9 +125,9 @@ def spread(blocks: Tensor, shape: torch.Size) -> Tensor:
 
 
 def looked_up(indices: Tensor, lut: Tensor, vector_axis: Tensor | None) -> Tensor:
-    """lut[group of the index, index]: each axis of `indices` falls into as many groups as the table's axis has.
+    """lut[group of the index, index]: each axis of `indices` is divided into as many groups as the table's axis has.
 
-    A vector in the table fills that many places along `vector_axis`.
+    A vector in the table fills as many positions along `vector_axis` as it is long.
     """
     groups, (count, width) = lut.shape[:-2], lut.shape[-2:]
     rows = indices.int()
@@ -143,7 +143,7 @@ def looked_up(indices: Tensor, lut: Tensor, vector_axis: Tensor | None) -> Tenso
 
 
 def group_numbers(shape: torch.Size, groups: torch.Size) -> Tensor:
-    """The row-major number of each place's group, int32, broadcasting to `shape`."""
+    """The row-major index of each position's group, int32, broadcasting to `shape`."""
     total = torch.zeros([1] * len(shape), dtype=torch.int32)
     for axis, (size, count) in enumerate(zip(shape, groups, strict=True)):
         position = torch.arange(size, dtype=torch.int32) // (size // count)
@@ -158,7 +158,7 @@ def unpacked(data: np.ndarray, bits: int, count: int) -> np.ndarray:
     """
     if bits == 8:
         return data[:count]
-    width = 4 if 32 % bits == 0 else 3  # bytes after which codes and bytes begin together
+    width = 4 if 32 % bits == 0 else 3  # bytes after which a code starts at a byte boundary again
     words = -(-count * bits // (8 * width))
     padded = np.zeros(words * width, np.uint8)
     padded[: min(len(data), len(padded))] = data[: len(padded)]

@@ -1,4 +1,4 @@
-"""Weights as codes of 8 and 4 bits, and the pass that puts them into a graph."""
+"""Weights as 8-bit and 4-bit codes, and the pass that puts them into a graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Rewriter:
     def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, tuple[Range, Range]]) -> None:
         self.weights = initializers(model.graph)
         self.shapes, self.users = shapes(model.graph), users(model.graph)
-        self.skipped: set[str] = set()  # names of nodes that others replaced
+        self.skipped: set[str] = set()  # names of nodes that were replaced
         self.ranges = ranges
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
@@ -52,7 +52,7 @@ class Rewriter:
         return self.ranges[layer_of(node)]
 
     def activation(self, node: onnx.NodeProto, rows: bool = False) -> tuple[str, np.float32]:
-        """A node's input through its 8-bit code, which all its users share, and the code's step.
+        """A node's input as its 8-bit code, which all its users share, and the code's step.
 
         rows: as a matrix [rows, inputs].
         """
@@ -66,7 +66,7 @@ class Rewriter:
         return self.quantized[name]
 
     def pair(self, name: str, source: str, limits: Range, output: str | None = None) -> str:
-        """QuantizeLinear and DequantizeLinear of `source` over a range; what they add is called after `name`."""
+        """QuantizeLinear and DequantizeLinear of `source` over a range; new tensors are named after `name`."""
         scale, zero = scale_and_zero(*limits)
         code = [self.store(f"{name}.scale", np.asarray(scale)), self.store(f"{name}.zero", np.asarray(zero))]
         quantized = self.add("QuantizeLinear", [source, *code], f"{name}.u8")
@@ -77,7 +77,7 @@ class Rewriter:
         return self.static_codes(name, self.array(name), axis)
 
     def static_codes(self, name: str, weight: Array, axis: int) -> tuple[str, Array]:
-        """`weight` as codes that are called after `name`, behind DequantizeLinear; also its scales."""
+        """`weight` as codes, named after `name`, behind DequantizeLinear; also its scales."""
         codes, scales = encode(weight, axis, STATIC_LIMIT)
         value = f"{name}.from_codes"
         if value not in self.made:
@@ -87,7 +87,7 @@ class Rewriter:
         return value, scales
 
     def stored_weight(self, name: str, axis: int) -> str:
-        """A weight as codes that are turned to float when the graph is loaded."""
+        """A weight as codes that become fp32 when the graph is loaded."""
         codes, scales = encode(self.array(name), axis, STORED_LIMIT)
         value = f"{name}.float"
         if value not in self.made:
@@ -102,7 +102,7 @@ class Rewriter:
         return self.static_bias(f"{node.name}.bias", self.array(node.input[2]), scales, step)
 
     def static_bias(self, name: str, bias: Array, scales: Array, step: np.float32) -> str:
-        """`bias` as such codes that are called after `name`."""
+        """`bias` as such codes, named after `name`."""
         unit = (scales * step).astype(np.float32)
         codes = np.rint(bias / unit).clip(-(2**31), 2**31 - 1).astype(np.int32)
         parts = [self.store(f"{name}.i32", codes), self.store(f"{name}.scales", unit)]
@@ -118,7 +118,7 @@ def output_axis(node: onnx.NodeProto) -> int:
 
 
 def encode(weight: Array, axis: int, limit: int) -> tuple[Array, Array]:
-    """Symmetric int8 codes in [-limit, limit] and f32 scales, one a slice along `axis`."""
+    """Symmetric int8 codes in [-limit, limit] and f32 scales, one per slice along `axis`."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scales = np.maximum(np.abs(weight).max(axis=others) / limit, 1e-12).astype(np.float32)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
@@ -129,8 +129,8 @@ def encode(weight: Array, axis: int, limit: int) -> tuple[Array, Array]:
 def encode_blocks(weight: Array) -> tuple[Array, Array]:
     """Codes u8[outputs, blocks, BLOCK] in 0..15 and scales f32[outputs, blocks] of a matrix [outputs, inputs].
 
-    A code less 8, times its scale, is the weight; the largest weight of a block, whichever its sign, gets -8.
-    Inputs beyond the last are zeros.
+    (code - 8) * scale is the weight; the largest weight of a block in magnitude gets -8.
+    Inputs are padded with zeros.
     """
     outputs, inputs = weight.shape
     blocks = np.pad(weight, ((0, 0), (0, -inputs % BLOCK))).reshape(outputs, -1, BLOCK)
@@ -141,5 +141,5 @@ def encode_blocks(weight: Array) -> tuple[Array, Array]:
 
 
 def layer_of(node: onnx.NodeProto) -> str:
-    """The name of the layer that a node computes: of `path.of.module/Op` the path."""
+    """The name of the layer that a node computes: the path in `path.of.module/Op`."""
     return str(node.name).rpartition("/")[0]

@@ -1,9 +1,9 @@
-"""Which layers of a bundle get fewer bits: as many as a budget of error in the picture allows, the dearest left out.
+"""Which layers of a bundle get fewer bits: as many as an error budget for the picture allows, the costliest left out.
 
 `prices` prices every layer in every kind of fewer bits. Each layer starts in the cheapest kind to run (or to
-store) and climbs while the sum of prices is over the budget: first the layer that loses most error for what it costs
-in time (or bytes). The pictures of the finished graphs then tell whether the sum was right; if not, the budget shrinks
-by what was missing.
+store) and climbs while the sum of prices exceeds the budget: first the layer that saves most error for its cost
+in time (or bytes). The finished graphs' pictures then show whether the sum was right; if not, the budget shrinks
+by the shortfall.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from export.onnx.run import open_session
 from export.source import Source
 
 FLOAT = "float"
-# Kinds of each precision, the first the most aggressive; a layer that has no form of one starts at the next.
+# Kinds for each precision, most aggressive first; a layer that does not support one starts at the next.
 LADDERS = {"int8": (STATIC, WEIGHTS), "int8-weights": (WEIGHTS,), "int4-weights": (INT4, WEIGHTS)}
 BITS = {STATIC: 8, WEIGHTS: 8, INT4: 4.5, FLOAT: 32}
-# Error that the smaller weights may make, as PSNR in dB of the mean picture. With 36 dB the release model's pictures
+# Error that compressed weights may cause, as PSNR in dB of the mean picture. With 36 dB the release model's pictures
 # were 5 % further from real ones (FD-Lite0) than the checkpoint's, with 40 dB 2 %, and 97 % of the work is in 8 bits.
 BUDGET_DB = {"int8": 40.0, "int8-weights": 40.0, "int4-weights": 31.0}
-# What a convolution or linear layer must compute for each number that it takes in: with less, turning its input into
+# Multiply-adds that a convolution or linear layer must do per input number: with fewer, turning its input into
 # codes and back may cost more time than the codes save. Layers of 256 and more took 0.4 to 0.9 of their float time
-# (ONNX Runtime 1.32 on AVX2); what lies between was not measured.
+# (ONNX Runtime 1.32 on AVX2); the range between was not measured.
 LEAST_MACS_PER_INPUT = 64
-MACS_PER_BYTE = 10  # by which a byte in the file counts as time, where time is what is saved
-PROMPTS, PRICED, BATCH = 32, 8, 4  # pictures that ranges and prices are measured on
-LARGE_PROMPTS, LARGE_PRICED = 4, 1  # of a large model, one at a time
+MACS_PER_BYTE = 10  # weight of a byte in the file relative to time, where time is to be saved
+PROMPTS, PRICED, BATCH = 32, 8, 4  # pictures on which ranges and prices are measured
+LARGE_PROMPTS, LARGE_PRICED = 4, 1  # for a large model, one at a time
 ROUNDS = 4
-ENCODER_DB = 35.0  # of an encoder's latents with its weights in 8 bits; below, they stay float
-FURTHER_DB = 2.0  # by which the budget shrinks when the pictures are too far from real ones
-MARGIN_DB = 0.3  # by which a budget that was missed shrinks beyond what was missing
+ENCODER_DB = 35.0  # of an encoder's latents with its weights in 8 bits; below, they stay fp32
+FURTHER_DB = 2.0  # dB by which the budget shrinks when the pictures are too far from real ones
+MARGIN_DB = 0.3  # dB by which a missed budget shrinks beyond the shortfall
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Layer name -> kind of fewer bits, with the ranges that the static ones need; absent layers stay float."""
+    """Layer name -> kind of quantization, with the ranges that static ones need; absent layers stay fp32."""
 
     kinds: Mapping[str, str]
     ranges: Mapping[str, tuple[Range, Range]]
@@ -65,14 +65,14 @@ class Planner:
         self.last = list(self.prices)[-1]  # makes the picture itself
 
     def ladder(self, price: Price) -> list[str]:
-        """The kinds that one layer can have, the cheapest first."""
+        """The kinds that a layer supports, the cheapest first."""
         return [kind for kind in LADDERS[self.precision] if self.allows(price, kind)] + [FLOAT]
 
     def allows(self, price: Price, kind: str) -> bool:
-        """Whether a layer has a form of a kind that saves anything.
+        """Whether a layer supports a kind and would save anything with it.
 
-        The layer that makes the picture has none: what it does to a white background is a small error, but the same one
-        in every picture, which FD sees (1.05 times the checkpoint's instead of 1.02); and it is the smallest layer.
+        The layer that makes the picture does not: its effect on a white background is a small error, but the same one
+        in every picture, which FD notices (1.05 times the checkpoint's instead of 1.02); and it is the smallest layer.
         """
         if kind == STATIC and price.macs < LEAST_MACS_PER_INPUT * price.inputs:
             return False
@@ -94,11 +94,11 @@ class Planner:
         return Plan(kinds, self.ranges, -10 * math.log10(max(total, 1e-15)))
 
     def error(self, name: str, kind: str) -> float:
-        """A layer's part of the picture's mean squared error in a kind."""
+        """A layer's share of the picture's mean squared error in a kind."""
         return self.prices[name].squared_error.get(kind, 0.0)
 
     def gain(self, name: str, ladders: Mapping[str, list[str]]) -> float:
-        """Error lost for each unit of cost by one step up the ladder."""
+        """Error removed per unit of cost by one step up the ladder."""
         now, then = ladders[name][:2]
         price = self.prices[name]
         return (self.error(name, now) - self.error(name, then)) / max(self.cost(price, then) - self.cost(price, now), 1)
@@ -129,9 +129,9 @@ class Planner:
 
 
 def stored_encoder(model: onnx.ModelProto, reference: Reference) -> onnx.ModelProto:
-    """The encoder's graph with its weights stored in 8 bits; as it is where its latents do not bear that.
+    """The encoder's graph with its weights stored in 8 bits; unchanged where its latents would suffer.
 
-    No picture from words shows it, so it is judged by itself. One that computes a PCA through large offsets loses all.
+    No picture from text involves it, so it is judged separately. One that computes a PCA with large offsets breaks.
     """
     kinds = {layer_of(node): WEIGHTS for node in model.graph.node if node.op_type == "Conv"}
     small = rewrite(model, kinds, {})
@@ -141,7 +141,7 @@ def stored_encoder(model: onnx.ModelProto, reference: Reference) -> onnx.ModelPr
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A model of its own."""
+    """An independent model."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy

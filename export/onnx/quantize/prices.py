@@ -1,9 +1,9 @@
-"""What each layer's fewer bits cost in the picture: all layers priced by a few backward passes.
+"""What quantizing each layer costs in the picture: all layers priced by a few backward passes.
 
 To first order an error e of a layer's output moves the picture by J e, where J is the derivative of the picture by
 that output. With v drawn from a standard normal distribution over the picture, E[(v . J e)^2] = |J e|^2 (Hutchinson
 1989), and v . J e = (J' v) . e: one backward pass gives J' v at every layer at once. Errors of different layers
-hardly correlate, so their prices add up to that of any choice of layers.
+hardly correlate, so the prices of any choice of layers add up.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from export.onnx.quantize.qdq import INT4, STATIC, WEIGHTS
 from export.source import Source
 
 SEED = 20_000  # of the probes
-PROBES, LARGE_PROBES = 4, 2  # backward passes a batch
+PROBES, LARGE_PROBES = 4, 2  # backward passes per batch
 
 
 @dataclass
 class Price:
-    """One layer: multiply-adds and inputs a picture, numbers in its weight, and by kind its part of the error."""
+    """One layer: multiply-adds and inputs per picture, numbers in its weight, and its share of the error by kind."""
 
     layer: Layer
     macs: int = 0
@@ -42,7 +42,7 @@ def prices(
 ) -> dict[str, Price]:
     """Layer name -> price, its errors as mean squared errors of pictures in [0,1], over `count` pictures.
 
-    kinds: of `qdq`, those that are to be priced. A layer that has no form of a kind has no such price.
+    kinds: those of `qdq` to price. A layer that does not support a kind has no price for it.
     """
     found: dict[str, Price] = {}
     probes = LARGE_PROBES if source.large else PROBES
@@ -55,7 +55,7 @@ def prices(
         with torch.no_grad():
             errors = {kind: error_of(layer, kind, given, output, ranges.get(layer.name)) for kind in kinds}
         known = {kind: error for kind, error in errors.items() if error is not None}
-        # A leaf where nothing before it has a gradient; a view elsewhere, which the caller may change in place.
+        # A leaf where nothing before it has a gradient; elsewhere a view, which the caller may change in place.
         passed = output.view_as(output) if output.requires_grad else output.detach().requires_grad_()
 
         def collect(gradient: Tensor) -> None:
@@ -71,7 +71,7 @@ def prices(
             picture = draw(source, ids, noise)
             for probe in range(probes):
                 v = torch.randn(picture.shape, generator=generator) / picture[0].numel() ** 0.5
-                v = v * ((picture >= 0) & (picture <= 1))  # what is clamped shows no error
+                v = v * ((picture >= 0) & (picture <= 1))  # clamped values show no error
                 torch.autograd.backward(picture, v, retain_graph=probe + 1 < probes)
     return found
 
@@ -79,8 +79,8 @@ def prices(
 def error_of(
     layer: Layer, kind: str, given: Tensor, output: Tensor, sides: tuple[Range, Range] | None
 ) -> Tensor | None:
-    """What a layer computes in a kind of fewer bits, less what it should compute; None where it has no such form."""
-    matrix = isinstance(layer.module, nn.Linear) and given.ndim > 2  # a Gemm, of two axes, has no form in 4 bits
+    """A layer's quantized output minus its exact output; None where it does not support the kind."""
+    matrix = isinstance(layer.module, nn.Linear) and given.ndim > 2  # a Gemm, which has two axes, has no 4-bit form
     if kind == STATIC and sides is not None and isinstance(layer.module, (nn.Linear, nn.Conv2d)):
         return static_error(layer, given, output, sides)
     if kind == WEIGHTS or (kind == INT4 and matrix):
@@ -107,7 +107,7 @@ def applied(module: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | Non
 
 
 def stored_weight(layer: Layer, kind: str) -> Tensor:
-    """A layer's weight as it comes back from 8 or 4 bits."""
+    """A layer's weight as dequantized from 8 or 4 bits."""
     if kind == WEIGHTS:
         return decoded(layer.weight, qdq_codes.STORED_LIMIT)
     codes, scales = qdq_codes.encode_blocks(layer.weight.numpy())
@@ -116,13 +116,13 @@ def stored_weight(layer: Layer, kind: str) -> Tensor:
 
 
 def decoded(weight: Tensor, limit: int) -> Tensor:
-    """A weight through symmetric 8-bit codes, one scale a row."""
+    """A weight rounded to symmetric 8-bit codes, one scale per row."""
     codes, scales = qdq_codes.encode(weight.numpy(), 0, limit)
     shape = (-1,) + (1,) * (weight.ndim - 1)
     return torch.from_numpy(codes.astype("float32") * scales.reshape(shape))
 
 
 def through_codes(values: Tensor, limits: Range) -> Tensor:
-    """Values through the 256 levels of a range."""
+    """Values rounded to the 256 levels of a range."""
     scale, zero = scale_and_zero(*limits)
     return torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero), 0, 255)

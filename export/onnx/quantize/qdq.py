@@ -1,8 +1,8 @@
-"""Rewrite an ONNX graph's layers to 8 bits: codes and scales for weights, pairs of nodes for activations.
+"""Rewrites an ONNX graph's layers to 8 bits: codes and scales for weights, pairs of nodes for activations.
 
-Weights are symmetric int8 with one scale an output channel. A layer whose weights alone are stored so
-("weights") computes in float: its codes go through Cast and Mul, which ONNX Runtime folds when it loads the
-graph (DequantizeLinear would be computed at every call). A layer in 8 bits throughout ("static") has
+Weights are symmetric int8 with one scale per output channel. A layer with only its weights stored that way
+("weights") computes in fp32: its codes go through Cast and Mul, which ONNX Runtime folds when it loads the
+graph (DequantizeLinear would run on every call). A layer in 8 bits throughout ("static") has
 QuantizeLinear and DequantizeLinear around it, which fuse into QLinearConv and MatMulIntegerToFloat. A matrix in
 4 bits ("int4") is one MatMulNBits, which unpacks blocks of it while it multiplies.
 """
@@ -28,7 +28,7 @@ def rewrite(
 ) -> onnx.ModelProto:
     """The graph with the nodes of the layers in `plan` rewritten ("static", "weights" or "int4" by layer name).
 
-    The given model is left as it is, and shares nothing with the new one. ranges: by layer name, of its input and
+    The given model is unchanged and shares nothing with the new one. ranges: by layer name, of its input and
     output, for the static ones.
     """
     rewriter = Rewriter(model, ranges)
@@ -57,7 +57,7 @@ def keep(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 
 def static_conv(rewriter: Rewriter, node: onnx.NodeProto) -> None:
-    """Conv on codes, to codes: without the pair behind it ONNX Runtime would not fuse."""
+    """Conv from codes to codes: without the pair behind it ONNX Runtime would not fuse."""
     given, step = rewriter.activation(node)
     weight, scales = rewriter.static_weight(node.input[1], 0)
     inputs = [given, weight]
@@ -71,7 +71,7 @@ def static_conv(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 
 def static_matmul(rewriter: Rewriter, node: onnx.NodeProto) -> None:
-    """MatMul on codes, to float; a large one with its bias as `qdq_rows`."""
+    """MatMul from codes to fp32; a large one with its bias as in `rows`."""
     found = rows_of(rewriter, node)
     if found is not None:
         static_rows(rewriter, node, found)
@@ -82,7 +82,7 @@ def static_matmul(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 
 def static_gemm(rewriter: Rewriter, node: onnx.NodeProto) -> None:
-    """Gemm, x W' + b, on codes, to float: it fuses into QGemm, bias and all."""
+    """Gemm, x W' + b, from codes to fp32: it fuses into QGemm, including the bias."""
     given, step = rewriter.activation(node)
     weight, scales = rewriter.static_weight(node.input[1], output_axis(node))
     node.input[:] = [given, weight, rewriter.bias(node, scales, step)]
@@ -90,13 +90,13 @@ def static_gemm(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 
 def stored(rewriter: Rewriter, node: onnx.NodeProto) -> None:
-    """A float layer whose weight is stored in 8 bits."""
+    """An fp32 layer whose weight is stored in 8 bits."""
     node.input[1] = rewriter.stored_weight(node.input[1], output_axis(node))
     rewriter.nodes.append(node)
 
 
 def stored_rows(rewriter: Rewriter, node: onnx.NodeProto) -> None:
-    """An embedding table in 8 bits, one scale a row: only the rows that are looked up become float."""
+    """An embedding table in 8 bits, one scale per row: only the rows that are looked up become fp32."""
     table, ids = node.input[:2]
     codes, scales = encode(rewriter.array(table), 0, STORED_LIMIT)
     parts = [rewriter.store(f"{table}.codes", codes), rewriter.store(f"{table}.scales", scales[:, None])]
@@ -107,7 +107,7 @@ def stored_rows(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 
 def four_bits(rewriter: Rewriter, node: onnx.NodeProto) -> None:
-    """MatMul by a matrix in 4 bits: unsigned codes around 8, two a byte, the lower first; a scale for each BLOCK."""
+    """MatMul by a matrix in 4 bits: unsigned codes around 8, two per byte, the lower first; one scale per BLOCK."""
     weight = rewriter.array(node.input[1]).T
     codes, scales = encode_blocks(weight)
     packed = (codes[..., ::2] | codes[..., 1::2] << 4).astype(np.uint8)

@@ -1,8 +1,8 @@
 """Large matrix products with a bias, on codes, as one Gemm over rows: no pass over the result to add the bias.
 
 ONNX Runtime adds an int32 bias inside QGemm, where a MatMul of three axes on codes leaves an Add. Rows are a view:
-Reshape copies nothing. Where the result is split in two halves at once (GEGLU, Shazeer 2020), each half is a Gemm of
-its own, and the split, a copy, goes as well.
+Reshape copies nothing. Where the result is split in two halves right away (GEGLU, Shazeer 2020), each half is a Gemm of
+its own, and the split, which is a copy, disappears too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx
 from export.onnx.graph import attribute
 from export.onnx.quantize.codes import Rewriter
 
-LEAST = 1 << 18  # numbers in a result, from which on a pass over it takes longer than two Reshapes
+LEAST = 1 << 18  # numbers in a result from which a pass over it takes longer than two Reshapes
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Rows:
 
 
 def rows_of(rewriter: Rewriter, node: onnx.NodeProto) -> Rows | None:
-    """What a MatMul is part of; None where it is small, has no bias of its own, or feeds what fuses with the bias."""
+    """The product that a MatMul belongs to; None where it is small, has no bias, or feeds a node that fuses with it."""
     users = rewriter.users.get(node.output[0], [])
     shape = rewriter.shapes.get(node.output[0], [])
     if len(users) != 1 or users[0].op_type != "Add" or len(shape) != 3 or shape[1] * shape[2] < LEAST:
@@ -45,7 +45,7 @@ def rows_of(rewriter: Rewriter, node: onnx.NodeProto) -> Rows | None:
         return None
     behind = rewriter.users.get(add.output[0], [])
     if [user.op_type for user in behind] == ["Gelu"]:
-        return None  # ONNX Runtime has an operator for both
+        return None  # ONNX Runtime has one operator for both
     return Rows(add, behind[0] if halves(behind, shape) else None, bias, shape[1])
 
 
@@ -61,7 +61,7 @@ def halves(behind: list[onnx.NodeProto], shape: list[int]) -> bool:
 
 
 def static_rows(rewriter: Rewriter, node: onnx.NodeProto, found: Rows) -> None:
-    """Add the Gemms of a product in the place of its MatMul, Add and Split."""
+    """Add a product's Gemms in place of its MatMul, Add and Split."""
     given, step = rewriter.activation(node, rows=True)
     weight, bias = rewriter.array(node.input[1]), rewriter.array(found.bias)
     width = weight.shape[1] // len(found.outputs)

@@ -256,7 +256,7 @@ def test_a_picture_that_cannot_be_read_is_not_the_held_out_one(tmp_path: Path) -
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_share_that_cannot_be_is_refused(tmp_path: Path, fraction: float) -> None:
-    with pytest.raises(UserError, match="--held-out .*: a share of the pictures from 0 to below 1"):
+    with pytest.raises(UserError, match="--held-out .*: must be a share of the pictures, at least 0 and below 1"):
         split_of(captioned(tmp_path / "x", ["a", "b"]), fraction)
 
 

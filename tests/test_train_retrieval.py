@@ -104,7 +104,7 @@ def test_a_validation_group_is_never_trained_on(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_too_few_captions_are_one_clear_line() -> None:
-    with pytest.raises(UserError, match="at least 4 different captions, there are 2"):
+    with pytest.raises(UserError, match="at least 4 different captions, but there are 2"):
         RetrievalScorer(torch.rand(6, 8), ["a", "b"] * 3, hashed_words)
 
 

@@ -170,8 +170,8 @@ def test_one_step_in_diffusers_is_the_students_sample(parts: Parts, tmp_path: Pa
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("nosuch=1", "no setting"),
-        ("learning_rat=1", "no setting"),
+        ("nosuch=1", "is not a setting"),
+        ("learning_rat=1", "is not a setting"),
         ("weightin=sds", "did you mean weighting"),
         ("batch", "key=value"),
         ("batch=many", "expected a value"),
@@ -232,7 +232,7 @@ def test_a_teacher_whose_parts_do_not_fit_is_refused(parts: Parts, tmp_path: Pat
 
 def test_another_runs_folder_is_not_gone_on_with(parts: Parts, tmp_path: Path) -> None:
     AddTrainer(add_config(parts, tmp_path / "run", max_steps=2)).run()
-    with pytest.raises(UserError, match="holds a run with lr=0.001; go on with it by"):
+    with pytest.raises(UserError, match="holds a run with lr=0.001; continue it with"):
         AddTrainer(add_config(parts, tmp_path / "run", max_steps=2, lr=0.5)).run()
     longer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=3))
     longer.run()

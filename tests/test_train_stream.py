@@ -480,9 +480,9 @@ def test_bad_data_can_be_skipped(tmp_path: Path, encoders: Encoders, caplog: pyt
 def test_nothing_but_bad_data_ends_with_one_line(tmp_path: Path, encoders: Encoders) -> None:
     folder = write_shards(tmp_path / "data", (4,))
     (folder / "train-00000.tar").write_bytes(b"garbage" * 200)
-    with pytest.raises(UserError, match="no picture that can be used"):
+    with pytest.raises(UserError, match="no usable picture"):
         keys(stream(folder, tmp_path / "cache", encoders, bad_data="skip"), 1)
-    with pytest.raises(UserError, match="no picture that can be used"):
+    with pytest.raises(UserError, match="no usable picture"):
         open_source(str(folder), encoders, tmp_path / "cache", bad_data="skip")
 
 

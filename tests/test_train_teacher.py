@@ -72,7 +72,7 @@ def test_a_teacher_draws_the_share_of_compositions_it_is_told(share: float) -> N
     shards = [0, 0, 1, 2, 3]  # the last two are of the composed split
     corpus = Corpus(records, torch.zeros(5, 1, 1, 1), [[0]] * 5, torch.zeros(1, 77, 4), torch.zeros(1, 4), shards)
     for first in (0, 4):
-        with pytest.raises(UserError, match="the data need pictures that are composed, and others"):
+        with pytest.raises(UserError, match="the data needs both composed and other pictures"):
             share_compositions(corpus, first, share)
     share_compositions(corpus, 2, share)
     weights = [record.weight for record in corpus.records]

@@ -3,7 +3,7 @@
 import os
 import warnings
 
-# diffusers warns of things that are as we want them: an AutoencoderTiny where it expects an AutoencoderKL, and more.
+# diffusers warns about things that are intended: an AutoencoderTiny where it expects an AutoencoderKL, and more.
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 # One step at t = 999 needs steps_offset 0, where diffusers recommends 1.
 warnings.filterwarnings("ignore", message="The configuration file of this scheduler", category=FutureWarning)

@@ -29,8 +29,8 @@ def chosen_config(args: argparse.Namespace) -> Config:
     if not path.is_file():
         raise UserError(f"{args.resume}: no run there (config.json is missing)")
     if args.overrides:
-        raise UserError("--resume goes on with the run's own settings; start a new run to change them")
-    return dataclasses.replace(from_json(path.read_text()), run_dir=str(args.resume))  # wherever it lies now
+        raise UserError("--resume continues with the run's own settings; start a new run to change them")
+    return dataclasses.replace(from_json(path.read_text()), run_dir=str(args.resume))  # wherever it is stored now
 
 
 def parser() -> Parser:
@@ -38,7 +38,7 @@ def parser() -> Parser:
     made = command_parser("train", __doc__, EXAMPLES, json=False)
     which = made.add_mutually_exclusive_group(required=True)
     which.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
-    which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run from its newest checkpoint")
+    which.add_argument("--resume", type=Path, metavar="RUN", help="continue a run from its newest checkpoint")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
     return made
 

@@ -30,7 +30,7 @@ EXAMPLES = """examples:
   python -m train.ablation --out runs/ablation
   python -m train.ablation --out runs/ablation --rows default loss=adv --seeds 0 1 --steps 100"""
 FIGURES = ("fd_lite0", "kid_lite0", "precision", "recall", "alignment", "retrieval_at_1", "vendi")
-WITHIN = 8  # prompts a split that are drawn with several seeds, for the Vendi score
+WITHIN = 8  # prompts per split drawn with several seeds, for the Vendi score
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ FIRST = tuple(ROWS)[:8]  # what `--rows` means when it is left out
 
 
 def base_config(args: argparse.Namespace) -> Config:
-    """ADD without what is ours: no reconstruction term; a compact student of the sticker teacher."""
+    """ADD without our additions: no reconstruction term; a compact student of the sticker teacher."""
     return replace(
         sticker(),
         teacher=args.teacher,
@@ -92,7 +92,7 @@ def folder_of(row: Row, seed: int, args: argparse.Namespace) -> Path:
 
 
 def train_row(row: Row, seed: int, args: argparse.Namespace) -> None:
-    """Train one row and seed, unless it is there."""
+    """Train one row and seed, unless that is done already."""
     folder = folder_of(row, seed, args)
     if (folder / "pipeline" / "model_index.json").is_file():
         return
@@ -103,7 +103,7 @@ def train_row(row: Row, seed: int, args: argparse.Namespace) -> None:
 
 
 def score_row(row: Row, seed: int, args: argparse.Namespace, evaluation: Evaluation) -> dict[str, Any]:
-    """The figures of one row and seed at one step; read back where they are there."""
+    """The figures of one row and seed at one step; read back when they exist."""
     folder = folder_of(row, seed, args)
     result = folder / "figures.json"
     if not result.is_file():
@@ -147,7 +147,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def order(results: dict[str, dict[str, Any]]) -> list[str]:
-    """Of each group of the paper's rows, whether ours stand in the same order, and where not."""
+    """For each group of the paper's rows: whether ours are in the same order, and where they are not."""
     lines = []
     for group in dict.fromkeys(row.group for row in ROWS.values() if row.group):
         rows = [row for row in ROWS.values() if row.group in (group, "") and row.paper and row.name in results]
@@ -167,7 +167,7 @@ def parser() -> Parser:
     made.add_argument("--data", type=Path, default=Path("data/stickers"))
     made.add_argument("--teacher", default="sticker-128-teacher")
     made.add_argument("--steps", type=int, default=300, help="student updates of 16 pictures (default 300)")
-    made.add_argument("--n", type=int, default=300, help="pictures a split that are scored (default 300)")
+    made.add_argument("--n", type=int, default=300, help="pictures scored per split (default 300)")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--rows", nargs="+", default=list(FIRST), metavar="ROW", help=f"of {', '.join(ROWS)}")
     made.add_argument("--train-only", action="store_true", help="no figures yet")
@@ -177,7 +177,7 @@ def parser() -> Parser:
 def work(args: argparse.Namespace) -> None:
     """Train and score every row of every seed, write OUT/table.md and OUT/results.json, and print the table."""
     if unknown := [name for name in args.rows if name not in ROWS]:
-        raise UserError(f"{unknown[0]!r} is no row; choose from {', '.join(ROWS)}")
+        raise UserError(f"{unknown[0]!r} is not a row; choose from {', '.join(ROWS)}")
     check_folder(args.out)
     list_shards(str(args.data), "train")  # before anything is trained
     for seed in args.seeds:  # seed by seed, so that an early stop leaves whole columns

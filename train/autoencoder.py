@@ -2,7 +2,7 @@
 
 PCA latents are orthogonal, ordered by variance and known before any training, so that a teacher can be trained
 on them at once; distances between latents stay close to distances between pictures. The decoder is trained to
-undo them, and beats the linear inverse because neighbouring patches tell about each other.
+undo them, and beats the linear inverse because neighbouring patches inform each other.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def pca_of_patches(pictures: np.ndarray, components: int) -> tuple[np.ndarray, n
 
 
 def build_autoencoder(latent_channels: int, decoder_width: int = 48) -> AutoencoderTiny:
-    """AutoencoderTiny, 8x down, all decoder work below full resolution (the phone pays for it)."""
+    """AutoencoderTiny, 8x down, all decoder work below full resolution (it runs on phones)."""
     return AutoencoderTiny(
         latent_channels=latent_channels,
         encoder_block_out_channels=(64, 64, 64, 64),
@@ -166,7 +166,7 @@ class DecoderTask(Task):
         self.pictures, self.held_out = pictures, held_out
         self.latents, self.held_out_latents = encode_all(autoencoder, pictures), encode_all(autoencoder, held_out)
         if settings.crop > self.latents.shape[-1]:
-            raise UserError(f"--crop {settings.crop}: these pictures have {self.latents.shape[-1]} latents a side")
+            raise UserError(f"--crop {settings.crop}: these pictures have {self.latents.shape[-1]} latents per side")
         self.decoder = autoencoder.decoder.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
             self.decoder.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0
@@ -183,7 +183,7 @@ class DecoderTask(Task):
         return descend(self.engine, self.optimizer, loss, clip=1.0)
 
     def _crops(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Latents f32[B, C, side, side] and pixels f32[B, 3, 8*side, 8*side] of random places in random pictures."""
+        """Latents f32[B, C, side, side] and pixels f32[B, 3, 8*side, 8*side] of random crops of random pictures."""
         batch, side = self.settings.batch, self.settings.crop
         places = self.latents.shape[-1] - side + 1
         index = rng.integers(len(self.pictures), size=batch)

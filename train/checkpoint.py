@@ -42,7 +42,7 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
 
 
 def one_step_scheduler(teacher: Any = None) -> DDIMScheduler:
-    """The scheduler with which diffusers, optimum, Apple's Python and OpenVINO GenAI compute one step alike.
+    """The scheduler with which diffusers, optimum, Apple's Python and OpenVINO GenAI compute the same one step.
 
     teacher: a scheduler whose noise levels and prediction type are kept; ours when left out.
     """
@@ -74,12 +74,12 @@ def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) 
     """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read."""
     folder = resolve_checkpoint(name_or_path)
     for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()  # a second of loading needs none
+        library.disable_progress_bar()  # loading for a second needs no bar
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
         )
-    except Exception as error:  # diffusers raises a dozen types here
+    except Exception as error:  # diffusers raises a dozen exception types here
         raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -136,7 +136,7 @@ def _in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def forget_origins(folder: Path) -> None:
-    """Take the paths that the networks were loaded from out of every config.json: they mean nothing elsewhere."""
+    """Clear every config.json of the paths that the networks were loaded from: they mean nothing elsewhere."""
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         if config.pop("_name_or_path", None) is not None:

@@ -21,12 +21,12 @@ def read_merges(bpe_gz: Path) -> list[str]:
     with gzip.open(bpe_gz, "rt", encoding="utf-8") as file:
         merges = file.read().split("\n")[1 : MERGE_COUNT + 1]
     if len(merges) != MERGE_COUNT or any(merge.count(" ") != 1 for merge in merges):
-        raise ValueError(f"{bpe_gz} does not hold CLIP's {MERGE_COUNT} merges, one 'left right' a line")
+        raise ValueError(f"{bpe_gz} does not hold CLIP's {MERGE_COUNT} merges, one 'left right' per line")
     return merges
 
 
 def vocabulary(merges: Sequence[str]) -> dict[str, int]:
-    """Token -> id: 256 bytes, the same 256 ending a word, one token a merge, then the start and end marks."""
+    """Token -> id: 256 bytes, the same 256 ending a word, one token per merge, then the start and end marks."""
     letters = letters_in_order()
     tokens = letters + [letter + END_OF_WORD for letter in letters]
     tokens += [merge.replace(" ", "") for merge in merges] + [START, END]

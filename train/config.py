@@ -58,11 +58,11 @@ class RunSettings:
     save_every: int = 250  # steps between checkpoints; samples and scores are made at the same time
     log_every: int = 20
     # The batch is the same whatever the number of processes: micro-batches are accumulated to it.
-    batch: int = 32  # pictures an update, over all processes
+    batch: int = 32  # pictures per update, over all processes
     micro_batch: int = 0  # pictures that one process handles at once; 0 is batch / processes
     device: str = "auto"  # cpu, cuda, or auto: the GPU where there is one
     precision: str = "bf16"
-    threads: int = 0  # torch threads; 0 leaves torch's choice
+    threads: int = 0  # torch threads; 0 keeps torch's default
     keep: int = 2  # newest checkpoints kept; the best one stays as well
     nan_limit: int = 3  # how often a run may go back to its last checkpoint for a value that is not finite
 
@@ -88,13 +88,13 @@ class Config(RunSettings):
     student: str = "custom"  # block removal after BK-SDM; custom takes the three settings below
     layers: tuple[int, ...] = (1, 1, 1, 1)  # blocks that a custom student keeps in each stage
     mid_block: bool = True
-    attention: tuple[bool, ...] = ()  # one entry a stage; false takes the stage's attention out; empty keeps all
+    attention: tuple[bool, ...] = ()  # one entry per stage; false removes the stage's attention; empty keeps all
     init: str = "pruned"  # pruned, pretrained (the whole teacher), random, or a checkpoint to start from
     lora_rank: int = 16  # of student=lora
-    student_steps: int = 4  # N: the student's noise levels are the trailing timesteps of so many steps
-    noise_levels: tuple[int, ...] = ()  # other timesteps than student_steps gives; the last of the paper's is 1000
-    level_shares: tuple[float, ...] = ()  # how often each level is drawn; empty: all alike (ADD)
-    zero_terminal_snr: bool = True  # at the noisiest level the student sees noise alone, as when it generates
+    student_steps: int = 4  # N: the student's noise levels are the trailing timesteps of N steps
+    noise_levels: tuple[int, ...] = ()  # timesteps other than those of student_steps; the last of the paper's is 1000
+    level_shares: tuple[float, ...] = ()  # how often each level is drawn; empty: equally often (ADD)
+    zero_terminal_snr: bool = True  # at the noisiest level the student sees pure noise, as when it generates
 
     # The objective (ADD eq. 1).
     loss: str = "both"
@@ -103,7 +103,7 @@ class Config(RunSettings):
     weighting: str = "exponential"  # c(t)
     space: str = "pixel"  # where the distillation distance is taken
     guidance: float = 2.0  # of the teacher
-    teacher_steps: int = 1  # network evaluations of the teacher for one target
+    teacher_steps: int = 1  # network evaluations of the teacher per target
     negative_prompt: str = "blurry, low quality, ugly, low contrast"  # of weighting=nfsd
     reconstruction_weight: float = 0.0  # ||x0_student - x0||^2, ours: keeps learning captions while distilling
     decoder: str = "linear"  # how pictures are made for the discriminator and the pixel-space distances
@@ -115,7 +115,7 @@ class Config(RunSettings):
     r1_weight: float = 1e-5
     r1_every: int = 1  # discriminator updates between R1 terms; the weight is multiplied by it
     discriminator_updates: int = 1
-    discriminator_start: int = 0  # student updates before the adversarial loss sets in; the discriminator learns before
+    discriminator_start: int = 0  # student updates without the adversarial loss; the discriminator learns during them
     augment: bool = True  # DiffAugment
 
     # Optimization.
@@ -172,7 +172,7 @@ def check(config: Config) -> Config:
     if config.score_pictures == 1:
         raise UserError("score_pictures=1: a distribution needs more than one picture; 0 turns the score off")
     if config.weighting == "nfsd" and config.teacher_steps > 1:
-        raise UserError("weighting=nfsd takes one prediction of the teacher: teacher_steps=1")
+        raise UserError("weighting=nfsd uses one prediction of the teacher: set teacher_steps=1")
     return config
 
 
@@ -193,7 +193,7 @@ def _check_batches(config: Config) -> None:
     if not 0 <= config.adversarial_batch <= config.batch:
         raise UserError(f"adversarial_batch={config.adversarial_batch} must lie in 0..batch={config.batch}")
     if config.micro_batch and config.batch % config.micro_batch:
-        raise UserError(f"batch={config.batch} is no multiple of micro_batch={config.micro_batch}")
+        raise UserError(f"batch={config.batch} is not a multiple of micro_batch={config.micro_batch}")
 
 
 def to_json(config: RunSettings) -> str:

@@ -54,7 +54,7 @@ class NoiseLevels:
         return add_noise(x0, eps, alpha, sigma)
 
     def generator_input(self, x0: Tensor, eps: Tensor, timesteps: Tensor) -> Tensor:
-        """As `noised`, but noise alone at the last timestep (zero terminal SNR).
+        """Like `noised`, but pure noise at the last timestep (zero terminal SNR).
 
         A generating student is given pure noise: a trace of x0 in training would be missed.
         """
@@ -87,7 +87,7 @@ def guided_output(
 
 
 def autocast(device: torch.device | str, enabled: bool = True) -> AbstractContextManager[None]:
-    """bf16 where the device multiplies in it; the one way to ask for it."""
+    """Matrix products in bf16 inside the block; the only way to ask for it."""
     return torch.autocast(torch.device(device).type, torch.bfloat16) if enabled else nullcontext()
 
 

@@ -69,7 +69,7 @@ def noisy_student(rows: Rows, config: Config) -> Finding | None:
         "noisy student",
         f"a batch's pictures differ {statistics.mean(last):.2f} times as much as real ones do",
         "a new run with a lower adversarial_weight or lr, or loss=both; a student that starts from random weights "
-        "needs some hundred steps first",
+        "needs a few hundred steps first",
     )
 
 
@@ -95,15 +95,14 @@ def dead_discriminator(rows: Rows, config: Config) -> Finding | None:
         "dead discriminator",
         f"mean logits {statistics.mean(real):+.3f} for real, {statistics.mean(fake):+.3f} for fake, "
         f"loss_d {statistics.mean(loss):.2f} (2 is no opinion)",
-        "raise lr_discriminator, discriminator_updates=2, lower r1_weight; a few dozen steps after the start this is "
-        "no illness yet",
+        "raise lr_discriminator, discriminator_updates=2, lower r1_weight; in the first few dozen steps this is normal",
     )
 
 
 def diverging_ema(rows: Rows, config: Config) -> Finding | None:
     """The trained weights run away from their average, which is what is saved."""
     last, first = late(rows, "ema_distance"), early(rows, "ema_distance")
-    if not last or statistics.mean(last) < 0.1:  # runs that are well stay below 0.03
+    if not last or statistics.mean(last) < 0.1:  # healthy runs stay below 0.03
         return None
     return Finding(
         "diverging EMA",

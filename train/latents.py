@@ -56,7 +56,7 @@ class VaeDecoder(nn.Module):
 
 
 def downscale(vae: Autoencoder) -> int:
-    """Pixels a latent, along one side."""
+    """Pixels per latent along one side."""
     config = vae.config
     return 2 ** (len(getattr(config, "encoder_block_out_channels", None) or config.block_out_channels) - 1)
 

@@ -35,7 +35,7 @@ def add_lora(
 
     rank: columns of an adapter. alpha: the adapter's output is scaled by alpha / rank; None is rank, no scaling.
     targets: endings of the names of the layers to adapt. The second factor starts at zero, so the output stays what
-    it was, bit for bit. Raises UserError for a rank or a target that cannot be, or when there are adapters already.
+    it was, bit for bit. Raises UserError for an impossible rank or target, or when there are adapters already.
     """
     if rank < 1:
         raise UserError(f"lora rank {rank}: must be 1 or more")
@@ -76,8 +76,8 @@ def load_lora_state(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> 
     shapes = {name: value.shape for name, value in lora_state(unet).items()}
     if shapes != {name: value.shape for name, value in state.items()}:
         raise UserError(
-            "the saved LoRA adapters are of another rank or of other layers than this student's; "
-            "use the rank and the targets that they were made with"
+            "the saved LoRA adapters have another rank or other layers than this student's; "
+            "use the rank and targets that they were made with"
         )
     set_peft_model_state_dict(unet, dict(state), adapter_name=ADAPTER)
 

@@ -27,7 +27,7 @@ def embed(
 ) -> np.ndarray:
     """Unit sentence embeddings f32[N, 384] (mean pooling, as the model's card says), in the texts' order.
 
-    Computed in `dtype`; kept in the cache folder, if there is one, under a hash of the texts and, where it is not
+    Computed in `dtype`; kept in the cache folder, if there is one, under a hash of the texts and, unless that is
     bf16, of that.
     """
     marks = [*texts] if dtype == torch.bfloat16 else [*texts, str(dtype)]

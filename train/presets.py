@@ -37,7 +37,7 @@ def sticker() -> Config:
 
 
 def smoke() -> Config:
-    """A minute on a CPU, random tiny networks: is everything in place?"""
+    """A check that everything works: a minute on a CPU, with random tiny networks."""
     return Config(
         teacher=RANDOM_TEACHER + "tiny",
         data=DEMO_SHARD,
@@ -71,7 +71,7 @@ def demo() -> Config:
 def sd21() -> Config:
     """A teacher of Stable Diffusion 2.1's size, from a local folder: the paper's batch, iterations and lambda.
 
-    Other than in the paper: MobileNetV2's features, unless features=dinov2, and a pruned student of 0.49 B.
+    Unlike in the paper: MobileNetV2's features, unless features=dinov2, and a pruned student of 0.49 B.
     """
     return Config(
         teacher="models/stable-diffusion-2-1-base",
@@ -106,7 +106,7 @@ def make_config(preset: str, overrides: Sequence[str]) -> Config:
         if not separator:
             raise UserError(f"{override!r}: expected key=value, such as batch=32")
         if key not in fields:
-            raise UserError(f"{key!r} is no setting{nearest(key, fields)}; train/config.py lists them all")
+            raise UserError(f"{key!r} is not a setting{nearest(key, fields)}; train/config.py lists them all")
         changes[key] = _parse(key, text, fields[key])
     return check(dataclasses.replace(config, **changes))
 

@@ -20,7 +20,7 @@ from rich.text import Text
 
 
 class RateColumn(ProgressColumn):
-    """Things a second, where one step of the bar is `each` things."""
+    """Items per second, where one step of the bar is `each` items."""
 
     def __init__(self, unit: str, each: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ def progress(
 ) -> Iterator[Callable[[int], None]]:
     """Show a bar while the block runs; yields `advance(n)`. Silent where stderr is no terminal.
 
-    unit, each: also show things a second, `each` of them a step. done: steps that were finished before.
+    unit, each: also show items per second, `each` of them a step. done: steps that were finished before.
     """
     columns = [
         SpinnerColumn(),

@@ -38,5 +38,5 @@ def prompts_text(prompts: Sequence[str]) -> str:
 
 
 def repeated(prompts: Sequence[str], count: int) -> list[str]:
-    """The first `count` prompts, from the first again where there are fewer."""
+    """The first `count` prompts, repeated from the first where there are fewer."""
     return [prompts[index % len(prompts)] for index in range(count)]

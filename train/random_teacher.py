@@ -102,7 +102,7 @@ def random_vae(shape: Shape) -> AutoencoderTiny:
 
 
 def standardise(last: nn.Conv2d, output: Tensor, std: float, mean: float = 0.0) -> None:
-    """Rescale a network's last convolution, which just returned `output` [B, C, h, w]: mean and deviation a channel."""
+    """Rescale the last convolution, which returned `output` [B, C, h, w], to this mean and deviation per channel."""
     assert last.bias is not None
     scale = std / output.std(dim=(0, 2, 3))
     last.weight.mul_(scale.view(-1, 1, 1, 1))
@@ -190,7 +190,7 @@ def check_request(folder: Path, shape: str, prediction_type: str | None) -> None
 
 
 def save_parts(makers: dict[str, Callable[[], nn.Module]], folder: Path) -> dict[str, nn.Module]:
-    """Make and save the networks one by one; returned are their shells, without weights, for the pipeline's index."""
+    """Make and save the networks one by one; returns their shells, without weights, for the pipeline's index."""
     shells = {}
     with progress("random networks", len(makers)) as advance:
         for name, make in makers.items():

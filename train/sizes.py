@@ -13,12 +13,12 @@ FP16_BYTES = 2
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Numbers in all the parameters of a network, LoRA adapters included."""
+    """Number of parameters of a network, LoRA adapters included."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_adapters(network: nn.Module) -> int:
-    """Numbers in the LoRA adapters of a network; 0 without any."""
+    """Number of LoRA parameters of a network; 0 without any."""
     return sum(parameter.numel() for name, parameter in network.named_parameters() if ".lora_" in name)
 
 
@@ -41,7 +41,7 @@ def multiply_adds(unet: UNet2DConditionModel, tokens: int = 77) -> int:
 
 
 def describe_sizes(networks: Mapping[str, UNet2DConditionModel]) -> str:
-    """One line a network, sizes and their ratio to the first network's: what a run prints before it starts.
+    """One line per network, with sizes and their ratio to the first network's: what a run prints before it starts.
 
     Parameters and megabytes are without LoRA adapters, whose trainable parameters are given at the end of the line.
     """

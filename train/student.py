@@ -15,7 +15,7 @@ __all__ = ["INITS", "STUDENTS", "build_student", "count_parameters", "multiply_a
 
 STUDENTS = ("full", "base", "small", "tiny", "no_hires_attention", "custom")
 INITS = ("pruned", "pretrained", "random")  # the first two are one: kept weights
-# Entries of a U-Net's configuration that may be lists with one element a stage, outermost stage first or last.
+# Entries of a U-Net's configuration that may be lists with one element per stage, outermost stage first or last.
 OUTERMOST_FIRST = (
     "down_block_types",
     "block_out_channels",
@@ -41,7 +41,7 @@ def build_student(
 ) -> UNet2DConditionModel:
     """A student of any diffusers U-Net, in float32 on the teacher's device, its weights copies of the teacher's.
 
-    name: "full" keeps all; "base" one block a down stage and the first and last of an up stage; "small" is base
+    name: "full" keeps all; "base" one block per down stage and the first and last of an up stage; "small" is base
     without the middle block; "tiny" is small without the innermost stage (BK-SDM, section 3.1);
     "no_hires_attention" is full without attention at the highest resolution; "custom" takes `layers` (blocks a
     stage; empty keeps all), `mid_block` and `attention` as `prune` does, which the other names ignore.
@@ -98,7 +98,7 @@ def student_config(
 ) -> dict[str, object]:
     """The teacher's configuration with `layers[i]` blocks in stage i, attention only where `attention[i]`.
 
-    Every entry with one element a stage loses those of the innermost stages for which `layers` has none.
+    Every entry with one element per stage loses those of the innermost stages for which `layers` has none.
     """
     config = {key: value for key, value in teacher.config.items() if not key.startswith("_")}
     removed = len(teacher.down_blocks) - len(layers)
@@ -131,7 +131,7 @@ def prune(
 
     layers: blocks of each remaining stage, outermost first. removed_stages: how many innermost stages go; where the
     first remaining up stage then reads fewer channels from below, the weights of the others are cut off.
-    attention: one entry a remaining stage, False takes its attention blocks out; empty keeps them all.
+    attention: one entry per remaining stage, False removes its attention blocks; empty keeps them all.
     With `share` the student's modules are the teacher's own objects, so that training one trains the other;
     without, they are float32 copies. Raises UserError when the teacher has no such student.
     """
@@ -140,8 +140,8 @@ def prune(
         given = ",".join(map(str, layers))
         raise UserError(f"layers={given}: must have {len(blocks)} entries, each from 1 to the teacher's {blocks}")
     if attention and len(attention) != len(blocks):
-        raise UserError(f"attention={','.join(map(str, attention))}: must have {len(blocks)} entries, one a stage")
-    with torch.device("meta"):  # every weight comes from the teacher: drawing random ones first is lost time
+        raise UserError(f"attention={','.join(map(str, attention))}: must have {len(blocks)} entries, one per stage")
+    with torch.device("meta"):  # every weight comes from the teacher: drawing random ones first would waste time
         student = UNet2DConditionModel.from_config(student_config(teacher, layers, mid_block, attention))
     cut = kept_inputs(student, teacher)
     if cut is not None and (share or student.mid_block is not None):

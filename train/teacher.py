@@ -1,6 +1,6 @@
 """`python -m train.teacher`: a text-to-latents diffusion U-Net, v-prediction, classifier-free guidance.
 
-With --student it trains a teacher's student instead, as that will be used: what its distillation then starts from.
+With --student it trains a teacher's student instead, the way it will be used, as the start of its distillation.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def build_unet(
     """UNet2DConditionModel whose text attention sits at the low resolutions, where it is cheap.
 
     The text, pooled by attention, also joins the timestep embedding and so scales and shifts every residual block:
-    far quicker to learn than cross-attention alone.
+    far faster to learn than cross-attention alone.
     """
     down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attention)
     up = tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(attention))
@@ -137,7 +137,7 @@ def parser() -> Parser:
         help="with --shared: blocks of each stage of the student-to-be (default 1 1 1 1)",
     )
     made.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="of the samples, one on each line (default: some of the captions)"
+        "--prompts", type=Path, metavar="FILE", help="of the samples, one per line (default: some of the captions)"
     )
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)

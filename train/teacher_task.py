@@ -50,7 +50,7 @@ class TeacherSettings(RunSettings):
 
 @dataclass
 class Surroundings:
-    """What a U-Net works between, on the run's device, and captions that its checkpoint may be asked for."""
+    """The networks on either side of a U-Net, on the run's device, and captions to try its checkpoint with."""
 
     vae: AutoencoderTiny
     text_encoder: CLIPTextModel

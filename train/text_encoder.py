@@ -1,8 +1,8 @@
 """`python -m train.text_encoder`: a compact CLIPTextModel that learns MiniLM's sentence embeddings.
 
-Its token embeddings start as a PCA of what MiniLM says of each BPE token's own text, so that words which no
+Its token embeddings start as a PCA of MiniLM's embedding of each BPE token's own text, so that words which no
 caption holds mean something from the first step; its pooled state, through a linear projection, is trained to
-give MiniLM's embedding of the whole phrase. The projection serves training alone.
+give MiniLM's embedding of the whole phrase. The projection is only used in training.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def encode_phrases(tokenizer: CLIPTokenizerFast, phrases: list[str], max_tokens:
 
 
 def batches(ids: list[list[int]], size: int, rng: random.Random) -> list[list[int]]:
-    """One pass over the phrases as lists of indices, phrases of like length together, batches shuffled."""
+    """One pass over the phrases as lists of indices, phrases of similar length together, batches shuffled."""
     order = sorted(range(len(ids)), key=lambda index: (len(ids[index]), rng.random()))
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     rng.shuffle(parts)
@@ -171,7 +171,7 @@ class PhraseTask(Task):
         return self._batches[step % count]
 
     def _cosines(self, ids: Sequence[list[int]], targets: Sequence[np.ndarray]) -> Tensor:
-        """Cosines f32[B] of the predicted embeddings with the wanted ones."""
+        """Cosines f32[B] of the predicted embeddings with their targets."""
         device = self.engine.device
         with self.engine.autocast():
             predicted = self.student(pad(list(ids), self.pad_id).to(device))
@@ -212,7 +212,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def phrase_task(args: argparse.Namespace, settings: PhraseSettings, engine: Engine) -> PhraseTask:
-    """The tokenizer's folder, the phrases with what MiniLM says of them, and a new encoder."""
+    """The tokenizer's folder, the phrases with their MiniLM embeddings, and a new encoder."""
     torch.manual_seed(settings.seed)
     vocabulary = fetch(OPEN_CLIP) / "open_clip/bpe_simple_vocab_16e6.txt.gz"
     with whole_folder(args.out / "tokenizer") as folder:

@@ -1,6 +1,6 @@
 """Differentiable augmentation of what a discriminator sees (DiffAugment, 2006.10738): colour, translation, cutout.
 
-Every choice comes in as a number in [0, 1), so that a step's augmentation is a function of its draws alone and does
+Every choice is passed in as a number in [0, 1), so that a step's augmentation is a function of its draws alone and does
 not depend on the device or on how the batch is dealt to processes.
 """
 
@@ -14,7 +14,7 @@ CHOICES = 7  # brightness, saturation, contrast, shift down, shift right, hole's
 
 
 def diff_augment(pictures: Tensor, choices: Tensor) -> Tensor:
-    """f32[B, 3, H, W] -> the same shape; choices: f32[B, 7] in [0, 1), one row a picture. Gradients pass through."""
+    """f32[B, 3, H, W] -> the same shape; choices: f32[B, 7] in [0, 1), one row per picture. Gradients pass through."""
     return cutout(translate(colour(pictures, choices[:, :3]), choices[:, 3:5]), choices[:, 5:7])
 
 
@@ -53,5 +53,5 @@ def cutout(x: Tensor, choices: Tensor, ratio: float = 0.4) -> Tensor:
 
 
 def _whole(choice: Tensor, lowest: int, highest: int) -> Tensor:
-    """[0, 1) -> an integer of lowest..highest, all alike."""
+    """[0, 1) -> an integer in lowest..highest, uniformly."""
     return (choice * (highest - lowest + 1)).floor().long().clamp_max(highest - lowest) + lowest

@@ -1,4 +1,4 @@
-"""What the method asks of whoever runs it: devices, processes and precision stay outside."""
+"""What the method needs from its caller: devices, processes and precision stay outside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Backend(Protocol):
     """One process's view of a run. `train.run.engine.Engine` is one.
 
-    device: where this process computes; parts: micro-batches that it accumulates to one update.
+    device: where this process computes; parts: micro-batches that it accumulates per update.
     """
 
     device: torch.device
@@ -24,7 +24,7 @@ class Backend(Protocol):
         ...
 
     def unwrap(self, network: nn.Module) -> Any:
-        """The network itself, without what exchanges its gradients."""
+        """The network itself, without the wrapper that exchanges its gradients."""
         ...
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -48,5 +48,5 @@ class Backend(Protocol):
         ...
 
     def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-        """Scale the gradients so that their common norm is at most `limit`; returns the norm before."""
+        """Scale the gradients so that their total norm is at most `limit`; returns the norm before."""
         ...

@@ -48,15 +48,15 @@ class HeadBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.reach:
             x = self.convolution(circular(x, self.reach))
-        else:  # a matrix product: on the CPU several times as quick as a convolution of one position
+        else:  # a matrix product: on the CPU several times as fast as a convolution of one position
             x = self.convolution.weight[..., 0] @ x + self.convolution.bias.unsqueeze(-1)
         return nn.functional.leaky_relu(self.norm(x), 0.2)
 
 
 def circular(x: Tensor, reach: int) -> Tensor:
-    """f32[B, C, N] with `reach` positions of the other end at either end.
+    """f32[B, C, N], padded at each end with `reach` positions from the other end.
 
-    torch's own circular padding refuses sequences shorter than the reach; by index it is slow to differentiate.
+    torch's own circular padding refuses sequences shorter than the reach; indexing is slow to differentiate.
     """
     length = x.shape[-1]
     if length >= reach:
@@ -65,7 +65,7 @@ def circular(x: Tensor, reach: int) -> Tensor:
 
 
 class DiscriminatorHead(nn.Module):
-    """One logit a position from one layer's features, conditioned by projection (Miyato & Koyama 2018)."""
+    """One logit per position from one layer's features, conditioned by projection (Miyato & Koyama 2018)."""
 
     def __init__(self, channels: int, condition_width: int, map_width: int = 64) -> None:
         super().__init__()
@@ -85,12 +85,12 @@ class DiscriminatorHead(nn.Module):
             direction = torch.ones(len(x), 1, device=x.device)
         else:
             direction = self.project(condition) / self.map_width**0.5
-        # <d, W x + b> = <W'd, x> + <d, b>: the projected map is never made, only what is read of it
+        # <d, W x + b> = <W'd, x> + <d, b>: the projected map itself is never computed
         return ((direction @ weight).unsqueeze(1) @ x).squeeze(1) + (direction @ bias).unsqueeze(1)
 
 
 class Discriminator(nn.Module):
-    """A frozen feature network and one head a tapped layer; ADD and LADD differ only in the network.
+    """A frozen feature network and one head per tapped layer; ADD and LADD differ only in the network.
 
     conditioning: "none", "text" (a text embedding), "image" (deep features of the real picture), or "both". A network
     that re-noises what it sees always adds the noise level.
@@ -105,13 +105,13 @@ class Discriminator(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Discriminator:
-        """Nothing: the features are frozen, and spectral norms move in `refresh_norms` alone."""
+        """Does nothing: the features are frozen, and spectral norms change only in `refresh_norms`."""
         return super().train(False)
 
     def refresh_norms(self) -> None:
-        """One power iteration of every spectral norm: once an update, however many passes the update is made of.
+        """One power iteration of every spectral norm: once per update, however many passes it takes.
 
-        torch would take one in every pass, so that accumulation and the number of processes changed the result.
+        torch would do one in every pass, so accumulation and the number of processes would change the result.
         """
         for module in self.heads.modules():
             if isinstance(module, nn.Conv1d):
@@ -137,5 +137,5 @@ class Discriminator(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Scaled so that every entry is about one in size."""
+    """Scaled so that every entry has a magnitude of about one."""
     return nn.functional.normalize(x.float(), dim=-1) * x.shape[-1] ** 0.5

@@ -1,7 +1,7 @@
-"""All the randomness of one update, drawn from (seed, step, update) for the whole batch and then dealt out.
+"""All the randomness of one update, drawn from (seed, step, update) for the whole batch and then split among processes.
 
-Because nothing depends on earlier draws, on the device or on the number of processes, a run that is resumed or that
-is spread over other processes takes the same steps as one that never stopped, and a checkpoint needs no random states.
+Because nothing depends on earlier draws, on the device or on the number of processes, a run that is resumed or
+spread over other processes takes the same steps as one that never stopped, and a checkpoint needs no random states.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from train.config import Config
 
 @dataclass
 class Draws:
-    """One row a picture; the real and the fake picture of a row have draws of their own where they matter."""
+    """One row per picture; the real and the fake picture of a row have draws of their own where they matter."""
 
     timesteps: Tensor  # i64[B], the student's noise level
     noise: Tensor  # f32[B, C, h, w], of the student's input

@@ -1,4 +1,4 @@
-"""What a discriminator looks through: frozen networks behind one interface, on pictures (ADD) or on latents (LADD)."""
+"""The discriminator's frozen feature networks behind one interface, on pictures (ADD) or on latents (LADD)."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class PictureFeatures(FeatureNetwork):
 class MobileNetTaps(nn.Module):
     """MobileNetV2's taps as token lists.
 
-    quick: batch norms, frozen as they are, become part of the convolutions before them, and channels come last;
-    together a third less time on a CPU.
+    quick: folds the frozen batch norms into the convolutions before them and puts channels last;
+    together these take a third less time on a CPU.
     """
 
     def __init__(self, taps: tuple[int, ...] = (3, 6, 13, 17), quick: bool = True) -> None:
@@ -161,7 +161,7 @@ class TeacherFeatures(FeatureNetwork):
             self._seen = None
 
     def timesteps(self, draws: Draws) -> Tensor:
-        """i64[B]: sigmoid of a normal with mean 1 and deviation 1, as a share of the schedule."""
+        """i64[B]: sigmoid of a normal with mean 1 and deviation 1, as a fraction of the schedule."""
         return (torch.sigmoid(draws.view_level + 1) * LAST_TIMESTEP).long()
 
     def observe(self, x: Tensor, text: Tensor, draws: Draws, fake: bool) -> list[Tensor]:
@@ -190,7 +190,7 @@ def tapped_modules(unet: UNet2DConditionModel) -> list[nn.Module]:
 
 
 def load_dino(folder_or_id: str) -> DinoTaps:
-    """DINOv2 from a local folder, or by a hub id that the local cache holds. Raises UserError when it is not there."""
+    """DINOv2 from a local folder, or by a hub id in the local cache. Raises UserError when it is not there."""
     from transformers import Dinov2Model
 
     try:

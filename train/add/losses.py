@@ -18,7 +18,7 @@ def adversarial_loss_g(fake: list[Tensor]) -> Tensor:
 
 
 def r1_penalty(real: list[Tensor], features: list[Tensor]) -> Tensor:
-    """Squared gradient norm of each head's logits by its INPUT FEATURES, mean over pictures, summed over heads.
+    """Squared gradient norm of each head's logits w.r.t. its INPUT FEATURES, mean over pictures, summed over heads.
 
     features must require gradients (RuntimeError otherwise: a penalty that is silently zero would be worse).
     ADD eq. 3: gradients on features are far cheaper than on pixels, and enough. The hinge is a mean over heads here

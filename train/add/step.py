@@ -1,7 +1,7 @@
 """One ADD step: the discriminator's updates, then the student's, from the same student pictures.
 
 The student's output is a leaf at which the gradients of all terms meet: each term is differentiated once, its size
-there can be logged for nothing, and one backward pass goes through the student.
+there can be logged at no extra cost, and one backward pass goes through the student.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class MicroBatch:
 
 @dataclass
 class Fakes:
-    """A student output with everything that both updates need of it, computed once."""
+    """A student output with everything that both updates need from it, computed once."""
 
     x0_hat: Tensor  # with the student's graph, or without one
     leaf: Tensor  # the same values; gradients of the terms meet here
@@ -115,7 +115,7 @@ class AddStep:
         return batches
 
     def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:
-        """The student's input x_s = alpha_s x0 + sigma_s eps of REAL pictures; noise alone at the noisiest level."""
+        """The student's input x_s = alpha_s x0 + sigma_s eps of REAL pictures; pure noise at the noisiest level."""
         make = self.levels.generator_input if self.config.zero_terminal_snr else self.levels.noised
         return make(x0, draws.noise, draws.timesteps)
 
@@ -176,7 +176,7 @@ class AddStep:
     def _update_discriminator(
         self, step: int, update: int, batches: list[MicroBatch], fakes: Fakes | None = None
     ) -> Values:
-        """Hinge loss and R1 on the heads (ADD eq. 3); `fakes`: those of the only micro-batch, if they are there."""
+        """Hinge loss and R1 on the heads (ADD eq. 3); `fakes`: those of the only micro-batch, if already made."""
         measured: Values = {}
         self.optimizer_d.zero_grad()
         self.discriminator.refresh_norms()
@@ -265,7 +265,7 @@ class AddStep:
 
 
 def logit_facts(real: list[Tensor], fake: list[Tensor]) -> Values:
-    """Mean logits of every head and of all, and the shares of logits on the right side of zero."""
+    """Mean logits per head and overall, and the fractions of logits on the right side of zero."""
     means = [(r.mean().detach(), f.mean().detach()) for r, f in zip(real, fake, strict=True)]
     facts = {f"d_real/head{i}": r for i, (r, _) in enumerate(means)}
     facts |= {f"d_fake/head{i}": f for i, (_, f) in enumerate(means)}
@@ -277,7 +277,7 @@ def logit_facts(real: list[Tensor], fake: list[Tensor]) -> Values:
 
 
 def diversity(batch: MicroBatch, x0_hat: Tensor) -> Tensor:
-    """Spread of the outputs at the noisiest level over that of their real pictures (all levels where it has just one).
+    """Spread of the outputs at the noisiest level over that of their real pictures (all levels when it has one row).
 
     At lower levels the input shows the picture, and a student that has collapsed would still look diverse.
     """

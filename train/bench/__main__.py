@@ -1,7 +1,7 @@
-"""`python -m train.bench`: images a second of our ADD step beside a naive one, and where the time goes.
+"""`python -m train.bench`: images per second of our ADD step and of a naive one, and where the time goes.
 
 The two run in turns, a few steps each, over the same networks, data and draws; a ratio is ours over theirs, turn by
-turn. `--once` takes one step of a network of any size and prints its time and the peak of memory.
+turn. `--once` takes one step of a network of any size and prints its time and peak memory.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def parser() -> Parser:
     made = command_parser("train.bench", __doc__, EXAMPLES)
     made.add_argument("--preset", default="demo", help=f"settings to take: one of {', '.join(PRESETS)}")
     made.add_argument("--turns", type=int, default=5, metavar="N", help="default 5")
-    made.add_argument("--steps", type=int, default=4, metavar="N", help="steps in a turn; default 4")
-    made.add_argument("--once", action="store_true", help="one step of our own only: time and peak memory")
+    made.add_argument("--steps", type=int, default=4, metavar="N", help="steps per turn; default 4")
+    made.add_argument("--once", action="store_true", help="only one of our steps: time and peak memory")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="settings (see train/config.py)")
     return made
 
@@ -39,7 +39,7 @@ def work(args: argparse.Namespace) -> None:
     """Measure and print the figures."""
     config = make_config(args.preset, args.overrides)
     if not args.once and (unknown := beyond_naive(config)):
-        raise UserError(f"the naive loop does not know {', '.join(unknown)}; use --once for such settings")
+        raise UserError(f"the naive loop does not support {', '.join(unknown)}; use --once for such settings")
     if min(args.turns, args.steps) < 1:
         raise UserError("--turns and --steps must be at least 1")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

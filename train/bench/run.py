@@ -35,7 +35,7 @@ class Peer:
         self.losses: list[dict[str, float]] = []
 
     def turn(self, count: int) -> float:
-        """Take `count` steps; images a second."""
+        """Take `count` steps; images per second."""
         synchronize()
         started = time.monotonic()
         for _ in range(count):
@@ -53,7 +53,7 @@ def synchronize() -> None:
 
 
 def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
-    """Rates of both in turns, their ratios, their losses, and seconds a part of our step."""
+    """Rates of both in turns, their ratios, their losses, and seconds per part of our step."""
     plain = replace(config, precision="fp32")
     ours_parts, naive_parts = (build(settings, Engine(settings)) for settings in (config, plain))
     records, pictures = load_pictures(Path(config.data), "train")
@@ -91,7 +91,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def loss_difference(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of each loss: mean absolute difference of the two curves over the naive one's mean size."""
+    """For each loss: mean absolute difference of the two curves over the naive one's mean magnitude."""
     result = {}
     for name in LOSSES:
         pairs = [(a[name], b[name]) for a, b in zip(ours, theirs, strict=True) if name in a and name in b]
@@ -102,9 +102,9 @@ def loss_difference(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str,
 
 
 def once(config: Config) -> dict[str, Any]:
-    """Build the run and take a step, its average included: seconds, images a second, peak memory.
+    """Build the run and take a step, EMA update included: seconds, images per second, peak memory.
 
-    On a GPU also the share of what it reaches in a large bf16 matrix product.
+    On a GPU, also the fraction of what it reaches in a large bf16 matrix product.
     """
     started = time.monotonic()
     parts = build(config, Engine(config))
@@ -146,7 +146,7 @@ def step_flops(parts: Parts, config: Config) -> float:
 
 
 def gpu_peak(side: int = 8192) -> float:
-    """bf16 operations a second that this card reaches in a large matrix product, measured."""
+    """bf16 operations per second that this card reaches in a large matrix product, measured."""
     a = torch.randn(side, side, device="cuda", dtype=torch.bfloat16)
     for _ in range(3):
         a @ a
@@ -175,7 +175,7 @@ def beyond_naive(config: Config) -> list[str]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The report for a reader."""
+    """The report as text."""
     lines = []
     for name, values in (*result["images_per_s"].items(), ("ratio, ours / naive", result["ratio"])):
         lines.append(f"{name:<22}" + "".join(f"{key} {value:8.2f}   " for key, value in values.items()))

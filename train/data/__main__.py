@@ -58,13 +58,13 @@ def parser() -> Parser:
     made = command_parser("train.data", __doc__, EXAMPLES, json=False)
     commands = made.add_subparsers(dest="command", required=True)
     prepare = subcommand(commands, "prepare", "the sticker set, from pinned npm packages", EXAMPLES)
-    prepare.add_argument("--limit", type=int, default=0, help="only so many pictures, spread over the set")
+    prepare.add_argument("--limit", type=int, default=0, help="at most this many pictures, spread over the set")
     prepare.add_argument(
         "--compositions",
         type=int,
         default=5000,
         metavar="N",
-        help="pictures composed of the art, for the words to compose (default 5000): colours, counts, two things",
+        help="pictures composed of the art, so that words combine (default 5000): colours, counts, two things",
     )
     imported = subcommand(commands, "import", "a folder of your own captioned pictures", EXAMPLES)
     imported.add_argument("folder", type=Path, metavar="FOLDER")
@@ -73,7 +73,7 @@ def parser() -> Parser:
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="of the pictures, kept from training to be judged by (default 0.1; 0: none): whole captions where there "
+        help="of the pictures, held out for evaluation (default 0.1; 0: none): whole captions where there "
         "are enough, else single pictures",
     )
     for command in (prepare, imported):

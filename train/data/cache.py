@@ -33,7 +33,7 @@ def write_tensors(path: Path | None, tensors: dict[str, Tensor], facts: dict[str
 
 
 def read_tensors(path: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """(tensors, facts) of a cache file; None when there is none, or when it is not as it was written."""
+    """(tensors, facts) of a cache file; None when there is none, or when it is damaged."""
     if path is None or not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Shards encoded once and kept in a cache folder, and all of a split's in memory as a Corpus."""
+"""Shards encoded once and kept in a cache folder, and all shards of a split in memory as a Corpus."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class EncodedShard:
 
 @dataclass
 class _Reading:
-    """What reading one shard met: an error at once, or with bad_data=skip notes for one line at the end."""
+    """Problems met in reading one shard: an error at once, or with bad_data=skip notes for one line at the end."""
 
     shard: str
     skip: bool
@@ -82,10 +82,10 @@ class _Reading:
 
 
 class ShardEncoder:
-    """Shards to EncodedShard, each encoded once by however many processes share the cache folder.
+    """Turns shards into EncodedShards, each encoded once however many processes share the cache folder.
 
     A cache file is named after the shard (a file's name, size and time, or the URL) and the networks, and holds a
-    checksum: one that does not match is made again. bad_data: "error", or "skip" to leave out what is bad.
+    checksum: a file that does not match it is made again. bad_data: "error", or "skip" to leave out what is bad.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class ShardEncoder:
 
     @contextmanager
     def _lock(self, shard: str) -> Iterator[None]:
-        """One process at a time encodes a shard; the others find it in the cache. A process that ends lets go."""
+        """One process at a time encodes a shard; the others find it in the cache. Ending releases it."""
         if self.cache is None:
             yield
             return
@@ -190,13 +190,13 @@ class ShardEncoder:
 
 
 def _remembered(row: dict[str, Any]) -> Record:
-    """A record as a cache file holds it; those of ADDKit 0.1 have all of it in one row."""
+    """A record from a cache file; files of ADDKit 0.1 have all of it in one row."""
     said = row.get("record") or {name: value for name, value in row.items() if name != "key"}
     return Record.from_json(row["key"], said)
 
 
 def shard_identity(shard: str) -> str:
-    """What tells one content of a shard from another: a file's name, size and time; a URL itself."""
+    """What identifies the content of a shard: a file's name, size and time; a URL itself."""
     if is_url(shard) or not Path(shard).is_file():
         return shard
     facts = Path(shard).stat()
@@ -226,7 +226,7 @@ class Corpus:
     caption_rows: list[list[int]]  # for each picture, the rows of its captions; the plainest first
     text_states: Tensor  # bf16[T, 77, D]; row 0 is the empty caption
     pooled: Tensor  # bf16[T, D]
-    shards: Sequence[int] = ()  # for each picture, which of the shards it is from
+    shards: Sequence[int] = ()  # for each picture, the index of its shard
 
     def batch(self, index: np.ndarray, rng: np.random.Generator, drop_text: float) -> tuple[Tensor, Tensor, Tensor]:
         """(latents f32[B, C, h, w], text states f32[B, 77, D], text rows i64[B]) of the given pictures.
@@ -264,7 +264,7 @@ class Corpus:
 
 
 def share_compositions(corpus: Corpus, first: int, share: float) -> None:
-    """Set the weights of the pictures of the shards from `first` on so that they are `share` of what is drawn.
+    """Reweight the pictures of the shards from `first` on so that they make up `share` of what is drawn.
 
     Changes the corpus. share: at least 0, below 1. Raises UserError unless there are pictures in these shards, and
     in others.
@@ -273,7 +273,7 @@ def share_compositions(corpus: Corpus, first: int, share: float) -> None:
     weights = np.array([record.weight for record in corpus.records])
     theirs = weights[ours].sum()
     if not theirs or ours.all():
-        raise UserError(f"a share of {share:g} for compositions: the data need pictures that are composed, and others")
+        raise UserError(f"a share of {share:g} for compositions: the data needs both composed and other pictures")
     weights[ours] *= share / (1 - share) * (weights.sum() - theirs) / theirs
     corpus.records = [replace(record, weight=w) for record, w in zip(corpus.records, weights.tolist(), strict=True)]
 
@@ -285,10 +285,10 @@ def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:
 
 
 def load_held_out(data: Path) -> np.ndarray:
-    """u8[N, H, W, 3] to judge by: the held-out split, or training pictures, with a line, where nothing is held out."""
+    """u8[N, H, W, 3] for evaluation: the held-out split, or, with a warning, training pictures where there is none."""
     if has_split(data, "held_out"):
         return load_pictures(data, "held_out")[1]
-    tell(f"{data}: nothing is held out, so that the figures are of training pictures")
+    tell(f"{data}: nothing is held out, so the figures are of training pictures")
     return load_pictures(data, "train")[1][:MOST_JUDGED]
 
 
@@ -318,7 +318,7 @@ def load_corpus(
 
 
 def no_pictures(shards: Sequence[str]) -> UserError:
-    return UserError(f"{shard_name(shards[0])} and the shards beside it hold no picture that can be used")
+    return UserError(f"{shard_name(shards[0])} and the shards beside it hold no usable picture")
 
 
 def assemble(shards: Sequence[str], encoder: ShardEncoder, first: int = 0) -> Corpus:

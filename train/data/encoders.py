@@ -1,4 +1,4 @@
-"""Pictures and captions to what the U-Net sees."""
+"""Encodes pictures and captions into what the U-Net sees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.latents import Autoencoder, downscale
 from train.progress import progress
 
 Advance = Callable[[int], None]
-SAMPLED = 1024  # values of each weight that a fingerprint looks at
+SAMPLED = 1024  # values of each weight that a fingerprint reads
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Encoders:
 
     @property
     def batch(self) -> int:
-        """Pictures a call of the autoencoder: its memory grows with their pixels."""
+        """Pictures per call of the autoencoder, whose memory use grows with their pixels."""
         return max(1, 64 * 128**2 // self.image_size**2)
 
     def captions(self, texts: Sequence[str], advance: Advance = lambda count: None) -> tuple[Tensor, Tensor]:
@@ -56,19 +56,19 @@ class Encoders:
 
     @cached_property
     def picture_mark(self) -> str:
-        """A hash of all that decides a picture's latents but the picture."""
+        """A hash of everything but the picture that determines its latents."""
         return f"{fingerprint(self.vae)} {self.image_size}"
 
     @cached_property
     def text_mark(self) -> str:
-        """A hash of all that decides a caption's states but the caption."""
+        """A hash of everything but the caption that determines its states."""
         return f"{fingerprint(self.text_encoder)} {fingerprint_tokenizer(self.tokenizer)}"
 
 
 def fit_picture(picture: Image.Image | np.ndarray, size: int) -> np.ndarray:
     """A picture as `picture_of` returns it -> f32[3, size, size] in [-1, 1].
 
-    Another size is scaled to cover the square (Lanczos) and cut about its middle; transparency becomes white.
+    Another size is scaled to cover the square (Lanczos) and centre-cropped; transparency becomes white.
     """
     if isinstance(picture, np.ndarray):
         if picture.shape[:2] == (size, size):
@@ -86,7 +86,7 @@ def encode_captions(
     advance: Advance = lambda count: None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """(last hidden states [T, 77, D], pooled [T, D]) of the texts, padded as every pipeline of the field pads them.
+    """(last hidden states [T, 77, D], pooled [T, D]) of the texts, padded as all common pipelines pad them.
 
     Both of `dtype` and on the text encoder's device. Pooled: the state at the first end-of-text token.
     """
@@ -118,7 +118,7 @@ def encode_texts(
 def fingerprint(network: nn.Module) -> str:
     """A hash that changes with the network's settings and weights.
 
-    Of every weight it reads 1,024 values spread evenly, so that a text encoder of 866 M costs a fraction of a second.
+    It reads 1,024 evenly spaced values of every weight, so a text encoder of 866 M costs a fraction of a second.
     """
     digest = hashlib.sha256(json.dumps(_settings(network), sort_keys=True, default=str).encode())
     for name, weight in network.state_dict().items():

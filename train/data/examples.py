@@ -1,4 +1,4 @@
-"""What every data source gives: examples, update after update."""
+"""What every data source provides: examples for update after update."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Examples:
 
 
 class DataSource(Protocol):
-    """Endless captioned pictures with a position that can be saved and gone back to."""
+    """Endless captioned pictures with a position that can be saved and restored."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]: ...
@@ -41,7 +41,7 @@ class DataSource(Protocol):
         """This process's exact position, JSON-ready."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to a position that `state` gave."""
+        """Restore a position that `state` returned."""
 
     def close(self) -> None:
-        """End what runs in the background."""
+        """Stop the work in the background."""

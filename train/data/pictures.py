@@ -43,7 +43,7 @@ def decode_rgba(data: bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BadPicture(f"too large: {error}") from error
-    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+    except Exception as error:  # Pillow's plugins raise a dozen exception types on damaged files
         raise BadPicture(f"not a readable picture: {error}") from error
 
 

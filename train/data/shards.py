@@ -45,11 +45,11 @@ class Record:
     key: str
     captions: tuple[str, ...]  # the plainest first
     weight: float = 1.0  # how often it is drawn in training, relative to 1
-    facts: Mapping[str, Any] = field(default_factory=dict)  # what else its maker says of it, JSON-ready
+    facts: Mapping[str, Any] = field(default_factory=dict)  # further facts from its maker, JSON-ready
 
     @property
     def unit(self) -> str:
-        """What it is a picture of, as far as anybody says: pictures of one unit stay on one side of a split."""
+        """What it is a picture of, if known: pictures of one unit stay on one side of a split."""
         return str(self.facts.get(UNIT, self.key))
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def shard_paths(folder: Path, split: str) -> list[Path]:
 
 
 def set_of(folder: Path) -> str | None:
-    """The name of the data set that a folder holds, or a part of; None for anybody's own pictures. Raises UserError."""
+    """The name of the data set that a folder holds, or a part of; None for a user's own pictures. Raises UserError."""
     name = dataset_facts(folder).get("set")
     return name if isinstance(name, str) else None
 
@@ -125,7 +125,7 @@ def has_split(folder: Path, split: str) -> bool:
 
 
 def splits_of(folder: Path, wanted: Sequence[str]) -> list[str]:
-    """Those of the splits that a folder has. The first one always counts: to read it says that it is missing."""
+    """Those of the splits that a folder has, and always the first: reading it reports that it is missing."""
     return [split for split in wanted if split == wanted[0] or has_split(folder, split)]
 
 
@@ -142,7 +142,7 @@ def list_shards(data: str, split: str) -> list[str]:
     try:
         shards = list(expand_urls(data))
     except ValueError as error:
-        raise UserError(f"data={data}: {error}; braces go like train-{{00000..00099}}.tar") from error
+        raise UserError(f"data={data}: {error}; write braces like train-{{00000..00099}}.tar") from error
     for shard in shards:
         if not is_url(shard) and not Path(shard).is_file():
             raise UserError(f"data={data}: there is no folder, file or URL {shard}")
@@ -154,12 +154,12 @@ def is_url(shard: str) -> bool:
 
 
 def shard_name(shard: str) -> str:
-    """What messages call a shard: a file's name, or the whole URL."""
+    """A shard's name in messages: a file's name, or the whole URL."""
     return shard if is_url(shard) else Path(shard).name
 
 
 def read_shard(shard: str) -> Iterator[dict[str, Any]]:
-    """Yield a shard's samples: {"__key__": key, member: bytes}. Raises DamagedShard where it cannot be read on.
+    """Yield a shard's samples: {"__key__": key, member: bytes}. Raises DamagedShard when it cannot be read further.
 
     shard: a path, or a URL that webdataset opens (http(s), gs, hf, `pipe:COMMAND`); s3:// goes through the `aws`
     command.
@@ -189,7 +189,7 @@ def _openable(shard: str) -> str:
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """A header that must be one: tarfile takes garbage, and an end without a mark, for the end of the archive."""
+    """A header that must be valid: tarfile takes garbage, or a missing end mark, for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictHeader:
@@ -212,11 +212,11 @@ def _members(stream: IO[bytes], shard: str) -> Iterator[dict[str, Any]]:
             if len(data) != member.size:
                 raise tarfile.ReadError(f"{member.name} is cut short")
             yield {"fname": member.name, "data": data, "__url__": shard}
-            archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+            archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
 
 
 def _finish(stream: IO[bytes]) -> None:
-    """Read what is left and close: a command that fails does so when its output has been read."""
+    """Read the rest and close: a failing command does so only when its output has been read."""
     while stream.read(1 << 20):
         pass
     stream.close()
@@ -233,7 +233,7 @@ def _reason(stream: Any, error: Exception) -> str:
 
 
 def count_pictures(shard: str) -> int:
-    """How many pictures a local shard seems to hold, for the bar; 0 where that would cost a download."""
+    """How many pictures a local shard seems to hold, for the progress bar; 0 where that would cost a download."""
     kinds = tuple(f".{kind}" for kind in (*PICTURE_MEMBERS, "npy"))
     try:
         with tarfile.open(shard) as archive:
@@ -251,7 +251,7 @@ def read_records(folder: Path, split: str) -> Iterator[tuple[Record, np.ndarray]
 
 
 def read_facts(folder: Path, split: str) -> Iterator[Record]:
-    """As `read_records`, the records alone: no picture is decoded."""
+    """Like `read_records`, but only the records: no picture is decoded."""
     return _read_split(folder, split, record_of)
 
 
@@ -276,12 +276,12 @@ def _read_split(folder: Path, split: str, read: Callable[[dict[str, Any]], T]) -
 
 
 def bad_picture(shard: str, key: str, why: str, choice: str = "") -> UserError:
-    """The error at one picture; `choice`: what to do other than mending it."""
-    return UserError(f"{shard_name(shard)}, picture {key}: {why}; mend it or take it out{choice}")
+    """The error for one picture; `choice`: the alternative to repairing it."""
+    return UserError(f"{shard_name(shard)}, picture {key}: {why}; repair it or remove it{choice}")
 
 
 def bad_shard(shard: str, count: int, why: str, choice: str = "") -> UserError:
-    """The error at a shard of which only `count` pictures could be read."""
+    """The error for a shard of which only `count` pictures could be read."""
     return UserError(
         f"{shard_name(shard)} cannot be read beyond its first {count} pictures ({why}); prepare it again{choice}"
     )
@@ -332,7 +332,7 @@ def picture_of(sample: dict[str, Any]) -> Image.Image | np.ndarray:
         if image.width * image.height <= MAX_PIXELS:
             image.load()
             return ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+    except Exception as error:  # Pillow's plugins raise a dozen exception types on damaged files
         raise BadPicture(f"not a readable picture: {error}") from error
     raise BadPicture(f"too large: {image.width}x{image.height} pixels, at most {MAX_PIXELS} are decoded")
 

@@ -18,9 +18,9 @@ MEMORY_SHARDS = 32  # a folder of up to so many shards is held in memory unless 
 
 
 class MemorySource:
-    """A Corpus from which every update draws by weight: rng alone is the position.
+    """A Corpus from which every update draws by weight; its only position is the rng.
 
-    All processes draw the whole update and keep their rows, so that it does not depend on how many they are.
+    All processes draw the whole update and keep their rows, so that the result does not depend on their number.
     """
 
     def __init__(self, corpus: Corpus, device: torch.device | str = "cpu") -> None:
@@ -46,10 +46,10 @@ class MemorySource:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Nothing: a stream's position means nothing here."""
+        """Does nothing: a stream's position means nothing here."""
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Does nothing: there is no work in the background."""
 
 
 def open_source(
@@ -71,8 +71,8 @@ def open_source(
 
     data: as `train.data.shards.list_shards` takes it. streaming: "true", "false" (all in memory), or "auto", which
     streams URLs, folders of more than 32 shards, and whatever has cache_text=False. cache: where latents and text
-    embeddings are kept, each shard's made once; all processes may share it. cache_text=False encodes captions per
-    batch instead: 77 x 1024 values in bf16 are 158 KB a caption. bad_data: "error", or "skip" to leave out pictures
+    embeddings are kept, each shard's computed once; all processes may share it. cache_text=False encodes captions per
+    batch instead: 77 x 1024 values in bf16 are 158 KB per caption. bad_data: "error", or "skip" to leave out pictures
     and rests of shards that cannot be used. compositions: the share of pictures that come from a folder's composed
     split, which needs all pictures in memory. Raises UserError.
     """
@@ -105,7 +105,7 @@ def open_source(
 def _composed_shards(data: str) -> list[str]:
     """The composed split of a folder; nothing else has splits. Raises UserError."""
     if not Path(data).is_dir():
-        raise UserError(f"compositions needs a folder with composed-*.tar, and data={data} is none; set compositions=0")
+        raise UserError(f"compositions needs a folder with composed-*.tar; data={data} is not one; set compositions=0")
     try:
         return list_shards(data, "composed")
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A user's pictures in a training and a held-out split, neither of them empty."""
+"""Splits a user's pictures into training and held-out ones, neither side empty."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from train.data.pictures import BadPicture
 from train.data.writer import Drawable, is_held_out
 
 LEAST_CAPTIONS = 8  # on either side; with fewer of them, pictures are held out one by one
-MOST_OFF = 2.0  # how far from the share asked for whole captions may lead, as a factor
-PROBE = 16  # side in pixels of the drawing that shows whether a picture can be read
+MOST_OFF = 2.0  # how far whole captions may miss the requested share, as a factor
+PROBE = 16  # side in pixels at which a picture is drawn to check that it can be read
 
 S = TypeVar("S", bound=Drawable)
 
@@ -33,7 +33,7 @@ def split_pictures(sources: Sequence[S], fraction: float) -> Split:
     single pictures, at least one on each side where two can be read. Raises UserError unless 0 <= fraction < 1.
     """
     if not 0 <= fraction < 1:  # false for NaN, too
-        raise UserError(f"--held-out {fraction:g}: a share of the pictures from 0 to below 1")
+        raise UserError(f"--held-out {fraction:g}: must be a share of the pictures, at least 0 and below 1")
     if fraction == 0 or len(sources) < 2:
         return Split({"train": sources}, "nothing held out")
     captions = {source.record.unit for source in sources}
@@ -51,7 +51,7 @@ def split_pictures(sources: Sequence[S], fraction: float) -> Split:
 
 
 def _single(sources: Sequence[S], fraction: float) -> list[S]:
-    """The readable pictures with the lowest hashes, in the order of the sources; one at least is left."""
+    """The readable pictures with the lowest hashes, in the order of the sources; at least one is left."""
     wanted = min(len(sources) - 1, max(1, round(fraction * len(sources))))
     order = sorted(sources, key=lambda source: hashlib.sha256(source.record.key.encode()).digest())
     chosen: set[str] = set()

@@ -1,7 +1,7 @@
 """Shards in an endless shuffled stream whose position is three numbers, read and encoded one group ahead.
 
 Every epoch permutes the shards and deals them to the processes; a process takes its shards in groups and permutes
-each group's pictures. All of it follows from (seed, epoch, rank, group): a run goes on from (epoch, group, offset)
+each group's pictures. All of it follows from (seed, epoch, rank, group): a run resumes from (epoch, group, offset)
 exactly, and reads no more than that one group to do so.
 """
 
@@ -29,8 +29,8 @@ from train.data.examples import Examples
 from train.data.shards import Record, shard_name
 from train.progress import progress
 
-PATIENCE_S = 2.0  # a wait that is longer shows a bar
-CLOSE_S = 10.0  # a thread that hangs in a network read is not waited for longer
+PATIENCE_S = 2.0  # a longer wait shows a bar
+CLOSE_S = 10.0  # the longest wait for a thread that hangs in a network read
 
 
 class Place(NamedTuple):
@@ -51,7 +51,7 @@ class Group:
 
     @property
     def digest(self) -> str:
-        """A hash of the keys in order: a position within the group means something only while they stay."""
+        """A hash of the keys in order: a position within the group is valid only while they stay the same."""
         keys = "\n".join(shard.records[row].key for shard, row in self.order)
         return hashlib.sha256(keys.encode()).hexdigest()[:16]
 
@@ -98,14 +98,14 @@ class ShardStream:
         return examples
 
     def state(self) -> dict[str, Any]:
-        """Epoch, group and offset of this process, and what they rest on. Each process saves its own."""
+        """Epoch, group and offset of this process, and what they depend on. Each process saves its own."""
         group = self._group
         here = group is not None and (group.epoch, group.number) == self._place[:2]
         digest = group.digest if group is not None and here and self._place.offset else self._expected
         return {**self._place._asdict(), "rank": self.rank, "digest": digest, **self._basis()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to a position that `state` gave; {} is the start.
+        """Restore a position that `state` returned; {} is the start.
 
         When the shards, the seed, `shuffle_shards` or the number of processes are no longer the same, the epoch
         begins again, with a line that says so. Raises UserError at another process's position.
@@ -133,7 +133,7 @@ class ShardStream:
     # ---- the order ------------------------------------------------------------------------------------------
 
     def _basis(self) -> dict[str, Any]:
-        """What the order of pictures follows from; a folder may move."""
+        """What determines the order of pictures; the folder may move."""
         names = "\n".join(map(shard_name, self.shards))
         shards = f"{len(self.shards)}-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
         return {"world": self.world, "shards": shards, "seed": self.seed, "shuffle_shards": self.shuffle_shards}
@@ -148,7 +148,7 @@ class ShardStream:
         return Place(place.epoch + 1, 0, 0) if last else Place(place.epoch, place.group + 1, 0)
 
     def _read(self, place: Place, job: _Job) -> Group:
-        """A group, its pictures permuted; one of weight w is in it w times, at random where w is not whole."""
+        """A group, its pictures permuted; one of weight w is in it w times, randomly rounded where w is not whole."""
         names = self._groups(place.epoch)[place.group]
         shards = [self.encoder.load(shard, job.bar) for shard in job.counted(names)]
         everything = [(shard, row) for shard in shards for row in range(len(shard.records))]
@@ -174,11 +174,11 @@ class ShardStream:
             if place.offset >= len(group.order):
                 place = self._following(place)
             if place.epoch > fruitful + 1:
-                raise UserError(f"the shards of process {self.rank} hold no picture that can be used in a whole epoch")
+                raise UserError(f"the shards of process {self.rank} hold no usable picture in a whole epoch")
         return picked, group, place
 
     def _load(self, group: Group | None, place: Place) -> Group:
-        """The group of a place, from the background thread; the one after it is begun."""
+        """The group at a position, from the background thread, which then begins the next one."""
         if group is None or (group.epoch, group.number) != place[:2]:
             group = self._reader.take(place[:2], lambda job: self._read(place, job))
         following = self._following(place)
@@ -210,7 +210,7 @@ class ShardStream:
 
 
 def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
-    """The parts along a new first axis; parts may be none at all, and then `like` gives the shape of one."""
+    """The parts stacked along a new first axis; where there are none, `like` gives the shape of one."""
     return torch.stack(parts) if parts else like.new_empty(0, *like.shape)
 
 
@@ -247,7 +247,7 @@ class _Job:
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
-        """No bar, as the thread is in the background, but a place to stop at."""
+        """Shows no bar, as the thread is in the background, but lets it stop here."""
         yield self._advance
 
     def _advance(self, count: int) -> None:
@@ -288,7 +288,7 @@ class _Reader:
             self._job = _Job(key, make)
 
     def take(self, key: tuple[int, int], make: Callable[[_Job], Group]) -> Group:
-        """The group, waited for; raises what its reading raised, after which it may be tried again."""
+        """Wait for the group; raises what reading it raised, after which it may be tried again."""
         self.begin(key, make)
         job, self._job = self._job, None
         assert job is not None

@@ -28,7 +28,7 @@ class Drawable(Protocol):
 
 
 def is_held_out(key: str, fraction: float) -> bool:
-    """Whether what has this key is in the held-out split: by a hash, so that it never moves as others join it."""
+    """Whether the record of this key is held out: decided by a hash, so it never moves as others join."""
     digest = hashlib.sha256(key.encode()).digest()
     return int.from_bytes(digest[:4], "big") < fraction * 2**32
 
@@ -38,7 +38,7 @@ def write_dataset(
 ) -> dict[str, object]:
     """Draw the sources and write `SPLIT-*.tar` of each split, `skipped.jsonl` and `dataset.json`, with the facts.
 
-    A shard that is already there is kept, so that an interrupted run goes on where it stopped; a folder made
+    A shard that is already there is kept, so that an interrupted run continues where it stopped; a folder made
     of other sources is refused. Returns what dataset.json holds. Raises UserError also when no picture is good.
     """
     out.mkdir(parents=True, exist_ok=True)

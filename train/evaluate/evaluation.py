@@ -45,7 +45,7 @@ def choose(records: Sequence[Record], count: int) -> np.ndarray:
 class Evaluation:
     """Real pictures' features and a retrieval scorer, made once; then the figures of any generator against them.
 
-    data: folder of shards; without held-out ones all figures are on "all" alone. count: pictures a split, at least 2.
+    data: folder of shards; without held-out ones all figures are on "all" alone. count: pictures per split, at least 2.
     network: Lite0 when left out. embed: texts for the alignment, MiniLM when left out. inception, clip: make `fid`
     and `clip_score` as well. Raises UserError.
     """
@@ -61,7 +61,7 @@ class Evaluation:
         clip: ClipScore | None = None,
     ) -> None:
         if count < 2:
-            raise UserError(f"--n {count}: at least 2 pictures a split are needed")
+            raise UserError(f"--n {count}: at least 2 pictures per split are needed")
         self.network, self.inception, self.clip = network or Lite0(), inception, clip
         records, pictures = load_pictures(data, "train")
         self.side = pictures.shape[1]
@@ -100,7 +100,7 @@ class Evaluation:
     def score(self, generate: Generate, steps: int, within: int = 0, seed: int = 0) -> dict[str, dict[str, float]]:
         """{"all": figures, "held_out": figures} of one generator at one number of steps.
 
-        The i-th prompt is drawn from seed + i. within: prompts a split that are drawn with 8 seeds each, for
+        The i-th prompt is drawn from seed + i. within: prompts per split drawn with 8 seeds each, for
         `diversity` (mean cosine distance within a prompt) and `vendi` (mean Vendi score within a prompt); 0: neither.
         """
         result = {}
@@ -119,7 +119,7 @@ class Evaluation:
         return figures | self._own(name, features, pictures)
 
     def _own(self, name: str, features: Tensor, pictures: np.ndarray) -> dict[str, float]:
-        """What pictures for a split's prompts are by themselves, real or generated."""
+        """Figures of pictures by themselves, real or generated, for a split's prompts."""
         figures = self.scorer.figures(features, self.prompts[name]) | {"vendi_across": vendi_score(features)}
         return figures | ({"clip_score": self.clip(pictures, self.prompts[name])} if self.clip else {})
 
@@ -217,7 +217,7 @@ def write_sheet(path: Path, student: Generate, prompts: Sequence[str]) -> None:
 def write_comparison(
     path: Path, student: Generate, teacher: Generate, steps: Sequence[int], teacher_steps: int, prompts: Sequence[str]
 ) -> None:
-    """A row for each of COMPARED prompts; the teacher, then the student at each number of steps, from one noise."""
+    """A row per prompt, COMPARED in all: the teacher, then the student at each number of steps, from the same noise."""
     prompts = prompts[:: -(-len(prompts) // COMPARED)]
     seeds = [SHEET_SEED] * len(prompts)
     columns = {f"teacher, {teacher_steps} steps": teacher(prompts, seeds, teacher_steps)}

@@ -26,7 +26,7 @@ FEATURE_SETS = ("lite0", "mobilenet_v2", "dinov2")
 
 
 class FeatureSet(nn.Module):
-    """One network's pooled features. `name` is what figures made with them are called after."""
+    """One network's pooled features. `name` is part of the names of figures made with them."""
 
     name: str
 
@@ -112,7 +112,7 @@ class Dino(FeatureSet):
 class Inception(FeatureSet):
     """FID's own network, a TorchScript file that takes u8[B, 3, H, W] and `return_features`. Raises UserError.
 
-    NVIDIA's `inception-2015-12-05.pt` (stylegan3) is the original's weights and resizes as the original does.
+    NVIDIA's `inception-2015-12-05.pt` (stylegan3) has the original's weights and resizes as the original does.
     """
 
     name = "inception"
@@ -163,7 +163,7 @@ def _resized(pictures: Tensor) -> Tensor:
 
 
 def make_feature_set(name: str, path: str = "facebook/dinov2-small", device: torch.device | str = "cpu") -> FeatureSet:
-    """The network of one of FEATURE_SETS. path: of dinov2, a folder or a hub id that the local cache holds."""
+    """The network of one of FEATURE_SETS. path: of dinov2, a folder or a hub id in the local cache."""
     if name == "dinov2":
         return Dino(path, device)
     return {"lite0": Lite0, "mobilenet_v2": MobileNet}[name](device)
@@ -217,13 +217,13 @@ def _features_of(facts: dict[str, Any]) -> str | None:
     settings = facts.get("settings", {})
     if settings.get("loss") == "distill":
         return "none"
-    return str(settings.get("features", "mobilenet_v2"))  # runs older than the setting knew no other network
+    return str(settings.get("features", "mobilenet_v2"))  # runs older than the setting had no other network
 
 
 def refuse_own_features(features: str, folder: Path, allowed: bool) -> str | None:
     """Raises UserError when the figures would be computed on the discriminator's own features and that isn't allowed.
 
-    Returns a line for the user's eyes where there is something to say.
+    Returns a warning for the user where there is something to say.
     """
     theirs = discriminator_features(folder)
     if theirs is None:
@@ -233,6 +233,6 @@ def refuse_own_features(features: str, folder: Path, allowed: bool) -> str | Non
     if not allowed:
         raise UserError(
             f"{folder} was trained against a discriminator on {theirs}: figures on the same features flatter it; "
-            f"choose other --features, or say --allow-discriminator-features"
+            f"choose other --features, or pass --allow-discriminator-features"
         )
     return f"{folder}: its discriminator used {theirs} as well; these figures flatter it"

@@ -25,7 +25,7 @@ Generate = Callable[[Sequence[str], Sequence[int], int], np.ndarray]
 def checkpoint_generator(pipeline: StableDiffusionPipeline, guidance: float, batch: int = 0) -> Generate:
     """Pictures by a diffusers pipeline's networks, on its device: bf16 U-Net, DDIM, its own schedule and prediction.
 
-    batch: pictures at once; 0 is 32 of 128 pixels, fewer larger ones.
+    batch: pictures at once; 0 is 32 of 128 pixels, fewer of larger ones.
     """
     levels = NoiseLevels.of(pipeline.scheduler, pipeline.device)
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor

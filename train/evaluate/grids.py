@@ -44,7 +44,7 @@ class Lettering:
         return cls(round(width / 10))
 
     def wrap(self, text: str, width: int) -> list[str]:
-        """The whole text in as few lines of `width` pixels as hold it, broken at commas where that takes no more."""
+        """The whole text in the fewest lines of `width` pixels, broken at commas where that takes no more lines."""
         return wrap(text, width, self.length)
 
     def length(self, text: str) -> float:
@@ -89,7 +89,7 @@ def _pieces(word: str, width: float, measure: Callable[[str], float]) -> list[st
 
 
 def save_grid(pictures: Tensor, path: Path, columns: int, captions: Sequence[str] = (), gap: int = 4) -> None:
-    """Write f32[N, 3, H, W] in [-1, 1] as one sheet, `columns` a row, each with its caption underneath."""
+    """Write f32[N, 3, H, W] in [-1, 1] as one sheet, `columns` per row, each with its caption underneath."""
     array = to_uint8(pictures.float().permute(0, 2, 3, 1).numpy())
     draw_grid(list(array), path, columns, captions, gap)
 
@@ -148,7 +148,7 @@ def _row(pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int, 
 def draw_comparison(
     columns: Sequence[np.ndarray], path: Path, titles: Sequence[str], prompts: Sequence[str], gap: int = 6
 ) -> None:
-    """Write one row a prompt, its text above it, and one column a title; columns: u8[N, H, W, 3] each, of any side."""
+    """Write a row per prompt, its text above it, and a column per title; columns: u8[N, H, W, 3] each, of any side."""
     side = min(LARGEST, max(pictures.shape[1] for pictures in columns))
     letters, across = Lettering(13), len(columns) * (side + gap) + gap
     heads = [letters.wrap(title, side) for title in titles]

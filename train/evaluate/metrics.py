@@ -1,6 +1,6 @@
 """Quality figures on pooled features: FD, KID, precision, recall, Vendi, distance within a prompt.
 
-The features are another network's than the discriminator's, which would flatter its own student. Figures are
+The features come from a network other than the discriminator's, which would flatter its own student. Figures are
 comparable among themselves only: with Lite0 features they are not FID.
 """
 
@@ -32,7 +32,7 @@ def score_pictures(real: Tensor, pictures: np.ndarray, network: FeatureSet) -> d
 
 
 def score_features(real: Tensor, fake: Tensor, name: str) -> dict[str, float]:
-    """What `score_pictures` gives, of features f32[N, D] that are there already."""
+    """Like `score_pictures`, of features f32[N, D] already computed."""
     precision, recall = precision_recall(real, fake)
     return {
         f"fd_{name}": frechet_distance(real, fake),
@@ -43,7 +43,7 @@ def score_features(real: Tensor, fake: Tensor, name: str) -> dict[str, float]:
 
 
 class _Precomputed(nn.Module):
-    """What torchmetrics takes for a feature network when the features are already there."""
+    """What torchmetrics takes for a feature network when the features are already computed."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> f32[N, E]
 
 WIDTH = 128  # of the shared space
 BATCH = 512
-PATIENCE = 8  # validations without a better one before the fit ends
+PATIENCE = 8  # validations without improvement before the fit ends
 VALIDATE_EVERY = 10  # steps
 
 
@@ -83,7 +83,7 @@ class _Side(nn.Module):
 class RetrievalScorer:
     """Fitted when made; the same for the same pictures, captions and seed.
 
-    features: f32[N, D] of real pictures, captions: one a picture. groups: pictures of one group are kept on the same
+    features: f32[N, D] of real pictures, captions: one per picture. groups: pictures of one group are kept on the same
     side of the validation split (default: those of one caption); a tenth of the groups decides when the fit ends.
     """
 
@@ -111,10 +111,10 @@ class RetrievalScorer:
         return self.picture_side(features) @ self.text_side(self.texts(prompts)).T
 
     def figures(self, features: Tensor, prompts: Sequence[str]) -> dict[str, float]:
-        """Of pictures' features f32[N, D] and the prompt of each.
+        """Figures from pictures' features f32[N, D] and the prompt of each.
 
         alignment: mean cosine of picture and prompt, -1..1. retrieval_at_1, retrieval_at_5: share of pictures whose
-        own prompt ranks first, among the first five, of the distinct prompts here; a tie counts against the picture.
+        own prompt ranks first, or among the first five, of the distinct prompts here; a tie counts against the picture.
         """
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: index for index, prompt in enumerate(distinct)}
@@ -129,7 +129,7 @@ class RetrievalScorer:
 
 
 class _Fit:
-    """Symmetric InfoNCE (Radford et al. 2021) with early stopping; pictures that share a caption are no negatives."""
+    """Symmetric InfoNCE (Radford et al. 2021) with early stopping; pictures that share a caption are not negatives."""
 
     def __init__(self, pictures: _Side, texts: _Side, features: Tensor, embedded: Tensor, labels: Tensor) -> None:
         self.sides = nn.ModuleList([pictures, texts])
@@ -192,6 +192,6 @@ def _validation(groups: Sequence[str]) -> Tensor:
     numbers = _numbered(groups)
     count = int(numbers.max()) + 1
     if count < 4:
-        raise UserError(f"the text alignment needs pictures with at least 4 different captions, there are {count}")
+        raise UserError(f"the text alignment needs pictures with at least 4 different captions, but there are {count}")
     chosen = torch.randperm(count)[: max(2, count // 10)]
     return torch.isin(numbers, chosen)

@@ -17,7 +17,7 @@ from train.student import count_parameters
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Write what is asked for and return the figures; None with --sheet-only. Refuses before any work what it can."""
+    """Write what is asked for and return the figures; None with --sheet-only. Refuses what it can before any work."""
     check(args)
     folder, bundled = find_subject(args.subject)
     if not args.sheet_only and (line := refuse_own_features(args.features, folder, args.allow_discriminator_features)):
@@ -36,7 +36,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.sheet_only:
         return None
     figures = report(make_evaluation(args), student, teacher, args.steps, args.teacher_steps, args.within)
-    student_size = count_parameters(pipeline.unet) if pipeline else None  # a bundle's graphs do not tell
+    student_size = count_parameters(pipeline.unet) if pipeline else None  # a bundle's graphs do not say
     figures["params"] = {"student": student_size, "teacher": count_parameters(teacher_pipeline.unet)}
     figures |= {"features": args.features, "text_embedder": args.text_embedder, "guidance": args.guidance}
     if args.out:

@@ -31,7 +31,7 @@ from train.run.task import Stateful, Task, Values
 from train.run.telemetry import Telemetry
 from train.sizes import describe_sizes
 
-# What a run may be given anew when it goes on: the rest decides what its checkpoints mean.
+# Settings that may change when a run resumes: the rest decides what its checkpoints mean.
 MAY_CHANGE = (
     "run_dir",
     "max_steps",
@@ -69,7 +69,7 @@ class AddTask(Task):
             "ema": self.ema,
             "heads": self.heads,
         }
-        if isinstance(self.add_step.decode, LinearDecoder):  # fitted to the first shards of whoever began the run
+        if isinstance(self.add_step.decode, LinearDecoder):  # fitted to the first shards when the run began
             weights["decoder"] = self.add_step.decode
         self.weights = weights
         self.optimizers = {
@@ -79,7 +79,7 @@ class AddTask(Task):
         self._scorer: Scorer | None = None
 
     def describe(self) -> str:
-        """One line a network: parameters, multiply-adds of one evaluation, size in half precision."""
+        """One line per network: parameters, multiply-adds of one evaluation, size in half precision."""
         return describe_sizes({"teacher": self.parts.teacher, "student": self.student})
 
     def check_settings(self, path: Path) -> None:
@@ -172,7 +172,7 @@ class AddTask(Task):
         return unet
 
     def facts(self, step: int, best: int | None) -> dict[str, object]:
-        """What a model card needs to know of the run; paths stay out of it."""
+        """What a model card needs to know about the run; paths stay out of it."""
         settings = dataclasses.asdict(self.config)
         kept = {key: value for key, value in settings.items() if key not in ("teacher", "data", "run_dir", "init")}
         kept["init"] = self.config.init if self.config.init in INITS else "checkpoint"
@@ -209,7 +209,7 @@ def refuse_other_settings(config: Config, path: Path) -> None:
     if different:
         listed = ", ".join(f"{key}={theirs[key]}" for key in different)
         raise UserError(
-            f"{path.parent} holds a run with {listed}; go on with it by `python -m train --resume "
+            f"{path.parent} holds a run with {listed}; continue it with `python -m train --resume "
             f"{path.parent}`, or choose another run_dir"
         )
 

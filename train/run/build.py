@@ -145,7 +145,7 @@ def compiled(network: nn.Module, probe: Examples, engine: Engine) -> Any:
     share = float(apart / torch.stack([a.norm() for a in gradients[0]]).norm())
     if not share < COMPILED_TOLERANCE:
         raise UserError(
-            f"compile=true: torch.compile computes other gradients for this network here ({share:.0%} apart); "
+            f"compile=true: torch.compile computes different gradients for this network here ({share:.0%} apart); "
             "use compile=false"
         )
     return quick
@@ -181,7 +181,7 @@ def check_teacher(pipeline: Any, name: str) -> None:
 
 
 def make_student(pipeline: Any, config: Config) -> UNet2DConditionModel:
-    """The student before training, in single precision. Raises UserError when the shape cannot be had."""
+    """The student before training, in single precision. Raises UserError when the shape is impossible."""
     teacher = pipeline.unet
     if config.init not in INITS:
         start = load_pipeline(config.init)  # a one-step checkpoint to go on from
@@ -202,7 +202,7 @@ def make_student(pipeline: Any, config: Config) -> UNet2DConditionModel:
 
 
 def check_start(start: Any, teacher: Any, name: str) -> None:
-    """Raises UserError unless a checkpoint speaks the teacher's language: latents, texts, schedule, prediction."""
+    """Raises UserError unless a checkpoint is compatible with the teacher: latents, texts, schedule, prediction."""
     for key in ("in_channels", "out_channels", "cross_attention_dim", "sample_size"):
         if (ours := start.unet.config[key]) != (theirs := teacher.unet.config[key]):
             raise UserError(f"init={name}: its U-Net has {key}={ours}, the teacher's has {theirs}")
@@ -253,7 +253,7 @@ def make_discriminator(
 
 
 def make_decoder(config: Config, vae: Any, probe: Examples) -> nn.Module:
-    """How pictures are made in every step: the autoencoder's decoder, or its least-squares linear likeness."""
+    """How pictures are made in every step: the autoencoder's decoder, or its least-squares linear approximation."""
     if config.decoder == "vae":
         return VaeDecoder(vae)
     latents = probe.latents[:LINEAR_PROBE].cpu()

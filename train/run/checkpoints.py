@@ -66,7 +66,7 @@ class Checkpoints:
         return f"step {step} could not be saved in {self.folder}: {error}; {last}: free some space, then {self.go_on}"
 
     def newest(self) -> State | None:
-        """The newest checkpoint whose files are all there and have the hashes that were written down."""
+        """The newest checkpoint whose files are all there and match their recorded hashes."""
         for step in reversed(self.steps()):
             try:
                 return self.load(step)
@@ -110,7 +110,7 @@ class Checkpoints:
                 remove_partial(path)
 
     def _remove_old(self, saved: int) -> None:
-        """Later ones than the one just saved are damaged or were gone back from: they do not count, and go."""
+        """Checkpoints later than the one just saved are damaged or abandoned: they do not count and are removed."""
         for step in self.steps():
             if step > saved:
                 shutil.rmtree(self.folder / f"step-{step}")

@@ -21,7 +21,7 @@ PANELS = {
     "distance to the average": ("ema_distance",),
     "KID-Lite0 at checkpoints": ("score_kid_lite0",),
     "learning rate": ("lr",),
-    "pictures a second": ("pictures_per_s",),
+    "pictures per second": ("pictures_per_s",),
 }
 COLUMNS = 4
 LOGARITHMIC = ("losses of the student", "gradient at the student's x0", "gradient of the weights", "R1")

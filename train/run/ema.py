@@ -65,7 +65,7 @@ class Ema:
 
 
 class TrainedWeights:
-    """What a training changes of a network, as a checkpoint holds it: of an adapted network the adapters alone."""
+    """What training changes in a network, as a checkpoint holds it: only the adapters of an adapted network."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -81,7 +81,7 @@ class TrainedWeights:
 def _fill_all(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     """Copy whole tensors into targets of the same names and shapes, which may be sharded."""
     if targets.keys() != values.keys():
-        raise KeyError(f"weights {sorted(targets.keys() ^ values.keys())[:3]} are in one of the two networks alone")
+        raise KeyError(f"weights {sorted(targets.keys() ^ values.keys())[:3]} are in only one of the two networks")
     for name, target in targets.items():
         if target.shape != values[name].shape:
             raise ValueError(f"{name} is {tuple(values[name].shape)}, not {tuple(target.shape)}")

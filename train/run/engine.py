@@ -106,7 +106,7 @@ class Engine:
         return self.autocast() if self.device.type != "cpu" else nullcontext()
 
     def accumulating(self, network: Any, last: bool) -> AbstractContextManager[Any]:
-        """Backward passes inside do not exchange gradients, but for the last micro-batch's."""
+        """Backward passes inside do not exchange gradients, except the last micro-batch's."""
         if self.sharded:
             network.set_requires_gradient_sync(last)
         return nullcontext() if last or self.sharded else self.accelerator.no_sync(network)
@@ -142,7 +142,7 @@ class Engine:
         return shared
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether it is true in any process."""
         if self.world == 1:
             return flag
         return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device), reduction="sum") > 0)

@@ -17,6 +17,6 @@ def learning_rate(step: int, peak: float, total: int, warmup: int, decay_from: f
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Let an optimizer's next update be taken at this learning rate."""
+    """Set the learning rate of an optimizer's next update."""
     for group in optimizer.param_groups:
         group["lr"] = rate

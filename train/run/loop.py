@@ -113,7 +113,7 @@ class Trainer:
         return measured
 
     def _after_step(self, window: Window, telemetry: Telemetry) -> Window:
-        """Log, save or end where it is time; the window that measures on."""
+        """Log, save or end when it is time; returns the window that continues measuring."""
         stopping, last = self.engine.any(bool(self._stop)), self.step == self.settings.max_steps
         if self.step % self.settings.log_every == 0 or last or stopping:
             self._log(window, telemetry)
@@ -135,7 +135,7 @@ class Trainer:
         sys.exit(128 + number)
 
     def _restore(self, error: NotFinite, telemetry: Telemetry) -> int:
-        """Go back to the last good state and pass the failing step by from now on; returns the step gone back to.
+        """Return to the last good state and skip the failing step from now on; returns the step of that state.
 
         Everything random is a function of the step, so the same step would fail in the same way again.
         """
@@ -153,7 +153,7 @@ class Trainer:
         telemetry.go_back(self.step)
         telemetry.event(failed, "not_finite", what=str(error), back_to=self.step)
         if self.engine.is_main:
-            tell(f"step {failed}: {error}; went back to the checkpoint of step {self.step}, step {failed} is passed by")
+            tell(f"step {failed}: {error}; went back to the checkpoint of step {self.step}, step {failed} is skipped")
         return self.step
 
     def _log(self, window: Window, telemetry: Telemetry) -> None:
@@ -229,7 +229,7 @@ class Trainer:
             self.task.restore(positions[self.engine.rank])
         elif positions[0]:
             tell(
-                f"the run was saved by {state.facts['processes']} processes and goes on with {world}: "
+                f"the run was saved by {state.facts['processes']} processes and continues with {world}: "
                 f"the data stream starts its epoch again"
             )
         self.step, self.passed_by = state.step, list(state.facts["passed_by"])
@@ -244,7 +244,7 @@ class Trainer:
 
 
 def refuse_old_state(run_dir: Path) -> None:
-    """Raises UserError when the folder holds a state in the format of version 0.1, which is read no more."""
+    """Raises UserError when the folder holds a state in the format of version 0.1, which is no longer read."""
     if (run_dir / "state" / "state.json").is_file():
         raise UserError(
             f"{run_dir / 'state'} is a training state in the format of addkit 0.1, which this version cannot continue; "

@@ -10,7 +10,7 @@ from runtime.errors import UserError
 from train.config import DEVICES, PRECISIONS, RunSettings
 
 ABOVE_NONE, MOST = 1e-12, 10**9
-Ranges = dict[str, tuple[float, float]]  # what each number may be, the ends included
+Ranges = dict[str, tuple[float, float]]  # the range of each number, ends included
 RUN_RANGES: Ranges = {
     "max_steps": (1, MOST),
     "batch": (1, MOST),
@@ -32,7 +32,7 @@ def add_number(parser: argparse.ArgumentParser, flag: str, default: float, what:
 def add_run_options(parser: argparse.ArgumentParser, saved: str, *save_flags: str, **defaults: int) -> None:
     """--max-steps, --batch, --log-every, --save-every by their defaults, and --seed, --device, --precision, --threads.
 
-    saved: what is made besides, when a checkpoint is saved; save_flags: other names of --save-every.
+    saved: what else is made when a checkpoint is saved; save_flags: other names of --save-every.
     """
     add_number(parser, "--max-steps", defaults["max_steps"])
     add_number(parser, "--batch", defaults["batch"])
@@ -43,7 +43,7 @@ def add_run_options(parser: argparse.ArgumentParser, saved: str, *save_flags: st
     add_number(parser, "--seed", 0)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto (default): the GPU where there is one")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of matrix products (default bf16)")
-    add_number(parser, "--threads", 0, "torch threads; 0 leaves torch's choice")
+    add_number(parser, "--threads", 0, "torch threads; 0 keeps torch's default")
 
 
 def check_ranges(args: argparse.Namespace, ranges: Ranges) -> None:

@@ -45,7 +45,7 @@ class Task(ABC):
 
     @abstractmethod
     def keep(self, step: int, telemetry: Telemetry) -> float | None:
-        """Show what the weights can do, before a checkpoint; its score, lower is better, None for no opinion."""
+        """Show what the weights can do, before a checkpoint; returns its score (lower is better), or None."""
 
     @abstractmethod
     def finish(self, step: int, best: int | None) -> Path:
@@ -59,11 +59,11 @@ class Task(ABC):
         """Raises UserError when a run's checkpoints cannot be continued with these settings. path: its config.json."""
 
     def position(self) -> dict[str, Any]:
-        """Where this process's data are, ready for JSON; {} when (seed, step) says it all."""
+        """This process's position in the data, JSON-ready; {} when (seed, step) determines it."""
         return {}
 
     def restore(self, position: dict[str, Any]) -> None:  # noqa: B027  nor a position
-        """Go to a position that `position` gave."""
+        """Restore a position that `position` returned."""
 
 
 def descend(engine: Engine, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Values:

@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes: metrics.jsonl, TensorBoard, lines on a log."""
+"""What a run reports as it goes: metrics.jsonl, TensorBoard, log lines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Telemetry:
             self.board.add_scalar(name, value, step)
 
     def event(self, step: int, event: str, **facts: Any) -> None:
-        """Something that is no measurement: a restart, a restored state, a stop."""
+        """Something that is not a measurement: a restart, a restored state, a stop."""
         if self.enabled:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": step, "event": event, **facts}) + "\n")

@@ -11,9 +11,9 @@ import torch
 
 
 class Timer:
-    """`with timer("teacher"): ...` adds to `seconds["teacher"]`; an inner part's time is not its outer part's too.
+    """`with timer("teacher"): ...` adds to `seconds["teacher"]`; an inner part's time does not count for the outer.
 
-    exact: wait for the accelerator at each border, so that its work is counted where it was asked for. Training
+    exact: wait for the accelerator at each boundary, so that its work is counted where it was asked for. Training
     leaves it off, since waiting costs speed; then only host time is counted.
     """
 
@@ -34,7 +34,7 @@ class Timer:
             self._open.pop()
 
     def _mark(self) -> None:
-        """Credit the time since the last border to the part that was running."""
+        """Credit the time since the last boundary to the part that was running."""
         if self.exact and torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.monotonic()

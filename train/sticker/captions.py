@@ -58,7 +58,7 @@ _GENDER_SIGNS = {"2640", "2642"}
 
 @dataclass(frozen=True)
 class Emoji:
-    """What is known of one code point sequence, pictures aside."""
+    """What is known about one code point sequence, apart from pictures."""
 
     code: str  # upper-case hex code points without FE0F, joined by "-"
     names: tuple[str, ...]  # the CLDR label first, then other names in use
@@ -102,7 +102,7 @@ def style_of(record: Record) -> str:
 
 
 def group_of(record: Record) -> str:
-    """Of one emoji its group, of several the kind of composition."""
+    """The group of a single emoji, the kind of composition of several."""
     return str(record.facts.get("group", ""))
 
 

@@ -33,7 +33,7 @@ from train.sticker.prompts import CARD_PROMPTS, COMPOSITION_PROMPTS, SHEET_PROMP
 EXAMPLES = """examples:
   python -m train.sticker.card sticker-128 --data data/stickers --out out/card
   python -m train.sticker.card figures docs/figures/sticker-128.json checkpoints/sticker-128/README.md --check
-exit code of figures --check: 0 the tables are those of the figures, 1 they are others."""
+exit code of figures --check: 0 the tables match the figures, 1 they differ."""
 COLUMNS = 8
 # Each sheet's prompts, by the title of its parts.
 SHEETS: dict[str, dict[str, Sequence[str]]] = {
@@ -54,7 +54,7 @@ class Figure:
     key: str
     name: str  # {features}, {n}: the network of the figures, pictures of the split
     digits: int
-    goals: tuple[str, ...] = ()  # of the ratio student / teacher, the nearest first
+    goals: tuple[str, ...] = ()  # for the ratio student / teacher, the nearest first
     less_is_better: bool = False
 
 
@@ -119,7 +119,7 @@ def write_sheets(args: argparse.Namespace) -> None:
 
 
 class Tables:
-    """The tables of a card from train.evaluate's figures. Raises UserError where they are no such thing."""
+    """The tables of a card from train.evaluate's figures. Raises UserError where they are not such figures."""
 
     def __init__(self, figures: Any, source: str) -> None:
         self.figures = figures if isinstance(figures, dict) else {}
@@ -188,7 +188,7 @@ class Tables:
 
 
 def _verdict(figure: Figure, ratio: float | None, measured: bool) -> str:
-    """Of the ratio as computed, not as rounded. Without one: the figure is missing, or the teacher's is no scale."""
+    """Judges the ratio as computed, not as rounded. None: the figure is missing, or the teacher's is no scale."""
     if ratio is None or math.isnan(ratio):
         return "no ratio" if measured else "not measured"
     goals = [float(Fraction(goal)) for goal in figure.goals]
@@ -214,7 +214,7 @@ def with_tables(card: str, tables: str, name: str) -> str:
 
 
 def rewrite(figures: Path, card: Path, check: bool) -> int:
-    """Write the card with the tables of the figures; with `check` only compare: 1 where they are others."""
+    """Write the card with the tables of the figures; with `check` only compare: 1 where they differ."""
     try:
         tables = Tables(json.loads(figures.read_text(encoding="utf-8")), str(figures)).text()
         before = card.read_text(encoding="utf-8")
@@ -223,11 +223,11 @@ def rewrite(figures: Path, card: Path, check: bool) -> int:
     after = with_tables(before, tables, str(card))
     if check and after != before:
         how = f"python -m train.sticker.card figures {figures} {card} makes them"
-        tell(f"{card}: its tables are not those of {figures}; {how}")
+        tell(f"{card}: its tables do not match {figures}; {how}")
         return 1
     if not check:
         write_text(card, after)
-    print_result(f"{card}: the tables are those of {figures}" if check else str(card))
+    print_result(f"{card}: the tables match {figures}" if check else str(card))
     return 0
 
 
@@ -239,10 +239,10 @@ def sheets_parser() -> Parser:
     made = command_parser("train.sticker.card", __doc__, EXAMPLES)
     add = made.add_argument
     add("subject", metavar="CHECKPOINT|BUNDLE", help="a student's pipeline folder, bundle, or name")
-    add("--data", type=Path, default=Path("data/stickers"), help="what it learned: the compositions must not be there")
+    add("--data", type=Path, default=Path("data/stickers"), help="its training data: must not hold the compositions")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the three sheets")
     add("--seed", type=int, default=SHEET_SEED, help=f"of every picture (default {SHEET_SEED})")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: what there is)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: cuda if any)")
     return made
 
 
@@ -252,12 +252,12 @@ def figures_parser() -> Parser:
     made = command_parser("train.sticker.card figures", what, EXAMPLES, json=False)
     made.add_argument("figures", type=Path, metavar="FIGURES.json", help="written by train.evaluate --out")
     made.add_argument("card", type=Path, metavar="CARD.md", help="the card that is rewritten")
-    made.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the tables are others")
+    made.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the tables differ")
     return made
 
 
 def rewrite_card(args: argparse.Namespace) -> int:
-    """`card figures`: write the tables, or with --check compare them; 1 when they are others."""
+    """`card figures`: write the tables, or with --check compare them; 1 when they differ."""
     return rewrite(args.figures, args.card, args.check)
 
 

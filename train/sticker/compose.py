@@ -21,7 +21,7 @@ from train.sticker.captions import STYLES, group_of, is_held_out, sticker_record
 from train.sticker.recolour import recolour
 from train.sticker.words import COLOURS, NUMBERS, article, is_plural, plural, spoken, with_article, without_colour
 
-# How much of the compositions each kind is, and of them each style.
+# The share of each kind in the compositions, and of each style within them.
 KINDS = {"colour": 0.4, "pair": 0.25, "count": 0.15, "worn": 0.12, "background": 0.08}
 STYLE_SHARES = {"fluent-3d": 0.4, "fluent-flat": 0.4, "noto": 0.2}
 GROUP_SHARES = {"animals-nature": 1.0, "food-drink": 1.0, "travel-places": 0.3, "activities": 0.3, "objects": 0.25}
@@ -68,7 +68,7 @@ PLACES = {
     3: ((0.5, 0.27, 0.46), (0.26, 0.73, 0.46), (0.74, 0.73, 0.46)),
     4: ((0.26, 0.26, 0.45), (0.74, 0.26, 0.45), (0.26, 0.74, 0.45), (0.74, 0.74, 0.45)),
 }
-# Words of labels that make no thing to put beside another.
+# Words of labels that name nothing to put beside another thing.
 UNFIT = re.compile(
     r"\b(button|symbol|sign|clock|moon|mark|hand|no|japanese|map|globe|person|man|woman|oncoming|suit|calendar|pouring"
     r"|cloud|fog|foggy|behind|thirty|banknote|tray|volume|service|elevator"
@@ -107,7 +107,7 @@ def compositions(sources: Sequence[Source], count: int, seed: int = 0) -> list[C
 
 
 def sticker_splits(sources: Sequence[Source], composed: Sequence[Composition]) -> dict[str, Sequence[Drawable]]:
-    """The data set's splits: the art by concept, and compositions, of training concepts alone, for themselves."""
+    """The data set's splits: the art by concept, and compositions, of training concepts only, on their own."""
     splits: dict[str, Sequence[Drawable]] = {
         "train": [source for source in sources if not is_held_out(source.record.unit)],
         "held_out": [source for source in sources if is_held_out(source.record.unit)],
@@ -129,7 +129,7 @@ class Pool:
         self.chances = {style: _chances(members) for style, members in self.fit.items()}
 
     def style(self, rng: np.random.Generator) -> str:
-        """A style that has sources, by its share."""
+        """A random style that has sources, weighted by its share."""
         styles = [style for style in STYLE_SHARES if self.fit[style]]
         shares = np.array([STYLE_SHARES[style] for style in styles])
         return styles[rng.choice(len(styles), p=shares / shares.sum())] if styles else ""
@@ -254,7 +254,7 @@ def draw_background(composed: Composition, size: int) -> np.ndarray:
 
 
 def draw_worn(composed: Composition, size: int) -> np.ndarray:
-    """The face below or in the middle, what it wears upon it."""
+    """The face at the bottom or in the centre, with what it wears on it."""
     face, worn = (part.cutout(size) for part in composed.parts)
     _, width, where = WORN[composed.detail]
     side = 0.7 if where == "top" else 0.94

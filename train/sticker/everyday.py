@@ -1,8 +1,8 @@
-"""`python -m train.sticker.everyday`: words that no caption has, as the text encoder sees them; `tune` betters it.
+"""`python -m train.sticker.everyday`: words that no caption has, as the text encoder sees them; `tune` improves that.
 
 Each word of everyday_words.tsv has the caption subjects that a reasonable person would accept for it, written down
 before any encoder was asked. The answer is the subject whose caption has the nearest pooled state. Of the list,
-`tune` reads only which words are `test`, so as not to train by them; its settings were chosen by the others.
+`tune` reads only which words are `test`, so as not to train on them; its settings were chosen on the others.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_captions(data: Path) -> dict[str, list[Record]]:
 def subjects_of(records: Sequence[Record]) -> Subjects:
     """What is drawn in training: each caption subject, its names (the plainest first), weight and group.
 
-    A name is a caption without its style, with the keywords that some have; "a sticker of ..." is none.
+    A name is a caption without its style, with the keywords that some have; "a sticker of ..." is not one.
     """
     names: dict[str, dict[str, None]] = {}
     weights: dict[str, float] = {}
@@ -164,7 +164,7 @@ def report(
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How many words, and the shares of those that are right in first, in first five place."""
+    """The number of words, and the shares that are right in first place and in the first five."""
     result: dict[str, float] = {"words": len(rows)}
     for name in ("first", "first_five") if rows else ():
         result[name] = float(np.mean([row[name] for row in rows]))
@@ -221,7 +221,7 @@ def save_text_encoder(target: Path, encoder: CLIPTextModel, table: Tensor) -> No
 def check_unchanged(
     before: CLIPTextModel, after: CLIPTextModel, tokenizer: Tokenizer, captions: Sequence[str], sample: int = 512
 ) -> None:
-    """Assert that every caption has bit for bit the states that it had.
+    """Assert that every caption keeps its states, bit for bit.
 
     What the transformer reads of each caption must be equal, and so must the transformer be; the states themselves
     are compared for `sample` captions, spread evenly.
@@ -248,7 +248,7 @@ def ask_parser() -> Parser:
         "--text-embedder",
         choices=("minilm", "words", "none"),
         default="minilm",
-        help="whose answers stand beside; words: no download (bags of words), none: left out",
+        help="to compare with; words: no download (bags of words), none: left out",
     )
     add("--out", type=Path, metavar="FILE", help="also write the figures there (JSON)")
     return made
@@ -268,7 +268,7 @@ def _add_shared(parser: Parser) -> None:
     add("checkpoint", nargs="?", default="sticker-128", help="a pipeline folder or name (default sticker-128)")
     add("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
     add("--words", type=Path, default=WORDS, metavar="TSV", help="another list")
-    add("--text-encoder", type=Path, metavar="FOLDER", help="in the place of the checkpoint's own")
+    add("--text-encoder", type=Path, metavar="FOLDER", help="instead of the checkpoint's own")
 
 
 def ask(args: argparse.Namespace) -> None:

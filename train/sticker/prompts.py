@@ -116,7 +116,7 @@ CARD_PROMPTS = (
     "crescent moon, flat style",
 )
 
-# What no picture of the data has for a name, by kind: `require_absent` sees to it. Their things are in the data.
+# Names that no picture of the data has, by kind: `require_absent` checks that. Their things are in the data.
 COMPOSITION_PROMPTS = {
     "a colour and a thing": (
         "a green dog, 3d style",
@@ -166,7 +166,7 @@ def without_style(text: str) -> str:
 def plain(text: str) -> str:
     """What a prompt or caption names, without style and articles: 'A cat and a dog, 3d style' -> 'cat and dog'.
 
-    Two things are in the order of the alphabet, and 'next to' is 'and'.
+    Two things are in alphabetical order, and 'next to' is 'and'.
     """
     text = re.sub(rf"^({STYLE}) (.+) sticker$", r"\2", text.lower().strip())
     text = without_style(text.removeprefix("a sticker of "))

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from train.sticker.words import COLOURS
 
 HUES = 256  # steps of the circle in Pillow's HSV
-NEAR = 30  # steps of hue about the main one that are one part
+NEAR = 30  # steps of hue around the main one that count as one part
 WINDOW = 14  # steps to either side over which hues are counted together
 VIVID = 0.25  # saturation from which a hue counts
 

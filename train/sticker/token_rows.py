@@ -5,7 +5,7 @@ caption holds are free. Three steps, of which the first two know nothing of the 
 
 1. Every caption subject gets one row that stands for the whole of it ("grinning face with big eyes" as one token): the
    row is trained until the states of "ROW, 3d style" and the like are those of the subject's own captions (textual
-   inversion, Gal et al. 2208.01618, with states in the place of pictures).
+   inversion, Gal et al. 2208.01618, with states instead of pictures).
 2. A word that is one token gets a mixture of the rows of the subjects that it means most likely, blended with its own:
    MiniLM compares the word, and WordNet's definitions of it, with all names of every subject.
 3. Words of several tokens share these among one another, so their free rows are trained together, towards the states
@@ -89,7 +89,7 @@ def _entries(path: Path) -> list[str]:
 
 
 def _gloss(line: str) -> str:
-    """The definition alone: examples and second thoughts follow a semicolon."""
+    """The definition alone: examples and additions follow a semicolon."""
     return line.partition("|")[2].split(";")[0].strip()
 
 
@@ -115,7 +115,7 @@ class Subjects:
 
 
 class Affinity:
-    """How likely a word means a subject: MiniLM's cosines of the word and of its definitions, half each.
+    """How likely a word is to mean a subject: MiniLM's cosines of the word and of its definitions, half each.
 
     prior: what a subject gains with the logarithm of its weight: flags and signs are many, and words seldom mean them.
     """
@@ -196,7 +196,7 @@ class Settings:
     nearest: int = 5  # subjects that are mixed
     temperature: float = 0.03  # of the softmax over their affinities
     thing: float = 0.5  # how much of a row is new where the word names a thing; the rest is the old row
-    quality: float = 0.3  # the same for adjectives: with more, "a joyful fox" is a face and no fox
+    quality: float = 0.3  # the same for adjectives: with more, "a joyful fox" is a face, not a fox
     subject_passes: int = 16  # over all subjects, in step 1
     word_passes: int = 8  # over the words of several tokens, in step 3
     batch: int = 256
@@ -217,7 +217,7 @@ POOLED_WEIGHT = 3.0  # of the end mark's state, which is the pooled one too
 
 
 class FreeRows(nn.Module):
-    """In the place of a token embedding: the frozen table, with rows of some tokens, or of tokens beyond it, to train.
+    """Replaces a token embedding: the frozen table, with rows of some tokens, or of tokens beyond it, to train.
 
     table: f32[V, D]; tokens: i64[N], where `rows` f32[N, D] stand.
     """
@@ -287,7 +287,7 @@ class Tuner:
         return template.align(self.encoder(template.ids(fillings)).last_hidden_state, fillings)
 
     def subject_rows(self, subjects: Sequence[str], targets: list[Tensor]) -> Tensor:
-        """Step 1: one row f32[S, D] a subject, trained from the mean of its tokens' rows."""
+        """Step 1: one row f32[S, D] per subject, trained from the mean of its tokens' rows."""
         fillings = self.tokenizer(list(subjects), add_special_tokens=False)["input_ids"]
         start = torch.stack([self.table[filling].mean(0) for filling in fillings])
         tokens = torch.arange(len(subjects)) + len(self.table)

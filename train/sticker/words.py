@@ -17,7 +17,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "black": (230, 0.12, 0.2),
 }
 COLOUR_WORDS = {*COLOURS, "white", "gray", "grey"}
-# What one says for a label that is a catalogue's.
+# What people say instead of a catalogue's label.
 SPOKEN = {
     "automobile": "car",
     "sport utility vehicle": "car",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from runtime.errors import UserError
 
-PROMPTS = "prompts.txt"  # beside model_index.json: what a checkpoint is asked for, a prompt on each line
+PROMPTS = "prompts.txt"  # beside model_index.json: what a checkpoint is asked for, one prompt per line
 KEPT = 36  # written there by the trainers; enough to compare exports and to calibrate them
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts of a UTF-8 text file, one on each line; empty lines do not count. Raises UserError without any."""
+    """The prompts of a UTF-8 text file, one per line; empty lines do not count. Raises UserError without any."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:

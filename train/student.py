@@ -43,7 +43,7 @@ def build_student(
 
     name: "full" keeps all; "base" one block per down stage and the first and last of an up stage; "small" is base
     without the middle block; "tiny" is small without the innermost stage (BK-SDM, section 3.1);
-    "no_hires_attention" is full without attention at the highest resolution; "custom" takes `layers` (blocks a
+    "no_hires_attention" is full without attention at the highest resolution; "custom" takes `layers` (blocks per
     stage; empty keeps all), `mid_block` and `attention` as `prune` does, which the other names ignore.
     init: "pruned" or "pretrained" keeps weights, "random" draws fresh ones for the same architecture.
     Raises UserError for an unknown name or init, and for a student that this teacher cannot have.

@@ -106,7 +106,7 @@ def parser() -> Parser:
     made.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder, or a pipeline's")
     made.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
     made.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
-    made.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block alone")
+    made.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block only")
     made.add_argument(
         "--student",
         choices=NAMED_STUDENTS,

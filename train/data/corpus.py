@@ -30,7 +30,7 @@ from train.progress import progress
 
 Bar = Callable[[str, int], AbstractContextManager[Advance]]  # (title, total) -> advance, as train.progress
 MOST_JUDGED = 200  # training pictures, where none are held out
-SKIP = ", or set bad_data=skip to go on without it"
+SKIP = ", or set bad_data=skip to continue without it"
 
 
 @dataclass

@@ -58,7 +58,7 @@ class Record:
 
     @classmethod
     def from_json(cls, key: str, said: Mapping[str, Any]) -> Record:
-        """The inverse of `to_json`. Raises BadPicture when there is no caption or the weight is no number from 0."""
+        """The inverse of `to_json`. Raises BadPicture when there is no caption or the weight is not a number >= 0."""
         texts = said.get("captions")
         several = texts if isinstance(texts, list | tuple) else [texts]
         captions = tuple(text.strip() for text in several if isinstance(text, str) and text.strip())
@@ -290,7 +290,7 @@ def bad_shard(shard: str, count: int, why: str, choice: str = "") -> UserError:
 def record_of(sample: dict[str, Any]) -> Record:
     """A sample's record: from our `json` member, or another WebDataset's `txt`, json "caption" or "text".
 
-    Raises BadPicture when there is no caption or the weight is no number from 0.
+    Raises BadPicture when there is no caption or the weight is not a number >= 0.
     """
     facts = _facts(sample)
     if facts.get("captions") is None:
@@ -310,7 +310,7 @@ def _facts(sample: dict[str, Any]) -> dict[str, Any]:
 def _weight(facts: Mapping[str, Any]) -> float:
     weight = facts.get("weight", 1.0)
     if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-        raise BadPicture(f"its weight is {weight}, not a number from 0")
+        raise BadPicture(f"its weight is {weight}, not a number >= 0")
     return float(weight)
 
 

@@ -184,7 +184,7 @@ def make_student(pipeline: Any, config: Config) -> UNet2DConditionModel:
     """The student before training, in single precision. Raises UserError when the shape is impossible."""
     teacher = pipeline.unet
     if config.init not in INITS:
-        start = load_pipeline(config.init)  # a one-step checkpoint to go on from
+        start = load_pipeline(config.init)  # a one-step checkpoint to continue from
         check_start(start, pipeline, config.init)
         teacher = start.unet
     name = "full" if config.init == "pretrained" or config.student == "lora" else config.student

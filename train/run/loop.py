@@ -55,7 +55,7 @@ class Trainer:
     def run(self) -> Path:
         """Train to max_steps from the newest sound checkpoint; returns the folder of the result.
 
-        SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot go on.
+        SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot continue.
         """
         if self.engine.is_main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ class Trainer:
         number = int(self._stop or signal.SIGTERM)
         if self.engine.is_main:
             name = signal.Signals(number).name
-            tell(f"stopped by {name}: step {self.step} is saved in {self.run_dir}; to go on, {self.task.go_on}")
+            tell(f"stopped by {name}: step {self.step} is saved in {self.run_dir}; to continue, {self.task.go_on}")
         self.engine.close()
         sys.exit(128 + number)
 

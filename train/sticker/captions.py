@@ -16,7 +16,7 @@ STYLES = {"fluent-3d": "3d style", "fluent-flat": "flat style", "noto": "cartoon
 
 # How often a picture is drawn, relative to others. The model is small and its training short: most of it goes to
 # animals, food, faces and common things in the two Fluent styles, which share their drawings. Flags, signs and
-# people are many and much alike.
+# people are many and look much alike.
 GROUP_WEIGHTS = {
     "flags": 0.05,
     "symbols": 0.08,

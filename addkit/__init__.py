@@ -1,11 +1,11 @@
-"""ADDKit: pictures in one step, from ONNX bundles, with numpy, Pillow and ONNX Runtime alone.
+"""ADDKit: pictures in one step from ONNX bundles; needs only numpy, Pillow and ONNX Runtime.
 
     import addkit
     image = addkit.generate("a fox, 3d style", seed=7)          # PIL.Image.Image
     pipe = addkit.load("path/to/bundle", provider="auto")       # reusable, thread-safe
-    images = pipe(["a fox", "a pizza"], seed=[1, 2]).images     # a list, as diffusers' pipelines give it
+    images = pipe(["a fox", "a pizza"], seed=[1, 2]).images     # a list, as in diffusers' pipelines
 
-The names are those of the package `runtime`, which may be imported by that name too: `addkit.generate` is
+The names are those of the package `runtime`, which can also be imported directly: `addkit.generate` is
 `runtime.generate`. Importing either is cheap. A program with a file of its own called runtime.py hides ours; then the
 first use of a name is an ImportError that says which file to rename.
 

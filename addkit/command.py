@@ -23,8 +23,8 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "generate": Verb("runtime.__main__", "", "pictures of prompts, or of a prompt and a picture to start from"),
-    "batch": Verb("runtime.batch.__main__", "", "pictures of a file of prompts, resumable, on one machine or many"),
+    "generate": Verb("runtime.__main__", "", "pictures from prompts, or from a prompt and a start picture"),
+    "batch": Verb("runtime.batch.__main__", "", "pictures from a file of prompts, resumable, on one machine or many"),
     "interpolate": Verb("runtime.interpolate.__main__", "", "frames between two pictures, or between those of a video"),
     "bench": Verb("runtime.bench.__main__", "", "cold start, time per stage, memory; other engines beside ours"),
     "demo": Verb("runtime.demo.__main__", "", "serves the web app to this machine and to phones"),
@@ -96,7 +96,7 @@ def _advice(typed: str) -> str:
 
 
 def _run(verb: str, rest: list[str]) -> int:
-    """Raises ImportError, in one line, where what the command needs is not installed."""
+    """Raises ImportError, in one line, where something that the command needs is not installed."""
     module, extra, _ = VERBS[verb]
     check_package(module.partition(".")[0])
     from runtime.command import called_as

@@ -1,4 +1,4 @@
-"""Whether Python finds our packages, or a file of the user's with such a name: runtime.py and train.py are common."""
+"""Checks that Python finds our packages, not a user's file of that name: runtime.py and train.py are common."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""One-step text to image from an ONNX bundle, with numpy, Pillow and ONNX Runtime alone.
+"""One-step text to image from an ONNX bundle; needs only numpy, Pillow and ONNX Runtime.
 
     import runtime
     image = runtime.generate("a red fox", seed=7)              # PIL.Image.Image
     pipe = runtime.load("path/to/bundle", provider="auto")      # reusable, thread-safe
-    images = pipe(["a fox", "a pizza"], seed=[1, 2]).images     # a list, as diffusers' pipelines give it
+    images = pipe(["a fox", "a pizza"], seed=[1, 2]).images     # a list, as in diffusers' pipelines
 
-Importing it is cheap: numpy and Pillow come with the first use, ONNX Runtime with the first session.
+Importing it is cheap: numpy and Pillow are loaded on first use, ONNX Runtime with the first session.
 """
 
 from __future__ import annotations

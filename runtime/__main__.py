@@ -37,11 +37,10 @@ def parser() -> Parser:
         "-o",
         "--output",
         metavar="PATH",
-        help="a .png file, or a folder that is there; {prompt}, {seed} and {i} are filled in; "
-        "default {prompt}-{seed}.png",
+        help="a .png file, or an existing folder; {prompt}, {seed} and {i} are filled in; default {prompt}-{seed}.png",
     )
-    add("--seed", type=int, metavar="N", help="the same seed gives the same picture; by chance when left out")
-    add("--num-images", type=int, default=1, metavar="N", help="pictures a prompt, from seed, seed + 1, ...")
+    add("--seed", type=int, metavar="N", help="the same seed gives the same picture; random when left out")
+    add("--num-images", type=int, default=1, metavar="N", help="pictures per prompt, with seed, seed + 1, ...")
     add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
     add("--guidance-scale", type=float, default=0.0, metavar="G", help="above 1: guidance; off by default")
     add("--negative-prompt", metavar="TEXT", help="what to avoid; needs --guidance-scale above 1")
@@ -54,12 +53,12 @@ def parser() -> Parser:
     )
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
-    add("--coreml-packages", metavar="DIR", help="macOS: an export of python -m export.coreml, for its Neural Engine")
+    add("--coreml-packages", metavar="DIR", help="macOS: an export of python -m export.coreml, for the Neural Engine")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Runs the command and returns its exit code: 0, 2 for an error the user can fix, 130 when interrupted."""
     return run_command(parser(), work, argv)
 
 
@@ -71,7 +70,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Makes and writes the pictures; the report for `--json`. Refuses before any work what it can."""
+    """Makes and writes the pictures, and returns the report for `--json`. Refuses bad arguments before any work."""
     from runtime import arguments
     from runtime.files import check_writable
     from runtime.image_files import read_picture
@@ -115,7 +114,7 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
 
 
 def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace) -> None:
-    """The PNG file with what is needed to make it again."""
+    """The PNG file, with everything needed to make the picture again."""
     from runtime import arguments, image_files
 
     strength = arguments.DEFAULT_STRENGTH if args.strength is None else args.strength

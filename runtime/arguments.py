@@ -1,4 +1,4 @@
-"""The arguments of one call, checked and spread out: a job for every picture, and the steps to take."""
+"""The arguments of one call, checked and expanded: one job per picture, and the steps to take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.noise import check_seed, randn
 
 F32 = npt.NDArray[np.float32]
 OUTPUT_TYPES = ("pil", "np", "latent")
-# Of an image to start from, as in diffusers: at 1.0, the most, hardly anything of it is left.
+# For image to image, as in diffusers; at 1.0, the maximum, hardly anything of the image is left.
 DEFAULT_STRENGTH = 0.8
 
 
@@ -38,7 +38,7 @@ def plan(
     image_given: bool,
     strength: float | None,
 ) -> Plan:
-    """What a call asks for, checked and spread out; arguments and errors as in `Pipeline.run`."""
+    """What a call asks for, checked and expanded; arguments and errors as in `Pipeline.run`."""
     check_size(manifest, height, width)
     states = embeds(prompt, prompt_embeds, manifest.max_tokens)
     texts = [""] * len(states) if states else prompts(prompt)
@@ -65,7 +65,7 @@ def jobs(
 ) -> list[Job]:
     """Prompt after prompt, each `num_images_per_prompt` times with seed, seed + 1, ...
 
-    prompts: as `prompts` gives them. One seed serves every prompt; None draws one by chance. Raises ValueError that
+    prompts: as `prompts` gives them. One seed serves every prompt; None draws a random one. Raises ValueError that
     says what is allowed.
     """
     negatives = _negatives(negative_prompt, guidance_scale, len(prompts))
@@ -78,8 +78,8 @@ def jobs(
 def chosen_seed(seed: Seeds | None, generator: Any) -> Seeds | None:
     """The seed that a call means, given as `seed` or as diffusers' `generator`.
 
-    generator: a torch.Generator on the CPU, whose initial seed counts, a whole number, or a list of one a prompt.
-    Raises ValueError for both, and for anything else, which it says how to write.
+    generator: a torch.Generator on the CPU, whose initial seed counts, a whole number, or a list of one per prompt.
+    Raises ValueError if both are given, and for anything else, saying what to write instead.
     """
     if generator is None:
         return seed
@@ -109,7 +109,7 @@ def steps(manifest: Manifest, num_inference_steps: int, strength: float | None, 
 
     From noise: all `num_inference_steps` of them. From a picture, as diffusers: the last
     int(num_inference_steps * strength); a single step starts at the known timestep nearest to
-    1000 * strength - 1, so that one step has more than one strength. Raises ValueError.
+    1000 * strength - 1, so that even one step allows several strengths. Raises ValueError.
     """
     if not _is_whole(num_inference_steps) or num_inference_steps not in manifest.steps:
         known = ", ".join(map(str, sorted(manifest.steps)))
@@ -126,13 +126,13 @@ def steps(manifest: Manifest, num_inference_steps: int, strength: float | None, 
         return (_nearest(manifest, strength),)
     count = int(num_inference_steps * strength)
     if count == 0:
-        least = math.ceil(1000 / num_inference_steps) / 1000  # up: 0.333 would leave none of 3 either
+        least = math.ceil(1000 / num_inference_steps) / 1000  # rounded up: 0.333 would leave none of 3 either
         raise ValueError(f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more")
     return every[num_inference_steps - count :]
 
 
 def latents(given: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
-    """The caller's latents, one [C, h, w] a picture; ValueError on another shape or on values not finite."""
+    """The caller's latents, one [C, h, w] per picture; ValueError on another shape or on non-finite values."""
     try:
         array = np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:
@@ -145,9 +145,9 @@ def latents(given: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
 
 
 def embeds(prompt: Any, given: Any, max_tokens: int) -> list[F32]:
-    """The caller's text states, one [tokens, width] a prompt, none where there are prompts; ValueError.
+    """The caller's text states, one [tokens, width] per prompt, none where there are prompts. Raises ValueError.
 
-    Their width is the U-Net's to check.
+    The U-Net checks their width.
     """
     if given is None:
         return []
@@ -169,7 +169,7 @@ def is_latents(start: Any, shape: tuple[int, int, int]) -> bool:
 
 
 def images(image: Any, count: int, shape: tuple[int, int, int]) -> list[Any]:
-    """One start picture a picture: the same for all, or a list of as many; [B, C, h, w] counts as a list of latents."""
+    """Start pictures, one per picture: the same for all, or a list; [B, C, h, w] counts as a list of latents."""
     if isinstance(image, np.ndarray) and image.shape[1:] == shape:
         image = list(image)
     starts = list(image) if isinstance(image, (list, tuple)) else [image] * count
@@ -205,15 +205,15 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """numpy's numbers too; neither infinite nor not-a-number."""
+    """Whether it is a finite number; numpy's numbers count too."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def prompts(prompt: str | Sequence[str] | None) -> list[str]:
-    """One text or several as a list; ValueError when there is none, or one that is empty."""
+    """One string or several as a list; ValueError when there is none, or one is empty."""
     texts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError("prompt must be a text, or a list of one text or more")
+        raise ValueError("prompt must be a string, or a list of one string or more")
     for text in texts:
         if not text.strip():
             raise ValueError("the prompt is empty: say what the picture should show")
@@ -221,7 +221,7 @@ def prompts(prompt: str | Sequence[str] | None) -> list[str]:
 
 
 def _negatives(negative_prompt: str | Sequence[str] | None, guidance_scale: float, count: int) -> Sequence[str | None]:
-    """One negative prompt a prompt where guidance is on ("" when none is given), else None for each."""
+    """One negative prompt per prompt where guidance is on ("" when none is given), else None for each."""
     if not _is_number(guidance_scale):
         raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")
     if guidance_scale <= 1:
@@ -235,7 +235,7 @@ def _negatives(negative_prompt: str | Sequence[str] | None, guidance_scale: floa
         return [negative_prompt or ""] * count
     negatives = list(negative_prompt) if isinstance(negative_prompt, Sequence) else [negative_prompt]
     if not all(isinstance(text, str) for text in negatives):
-        raise ValueError("negative_prompt must be a text, or a list of one text a prompt")
+        raise ValueError("negative_prompt must be a string, or a list of one string per prompt")
     if len(negatives) != count:
         raise ValueError(f"{count} prompts need {count} negative prompts, not {len(negatives)}")
     return negatives
@@ -245,7 +245,7 @@ def _seeds(seed: Seeds | None, count: int) -> list[int]:
     if seed is None:
         return [int.from_bytes(os.urandom(4), "little")] * count
     given: Any = seed
-    if isinstance(seed, np.ndarray):  # its own integers: floats stay floats, and are refused
+    if isinstance(seed, np.ndarray):  # keeps numpy's own integers; floats stay floats, and are refused
         given = list(seed) if seed.ndim else seed[()]
     if not isinstance(given, Sequence):
         return [check_seed(given)] * count
@@ -255,7 +255,7 @@ def _seeds(seed: Seeds | None, count: int) -> list[int]:
 
 
 def _nearest(manifest: Manifest, strength: float) -> Step:
-    """Of all the timesteps that the manifest knows, the one nearest to `strength` of the noisiest."""
+    """The manifest's timestep nearest to the fraction `strength` of the noisiest one."""
     known = [step for entries in manifest.steps.values() for step in entries]
     target = strength * (max(step.timestep for step in known) + 1) - 1
     return min(known, key=lambda step: (abs(step.timestep - target), -step.timestep))

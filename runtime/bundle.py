@@ -47,7 +47,7 @@ class Bundle:
     def model(self, component: str) -> Path:
         """Path of a component's model.onnx, inspected, so that ONNX Runtime may read it.
 
-        Raises BundleError when the manifest does not list it, or as `onnx_ports.check_component`.
+        Raises BundleError when the manifest does not list it, or as `check_component` does.
         """
         name = f"{component}/model.onnx"
         if name not in self.manifest.files:
@@ -56,7 +56,7 @@ class Bundle:
         return self.folder / name
 
     def fingerprint(self, component: str) -> str:
-        """What tells a component's files from any others: their listed hashes, and when they were last changed."""
+        """What identifies a component's files: their listed hashes, and when they were last changed."""
         names = sorted(name for name in self.manifest.files if name.startswith(f"{component}/"))
         changed = [(self.folder / name).stat().st_mtime_ns for name in names if (self.folder / name).is_file()]
         hashes = [self.manifest.files[name].sha256 for name in names]
@@ -65,10 +65,10 @@ class Bundle:
     def _check_needed(self, name: str) -> None:
         component = name.partition("/")[0]
         if name not in check_component(self.folder, component, self.manifest):
-            raise BundleError(f"{self.folder / name} is larger than {LARGE / 1e6:.0f} MB and no part of a model")
+            raise BundleError(f"{self.folder / name} is larger than {LARGE / 1e6:.0f} MB and not part of a model")
 
     def check_places(self) -> None:
-        """Whether what is there is a file inside the folder, before any is read; BundleError names the first."""
+        """Checks that the listed paths are files inside the folder; BundleError names the first that is not."""
         for name, facts in self.manifest.files.items():
             if os.path.lexists(self.folder / name):
                 _told(self.folder, name, facts, check_place)
@@ -76,7 +76,7 @@ class Bundle:
     def verify(self) -> None:
         """Reads every file and compares sizes and hashes; BundleError names the first file that differs.
 
-        Every size is compared before the first file is read, so that what is found does not take as long as hashing.
+        All sizes are compared before any file is read, so that a wrong size is found without hashing.
         """
         for name, facts in self.manifest.files.items():
             if _told(self.folder, name, facts, check_place).st_size != facts.bytes:
@@ -109,9 +109,9 @@ def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
     try:
         data = read_json(read_inside(folder, MANIFEST, MOST_MANIFEST))
     except FileNotFoundError as error:
-        what = f"{folder} is no bundle: {MANIFEST} is missing"
+        what = f"{folder} is not a bundle: {MANIFEST} is missing"
         raise BundleError(f"{what}; give a folder that python -m export.onnx wrote") from error
-    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets without end
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: brackets nested too deeply
         raise BundleError(f"cannot read {folder / MANIFEST}: {shown(error, 200)}") from error
     try:
         bundle = Bundle(folder, Manifest.from_dict(data))

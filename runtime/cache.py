@@ -30,11 +30,11 @@ def cache_folder() -> Path | None:
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "addkit"
     local = Path(os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
-    return (local if local.is_absolute() else home / ".cache") / "addkit"  # XDG: a path that is not is ignored
+    return (local if local.is_absolute() else home / ".cache") / "addkit"  # XDG: relative paths are ignored
 
 
 def working_folder() -> Path:
-    """The cache folder for what must lie somewhere: where nothing is to be kept, one that goes with the process."""
+    """The cache folder for what must be stored somewhere: if nothing is to be kept, one that the process removes."""
     return cache_folder() or _passing_folder(os.getpid())
 
 
@@ -46,5 +46,5 @@ def _passing_folder(process: int) -> Path:
 
 
 def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # a forked child ends before its parent needs no folder any more
+    if os.getpid() == process:  # a forked child may end while its parent still needs the folder
         shutil.rmtree(folder, ignore_errors=True)

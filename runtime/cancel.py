@@ -26,7 +26,7 @@ class CancelToken:
         return self._cancelled
 
     def cancel(self) -> None:
-        """Stop what is at work, and refuse what comes; to call it again does nothing."""
+        """Stop what is at work, and refuse what comes; calling it again does nothing."""
         with self._lock:
             self._cancelled = True
             for stop in self._stops:
@@ -39,7 +39,7 @@ class CancelToken:
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Has `cancel` call `stop` while the block is at work; Cancelled, and no block, when it came before."""
+        """Makes `cancel` call `stop` while the block runs; raises Cancelled before the block if it came first."""
         with self._lock:
             self.check()
             self._stops.add(stop)

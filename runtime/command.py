@@ -1,4 +1,4 @@
-"""What every command of runtime, train and export does alike: its parser, one line for an error, results on stdout."""
+"""What all commands of runtime, train and export share: its parser, one line for an error, results on stdout."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, NoReturn, TextIO
 
 from runtime import Error, OutputError, ProviderWarning, TruncationWarning, __version__
 
-MISTAKE = 2  # the exit code of what the user can mend
+MISTAKE = 2  # the exit code of an error that the user can fix
 INTERRUPTED = 130  # the exit code after Ctrl-C
-OURS = ("runtime.", "train.", "export.")  # whose warnings are lines
+OURS = ("runtime.", "train.", "export.")  # whose warnings are printed as one line
 
 
 _name: ContextVar[str] = ContextVar("name", default="")
@@ -24,7 +24,7 @@ _name: ContextVar[str] = ContextVar("name", default="")
 
 @contextmanager
 def called_as(name: str) -> Iterator[None]:
-    """Within the block a command's help and mistakes name it so, not "python -m MODULE"."""
+    """Within the block a command's help and errors use this name, not "python -m MODULE"."""
     token = _name.set(name)
     try:
         yield
@@ -36,19 +36,19 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage: the house's form for every error."""
 
     def error(self, message: str) -> NoReturn:
-        """Tell the mistake and exit."""
+        """Print the error and exit."""
         tell(f"error: {message} (see {self.prog} --help)")
         self.exit(MISTAKE)
 
     def print_help(self, file: Any = None) -> None:
-        """The help as a result, which neither a closed nor an odd stdout turns into a traceback."""
+        """Print the help as a result, so that a closed or unusual stdout causes no traceback."""
         print_result(self.format_help().rstrip("\n"))
 
 
 def command_parser(module: str, description: str | None, examples: str, json: bool = True) -> Parser:
     """A parser of `python -m MODULE` with --debug and --version, and with --json where it reports figures.
 
-    examples: the end of --help, "examples:" and whole command lines, one a line.
+    examples: the end of --help, "examples:" and whole command lines, one per line.
     """
     usual = f"python -m {module}"
     name = _name.get() or usual
@@ -93,7 +93,7 @@ def run_command(
 ) -> int:
     """Parse the arguments, do the work and return the exit code, `work`'s own or 0 when that went well.
 
-    What the user can mend (Error, ValueError, OSError, MemoryError) is one line on stderr and exit code 2, with --debug
+    What the user can fix (Error, ValueError, OSError, MemoryError) is one line on stderr and exit code 2, with --debug
     a traceback; an interruption gives 130. Any other exception is a bug of ours and passes with its traceback.
     argv: without the program's name; None means this process's own.
     """
@@ -117,7 +117,7 @@ def run_command(
 
 
 def text_of(error: Exception) -> str:
-    """What an exception says, without the number that the system gives an error of files."""
+    """An exception's text, without the system's number for a file error."""
     if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     if isinstance(error, MemoryError) and not str(error):
@@ -137,7 +137,7 @@ def tell_lines(text: str) -> None:
 
 
 def print_result(text: str) -> None:
-    """The result on stdout. The files are written by now, so a closed or odd stdout loses none."""
+    """The result on stdout. The files are written by now, so a closed or unusual stdout loses none."""
     try:
         try:
             print(text, flush=True)
@@ -147,7 +147,7 @@ def print_result(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         reason = f"cannot write to standard output: {error.strerror}"
-        raise OutputError(f"{reason}; files that were to be written are written") from error
+        raise OutputError(f"{reason}; all output files are written") from error
 
 
 @contextmanager

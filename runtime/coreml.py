@@ -52,7 +52,7 @@ class CoremlSession:
             self._opened()
 
     def close(self) -> None:
-        """Lets go of the model; later calls are refused."""
+        """Releases the model; later calls are refused."""
         with self._lock:
             self._predict, self._closed = None, True
 
@@ -114,7 +114,7 @@ def predictor(path: Path, compute_unit: str) -> Predict:
 def sessions(folder: Path, manifest: Manifest, parts: list[str], compute_unit: str) -> dict[str, CoremlSession]:
     """A session for each package of an export; of `parts` the ones that are there.
 
-    Raises BundleError when the folder is no export, or one of another model than the bundle's.
+    Raises BundleError when the folder is not an export, or is one of another model.
     """
     try:
         facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
@@ -125,7 +125,7 @@ def sessions(folder: Path, manifest: Manifest, parts: list[str], compute_unit: s
     for name, value in found.items():
         own = getattr(manifest, name)
         if (tuple(value) if isinstance(value, list) else value) != own:
-            raise BundleError(f"{folder} is of another model than the bundle: {name} is {value}, not {own}")
+            raise BundleError(f"{folder} belongs to another model than the bundle: {name} is {value}, not {own}")
     paths = {part: folder / f"Stable_Diffusion_version_{model}_{part}.mlpackage" for part in parts}
     missing = [path.name for part, path in paths.items() if not path.is_dir() and part != "vae_encoder"]
     if missing:

@@ -40,4 +40,4 @@ class TruncationWarning(UserWarning):
 
 
 class ProviderWarning(UserWarning):
-    """Another execution provider than the one asked for is used; the text says which and why."""
+    """A different execution provider from the one asked for is used; the text says which and why."""

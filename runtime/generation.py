@@ -1,4 +1,4 @@
-"""What a call asks for and what it gives: options, jobs, pictures and how each came to be."""
+"""What a call asks for and what it gives: options, jobs, pictures and how each was made."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(repr=False, eq=False)
 class Generation:
-    """One picture and how it came to be: `.image`, `.seed`, `.prompt`, `.ms`, and the arrays behind it."""
+    """One picture and how it was made: `.image`, `.seed`, `.prompt`, `.ms`, and the arrays behind it."""
 
     job: Job
     latents: F32  # [C, h, w]
@@ -69,7 +69,7 @@ class Generation:
 
     @property
     def seed(self) -> int:
-        """Of the noise that the picture began as."""
+        """The seed of the noise that the picture started from."""
         return self.job.seed
 
     @cached_property
@@ -106,7 +106,7 @@ class Plan:
 
 
 class Images(list[Image.Image]):
-    """The pictures of one call. A list, and `.images` is it too, for code written for diffusers' pipelines."""
+    """The pictures of one call: a list, which is also its own `.images`, for code written for diffusers' pipelines."""
 
     def __init__(self, made: Iterable[Generation]) -> None:
         """made: decoded pictures, see `Pipeline.run`."""

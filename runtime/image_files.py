@@ -115,7 +115,7 @@ def save_png(path: str | Path, image: Image.Image, parameters: str = "") -> None
 
 
 def read_picture(path: str | Path) -> tuple[Image.Image, bytes]:
-    """A decoded picture and its file's bytes; ValueError with one line when the file is none."""
+    """A decoded picture and its file's bytes; ValueError with one line when it is not a picture."""
     try:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data)) as image:
@@ -124,7 +124,7 @@ def read_picture(path: str | Path) -> tuple[Image.Image, bytes]:
     except FileNotFoundError as error:
         raise ValueError(f"cannot read image {path}: there is no such file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "it is no picture that can be read, or it is damaged"
+        reason = getattr(error, "strerror", None) or "it is not a readable picture, or it is damaged"
         raise ValueError(f"cannot read image {path}: {reason}") from error
 
 
@@ -142,7 +142,7 @@ def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:
             comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
             text = image.info.get("parameters")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError("it is no picture that can be read, or it is damaged") from error
+        raise ValueError("it is not a readable picture, or it is damaged") from error
     if text is None and isinstance(comment, bytes) and comment.startswith(_UNICODE):
         text = comment[len(_UNICODE) :].decode("utf-16-be", "replace")
     return (image.height, image.width), str(text or "")

@@ -89,7 +89,7 @@ def _check_version(data: Mapping[str, Any]) -> None:
 
 
 def _check_keys(where: str, data: Mapping[str, Any], known: set[str]) -> None:
-    """Neither more nor fewer: a key nobody reads is a mistake that would stay hidden."""
+    """Exactly these keys: an unread one would be a hidden mistake."""
     for what, names in (("unknown", set(data) - known), ("missing", known - set(data))):
         if names:
             raise BundleError(f"{where}: {what} field {shown(', '.join(sorted(map(str, names))))}")
@@ -159,7 +159,7 @@ def _steps(value: Any) -> dict[int, tuple[Step, ...]]:
         raise ValueError("at least one number of steps is needed")
     table = {_count(key): tuple(_step(entry) for entry in entries) for key, entries in value.items()}
     if len(table) != len(value):
-        raise ValueError("a number of steps comes twice")
+        raise ValueError("a number of steps appears twice")
     for count, steps in table.items():
         timesteps = [step.timestep for step in steps]
         if len(steps) != count or timesteps != sorted(set(timesteps), reverse=True):
@@ -170,7 +170,7 @@ def _steps(value: Any) -> dict[int, tuple[Step, ...]]:
 def _count(key: Any) -> int:
     """The number of steps that a key names: an int, or its decimal digits as JSON has them."""
     if not re.fullmatch("[1-9][0-9]{0,3}", str(key)):
-        raise ValueError(f"{shown(repr(key))} is no number of steps")
+        raise ValueError(f"{shown(repr(key))} is not a number of steps")
     return int(key)
 
 

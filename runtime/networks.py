@@ -55,7 +55,7 @@ class Networks:
         return self.sessions["unet"].provider
 
     def open(self) -> None:
-        """Opens the graphs that every call needs, side by side."""
+        """Opens the graphs that every call needs, in parallel."""
         first, *others = [self.sessions[stage] for stage in REQUIRED]
         tasks = [Task(session.open) for session in others if not session.is_open]
         first.open()
@@ -111,7 +111,7 @@ class Networks:
         return first
 
     def decode(self, one: Generation, safety_checker: SafetyChecker | None, cancel: CancelToken | None) -> None:
-        """The latents' picture, looked at by the safety checker. Raises BundleError for one that is none."""
+        """The latents' picture, looked at by the safety checker. Raises BundleError when it is not a picture."""
         with one.timed("vae_decoder"):
             latents = one.latents[None] / np.float32(self.manifest.scaling_factor)
             one.picture = self.sessions["vae_decoder"].run(cancel=cancel, latent_sample=latents)[0]

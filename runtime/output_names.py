@@ -15,7 +15,7 @@ _FIELD = re.compile(r"\{(prompt|seed|i)\}")
 
 
 def output_paths(output: str | None, jobs: Sequence[Job]) -> list[Path]:
-    """One PNG path a job. A folder gets the default names; several pictures for one plain name are numbered.
+    """One PNG path per job. A folder gets the default names; several pictures for one plain name are numbered.
 
     Raises ValueError on another kind of file, or when two pictures would get one name.
     """

@@ -46,8 +46,8 @@ class Pipeline:
     ) -> None:
         """Arguments as in `load`, which explains them.
 
-        keep_graphs: in the cache, for the next start; only of a bundle that was verified, since entries go by its
-        listed hashes, and another's could be listed.
+        keep_graphs: in the cache, for the next start; only of a verified bundle, since entries are named by its listed
+        hashes, which could be another's.
         """
         self.bundle, self.safety_checker = bundle, safety_checker
         self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer")
@@ -71,7 +71,7 @@ class Pipeline:
         return self._networks.provider
 
     def open(self) -> None:
-        """Opens the graphs that every call needs, side by side; the first call does so otherwise."""
+        """Opens the graphs that every call needs, in parallel; otherwise the first call does so."""
         self._networks.open()
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class Pipeline:
         cancel: CancelToken | None = None,
         decode: bool = True,
     ) -> list[Generation]:
-        """As calling the pipeline, but with the seed, the latents and the milliseconds of every picture.
+        """Like calling the pipeline, but with the seed, the latents and the milliseconds of every picture.
 
         - prompt_embeds: in place of prompts, as `encode_prompt` gives them: f32[tokens, width] or [B, tokens, width]
         - seed: one for every prompt, or one per prompt (a list, a range, a numpy array); None: a random one; picture i
@@ -283,7 +283,7 @@ def load(
 
     - provider: auto, cpu, cuda, coreml or openvino, see `runtime.ort.providers`
     - verify: compare every file's sha256 with the manifest
-    - threads: of an operator, 0: ONNX Runtime's choice
+    - threads: per operator, 0: ONNX Runtime's choice
     - safety_checker: see `runtime.safety`
     - coreml_packages: a folder of `python -m export.coreml` of the same checkpoint, which Core ML then computes on
       `compute_unit` (ALL, CPU_AND_NE, CPU_AND_GPU, CPU_ONLY) in place of the bundle's graphs; macOS, coremltools
@@ -361,7 +361,7 @@ def generate(
     """One picture of a prompt. The bundle stays loaded for the next call, until the process ends.
 
     A list of prompts, or several pictures per prompt, give a list of pictures. bundle, provider: as in `load`; the
-    others as in calling a `Pipeline`. Raises what these two raise.
+    others as when calling a `Pipeline`. Raises what these two raise.
     """
     folder = resolve_bundle(bundle)
     with _load_lock:

@@ -41,7 +41,7 @@ def to_image(chw: F32) -> Image.Image:
 
 
 def from_image(image: Any, size: tuple[int, int]) -> F32:
-    """A picture -> f32[3, H, W] in [-1, 1], scaled to cover `size` (H, W) and cut to it about its middle.
+    """A picture -> f32[3, H, W] in [-1, 1], scaled to cover `size` (H, W) and center-cropped to it.
 
     `image`: a PIL picture (its rotation tag is obeyed, transparency becomes white), or an array [H, W,
     3], u8 or floats in [0, 1]. Raises ValueError on anything else.

@@ -16,7 +16,7 @@ _BAR = 24  # characters
 
 
 class Progress:
-    """`with Progress(total) as progress: ... progress.done(i)`: one line on a terminal, else one a change."""
+    """`with Progress(total) as progress: ... progress.done(i)`: one line on a terminal, else one per change."""
 
     def __init__(self, total: int, stream: TextIO | None = None, patience_s: float = PATIENCE_S) -> None:
         """`total`: pictures to make; `patience_s`: seconds of silence before the first line."""
@@ -72,9 +72,9 @@ class Progress:
 
 
 class Rate(Progress):
-    """Progress of a long run: how many a second and the time left, with a bar on a terminal, else a line every 10 s.
+    """Progress of a long run: the rate and the time left, with a bar on a terminal, else a line every 10 s.
 
-    The rate counts from the first report on, so that a slow start does not darken it.
+    The rate counts from the first report on, so that a slow start does not distort it.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Rate(Progress):
         there: int = 0,
         what: str = "images",
     ) -> None:
-        """`total`: None where nobody knows; `there`: how many an earlier run made; `what` is counted."""
+        """`total`: None if unknown; `there`: how many an earlier run made; `what` is counted."""
         super().__init__(total or 0, stream, patience_s)
         self._count, self._what = there, what
         self._first: tuple[float, int] | None = None
@@ -104,7 +104,7 @@ class Rate(Progress):
         self.done(min(self._count + more, self._total))
 
     def rate(self) -> float:
-        """How many a second from the first report to the last; 0 before there were two."""
+        """How many per second from the first report to the last; 0 before there were two."""
         seconds = 0.0 if self._first is None else self._last - self._first[0]
         return 0.0 if self._first is None or seconds <= 0 else (self._count - self._first[1]) / seconds
 
@@ -128,7 +128,7 @@ class Rate(Progress):
             full = _BAR * self._count // self._total
             bar = f"[{'#' * full}{'.' * (_BAR - full)}] "
         text = f"{bar}{self._count:,} of {self._total:,} {self._what}"
-        return f"{text}, {rate:.1f} a second, {_clock(left / rate)} left" if rate > 0 else text
+        return f"{text}, {rate:.1f} per second, {_clock(left / rate)} left" if rate > 0 else text
 
 
 def _clock(seconds: float) -> str:

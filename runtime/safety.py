@@ -1,7 +1,7 @@
 """An optional hook that looks at every picture before the caller sees it, in diffusers' convention.
 
 A safety checker is called as `safety_checker(images=f32[1, H, W, 3] in [0, 1], clip_input=...)` and returns (images,
-one bool a picture: whether it found something). `clip_input` is what its `feature_extractor` gives, where the checker
+one bool per picture: whether it found something). `clip_input` is what its `feature_extractor` gives, where the checker
 has one (`feature_extractor(pil_images, return_tensors="np").pixel_values`), else None. The images that it returns, for
 instance blackened, replace the picture.
 """
@@ -27,7 +27,7 @@ class SafetyChecker(Protocol):
 def checked(checker: SafetyChecker, picture: F32) -> tuple[F32, bool]:
     """f32[3, H, W] in [-1, 1] -> the same or what replaces it, and whether the checker found something.
 
-    Raises ValueError when the checker returns something else than its convention says.
+    Raises ValueError when the checker does not follow its convention.
     """
     images = pixels.to_unit(picture).transpose(1, 2, 0)[None]
     extract = getattr(checker, "feature_extractor", None)
@@ -36,7 +36,7 @@ def checked(checker: SafetyChecker, picture: F32) -> tuple[F32, bool]:
         returned, found = checker(images=images.copy(), clip_input=seen)
         array, flags = np.asarray(returned, np.float32), [bool(flag) for flag in found]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"safety_checker must return (images, one bool a picture): {error}") from error
+        raise ValueError(f"safety_checker must return (images, one bool per picture): {error}") from error
     if array.shape != images.shape or len(flags) != 1:
         raise ValueError(f"safety_checker must return images of {images.shape} and one bool, not {array.shape}")
     if np.array_equal(array, images):

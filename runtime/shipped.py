@@ -33,7 +33,7 @@ def _root() -> Traversable:
 
 @cache
 def _unpacked(name: str) -> Path:
-    """A copy of a bundle in a zip file, in the cache folder, or in a temporary one that goes with the process."""
+    """A copy of a bundle in a zip file, in the cache folder, or in a temporary one that the process removes."""
     entry = _root() / name
     version = hashlib.sha256((entry / MANIFEST).read_bytes()).hexdigest()[:16]
     target = working_folder() / "bundles" / f"{name}-{version}"

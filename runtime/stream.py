@@ -18,7 +18,7 @@ Run = Callable[..., list[Generation]]  # `Pipeline.run`
 class Stream:
     """An iterator over pictures, each made when it is asked for.
 
-    `cancel()`, from any thread, ends the iteration: also in the middle of a picture, which is lost.
+    `cancel()`, from any thread, ends the iteration, even in the middle of a picture, which is lost.
     """
 
     def __init__(
@@ -26,12 +26,12 @@ class Stream:
     ) -> None:
         """prompts: a text for every one of `images`, or an iterable; options as in `Pipeline.run`.
 
-        Raises ValueError for one prompt without images, which would never end, and for several pictures a prompt.
+        Raises ValueError for one prompt without images, which would never end, and for several pictures per prompt.
         """
         if isinstance(prompts, str) and images is None:
             raise ValueError("stream needs an iterable of prompts, or images to go with the one prompt")
         if options.get("num_images_per_prompt", 1) != 1 or "image" in options:
-            raise ValueError("stream makes one picture a prompt; give frames to start from as images=")
+            raise ValueError("stream makes one picture per prompt; give frames to start from as images=")
         self._run, self._options = run, options
         texts = itertools.repeat(prompts) if isinstance(prompts, str) else iter(prompts)
         self._jobs: Iterator[tuple[str, Any]] = zip(

@@ -1,4 +1,4 @@
-"""Files of a folder that nobody vouches for: inside it, regular, of a bounded size, opened without waiting."""
+"""Safe reads from untrusted folders: only regular files inside them, of bounded size, opened without blocking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def check_place(folder: str | Path, name: str) -> os.stat_result:
-    """The facts of a file by its path in `folder`, which nothing was read from yet.
+    """The facts of a file by its path in `folder`; nothing of the file is read.
 
     Raises BundleError when a symbolic link leads out of the folder or it is no regular file (a pipe or a
     device would block or never end), FileNotFoundError and other OSErrors as `stat` does. A hard link looks
@@ -27,7 +27,7 @@ def check_place(folder: str | Path, name: str) -> os.stat_result:
         raise BundleError(f"{path} leads out of its folder, to {real}: put the file itself there")
     facts = os.lstat(real)
     if not stat.S_ISREG(facts.st_mode):
-        raise BundleError(f"{path} is no file but a {_kind(facts.st_mode)}: copy or install the bundle again")
+        raise BundleError(f"{path} is not a file but a {_kind(facts.st_mode)}: copy or install the bundle again")
     return facts
 
 
@@ -50,9 +50,9 @@ def read_inside(folder: str | Path, name: str, most: int) -> bytes:
 
 
 def read_json(data: bytes) -> Any:
-    """Parsed JSON in UTF-8; ValueError when a key comes twice, a number is none, or a text is no Unicode.
+    """Parsed JSON in UTF-8; ValueError when a key appears twice, a number is NaN or infinite, or a text is not Unicode.
 
-    RecursionError when it is nested without end.
+    RecursionError when it is nested too deeply.
     """
     value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
     if b"\\u" in data:  # only an escape can make half a surrogate pair
@@ -61,7 +61,7 @@ def read_json(data: bytes) -> Any:
 
 
 def shown(text: object, most: int = 80) -> str:
-    """A text of somebody else's for an error's line: printable and short."""
+    """Untrusted text, made printable and short for an error line."""
     line = str(text)[: 4 * most]
     line = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in line)
     return line if len(line) <= most else line[:most] + "..."
@@ -72,12 +72,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{shown(json.dumps(twice))} comes twice")
+        raise ValueError(f"{shown(json.dumps(twice))} appears twice")
     return made
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _kind(mode: int) -> str:

@@ -91,7 +91,7 @@ def side_by_side(before: Path, after: Path, target: Path) -> None:
 
 
 def contact_sheet(rows: dict[str, list[str]], target: Path) -> None:
-    """One row of pictures a model, one column a prompt."""
+    """One row of pictures per model, one column per prompt."""
     sheet = Image.new("RGB", (8 * 132 + 4, len(rows) * 166 + 4), "white")
     pen = ImageDraw.Draw(sheet)
     for row, (label, paths) in enumerate(rows.items()):
@@ -104,7 +104,7 @@ def contact_sheet(rows: dict[str, list[str]], target: Path) -> None:
 
 
 def table(rows: list[tuple[str, str, str, str, str]]) -> str:
-    header = ("model", "size MB", "picture parity", "ms a picture", "peak MB")
+    header = ("model", "size MB", "picture parity", "ms per picture", "peak MB")
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

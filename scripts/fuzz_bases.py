@@ -1,4 +1,4 @@
-"""The valid bundles that the fuzzer spoils: the tests' tiny one, and one like it in the forms of int8 bundles."""
+"""The valid bundles that the fuzzer corrupts: the tests' tiny one, and one like it in the forms of int8 bundles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_bases(folder: Path) -> list[Path]:
 
 
 def sign(folder: Path) -> None:
-    """Writes into the manifest what is there, for the files that it lists and those that came beside the models.
+    """Updates the manifest's facts for the files that it lists and for new ones beside the models.
 
     What cannot be read as a file keeps the facts that it had.
     """

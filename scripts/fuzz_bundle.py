@@ -1,8 +1,8 @@
-"""Spoils bundles in every way it knows, and sees that each ends in a BundleError or a picture.
+"""Corrupts bundles in every way it knows, and checks that each ends in a BundleError or a picture.
 
     python -m scripts.fuzz_bundle --cases 10000 --seed 1
     python -m scripts.fuzz_bundle --kind memory_grown --cases 100
-    python -m scripts.fuzz_bundle --kind memory_grown --case 17        # one again, as its reproducer's name says
+    python -m scripts.fuzz_bundle --kind memory_grown --case 17        # repeats one case, named by its reproducer
 
 A failure is a crash, a hang of more than 5 seconds, more than 2 GB of memory, a read outside the bundle, or any
 exception but BundleError; its bundle is kept below --out. Linux only: reads of native code are seen by inotify.
@@ -52,7 +52,7 @@ class Result:
 
 @dataclass
 class Fuzzer:
-    """A run: its cases, its processes and what they found."""
+    """A run: its cases, its processes and their results."""
 
     seed: int
     bases: Path
@@ -106,7 +106,7 @@ class Fuzzer:
 
 
 class Process:
-    """A child that serves cases until one kills it."""
+    """A child process that serves cases until one kills it."""
 
     def __init__(self, seed: int, bases: Path, folder: Path) -> None:
         command = [sys.executable, "-m", "scripts.fuzz_worker", str(seed), str(bases), str(folder)]
@@ -138,7 +138,7 @@ class Process:
         return Result(kind, index, "hang" if code is None else "crash", "" if code is None else f"exit code {code}")
 
     def _result(self) -> dict[str, Any] | None:
-        """What became of the case; None when it took 5 seconds of the processor's time, or 30 of anybody's."""
+        """What became of the case; None when it took 5 seconds of processor time, or 30 by the clock."""
         began, spent = time.monotonic(), self._processor_s()
         while self._child.poll() is None and time.monotonic() - began < BLOCKED_S:
             answer = self._answer(1.0)
@@ -180,7 +180,7 @@ def _end(process: Process | None) -> None:
 
 
 def fuzz(cases: list[tuple[str, int]], seed: int, out: Path, workers: int) -> list[Result]:
-    """Runs the cases and returns what became of each; the bundles of failures lie below `out`."""
+    """Runs the cases and returns what became of each; the bundles of failures are stored below `out`."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         make_bases(Path(work) / "bases")
@@ -192,7 +192,7 @@ def fuzz(cases: list[tuple[str, int]], seed: int, out: Path, workers: int) -> li
 
 
 def table(results: list[Result]) -> str:
-    """Counts by kind and outcome, one kind a line."""
+    """Counts by kind and outcome, one kind per line."""
     counts = Counter((result.kind, result.outcome) for result in results)
     outcomes = [*FINE, *sorted({result.outcome for result in results} - set(FINE))]
     rows = [["kind", "cases", *outcomes]]

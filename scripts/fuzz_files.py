@@ -1,4 +1,4 @@
-"""Ways to spoil a bundle's files, its manifest and its tokenizer: a table of named mutators.
+"""Ways to corrupt a bundle's files, its manifest and its tokenizer: a table of named mutators.
 
 A mutator takes a random generator and the folder of a fresh copy, and damages the copy. Those in RESIGNED are
 followed by a manifest that lists what is there, as an attacker's would.
@@ -103,7 +103,7 @@ def bits_flipped(random: Random, folder: Path) -> None:
 
 
 def model_bits_flipped(random: Random, folder: Path) -> None:
-    """One to eight bits of a model: half of the time near its end, where the names are, not the weights."""
+    """One to eight bits of a model: half of the time near its end, where the names are and not the weights."""
     flip(random, random.choice(models(folder)), random.random() < 0.5)
 
 
@@ -129,7 +129,7 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def missing(random: Random, folder: Path) -> None:
-    """A file that is not there."""
+    """Removes a file."""
     random.choice(listed(folder)).unlink()
 
 
@@ -140,7 +140,7 @@ def extended(random: Random, folder: Path) -> None:
 
 
 def replaced(random: Random, path: Path) -> None:
-    """Something that is no file in a file's place: a pipe, a folder, a socket's or a device's name, a loop."""
+    """Something that is not a file in a file's place: a pipe, a folder, a socket's or a device's name, a loop."""
     path.unlink()
     kind = random.choice(["pipe", "folder", "zero", "random", "loop", "dangling", "tty", "fd"])
     if kind == "pipe":
@@ -195,7 +195,7 @@ def sparse(random: Random, folder: Path) -> None:
 
 
 def garbage(random: Random, folder: Path) -> None:
-    """A model that is something else: noise, nothing, an archive, a pickle, another format's head."""
+    """Something else in a model's place: noise, nothing, an archive, a pickle, another format's head."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("../../evil", bytes(10**6))
@@ -278,7 +278,7 @@ def manifest_field(random: Random, folder: Path) -> None:
 
 
 def manifest_size(random: Random, folder: Path) -> None:
-    """Sizes that would be allocated, or steps without number."""
+    """Huge sizes that would be allocated, or countless steps."""
     path = folder / "manifest.json"
     data = json.loads(path.read_text(encoding="utf-8"))
     big = random.choice([4096, 2048, 10**5, 10**9, 2**63])

@@ -1,4 +1,4 @@
-"""Ways to spoil a model.onnx so that the file stays well-formed enough to be read: a table of named mutators."""
+"""Ways to corrupt a model.onnx so that the file stays well-formed enough to be read: a table of named mutators."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def operator_changed(random: Random, folder: Path) -> None:
 
 
 def subgraph_added(random: Random, folder: Path) -> None:
-    """A loop of 2**62 turns, a branch, or branches in branches."""
+    """A loop of 2**62 iterations, a branch, or nested branches."""
     path, model = opened(random, folder)
     value, node = helper.make_tensor_value_info, helper.make_node
     model.graph.initializer.append(numpy_helper.from_array(np.array(2**62, np.int64), "turns"))
@@ -209,7 +209,7 @@ def subgraph_added(random: Random, folder: Path) -> None:
 
 
 def functions_added(random: Random, folder: Path) -> None:
-    """Functions that call each other twice each: a laugh of a thousand million."""
+    """Functions that call each other twice each: a "billion laughs" attack."""
     path, model = opened(random, folder)
     depth = random.choice([1, 30])
     for i in range(depth):
@@ -355,7 +355,7 @@ def edges_spoilt(random: Random, folder: Path) -> None:
 
 
 def versions_spoilt(random: Random, folder: Path) -> None:
-    """Versions of the format and of the operators that there are not."""
+    """Versions of the format and of the operators that do not exist."""
     path, model = opened(random, folder)
     if random.random() < 0.5:
         model.ir_version = random.choice(EXTREME)
@@ -365,7 +365,7 @@ def versions_spoilt(random: Random, folder: Path) -> None:
 
 
 def nodes_multiplied(random: Random, folder: Path) -> None:
-    """Tens of thousands of nodes in a row, or of tensors."""
+    """Tens of thousands of chained nodes, or of tensors."""
     path, model = opened(random, folder)
     count = random.choice([1000, 60_000, 100_000])
     if random.random() < 0.3:

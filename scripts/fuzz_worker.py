@@ -1,6 +1,6 @@
-"""One process of the fuzzer: spoils a bundle, loads it under watch, makes pictures of what loads, reports.
+"""One process of the fuzzer: corrupts a bundle, loads it under watch, makes pictures with what loads, and reports.
 
-It reads one case a line ("KIND INDEX"), and answers with one line of JSON.
+It reads one case per line ("KIND INDEX"), and answers with one line of JSON.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ SAMPLED = 64  # values of a large tensor that its case holds
 
 
 def tokenizer() -> dict[str, Any]:
-    """Ids up to and with the first end mark that closes the prompt; the rest is padding."""
+    """Ids up to and including the first end mark, which closes the prompt; the rest is padding."""
     from transformers import CLIPTokenizerFast
 
     groups = []
@@ -180,7 +180,7 @@ def manifests() -> dict[str, dict[str, Any]]:
 
 
 def bits(values: Any) -> Any:
-    """The bits of float32 as 8 hexadecimal digits: a text for a scalar, a flat list for an array."""
+    """The bits of float32 as 8 hexadecimal digits: a string for a scalar, a flat list for an array."""
     array = np.asarray(values, np.float32)
     texts = [f"{word:08x}" for word in array.ravel().view(np.uint32).tolist()]
     return texts if array.ndim else texts[0]
@@ -218,7 +218,7 @@ def differences(expected: Any, found: Any, where: str = "", psnr_db: float = 50)
 
 
 def _near(key: str, expected: Any, found: Any, psnr_db: float) -> bool:
-    """1 ulp for bits, `psnr_db` for pictures; everything else is exact."""
+    """Allows 1 ulp for bits, `psnr_db` for pictures; everything else is exact."""
     if key == "rgb" and isinstance(expected, str):
         a, b = (np.frombuffer(base64.b64decode(text), np.uint8).astype(float) for text in (expected, found))
         return len(a) == len(b) and float(np.mean((a - b) ** 2)) < 255**2 / 10 ** (psnr_db / 10)
@@ -228,7 +228,7 @@ def _near(key: str, expected: Any, found: Any, psnr_db: float) -> bool:
 
 
 def _text(data: dict[str, Any]) -> str:
-    """JSON with one line a case, so that a change shows as the lines that changed."""
+    """JSON with one line per case, so that a change shows as the lines that changed."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace('},{"', '},\n{"').replace(':[{"', ':[\n{"') + "\n"
 

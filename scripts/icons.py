@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "mobile_demo" / "web" / "public" / "icons"
 ANDROID = ROOT / "mobile_demo" / "shell" / "android" / "app" / "src" / "main" / "res"
 IOS = ROOT / "mobile_demo" / "shell" / "ios" / "App" / "App" / "Assets.xcassets"
-DENSITIES = {"mdpi": 1.0, "hdpi": 1.5, "xhdpi": 2.0, "xxhdpi": 3.0, "xxxhdpi": 4.0}  # pixels of a dp
+DENSITIES = {"mdpi": 1.0, "hdpi": 1.5, "xhdpi": 2.0, "xxhdpi": 3.0, "xxxhdpi": 4.0}  # pixels per dp
 
 GROUND = (
     '<linearGradient id="ground" x1="0" y1="0" x2="0" y2="1"><stop stop-color="#2FA58A"/>'
@@ -99,7 +99,7 @@ def write_web() -> None:
 
 
 def write_android() -> None:
-    """Launcher icons in every density: adaptive ones of 108 dp, of which 66 surely show, and those of API 24 and 25."""
+    """Launcher icons in every density: adaptive ones of 108 dp, of which 66 are always visible, and API 24 and 25's."""
     for density, scale in DENSITIES.items():
         folder = ANDROID / f"mipmap-{density}"
         write_png(folder / "ic_launcher.png", svg(emblem(), 1.0, TILE), round(48 * scale))

@@ -1,7 +1,7 @@
 """Figures and the contact sheet of docs/interpolation.md: `python -m scripts.interpolation --out docs/figures`.
 
 Twelve pairs of stickers, their words and seeds fixed in advance, are joined by eight frames in several ways and by a
-cross-fade. A clip of a sticker that moves is halved in rate and filled up again, and held against what was left out.
+cross-fade. A clip of a sticker that moves is halved in rate and filled up again, and compared with what was left out.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def figures(
 
 
 def won(rows: Sequence[dict[str, dict[str, float]]]) -> dict[str, int]:
-    """Of how many pairs the figure is better than the cross-fade's; only crispness is better when it is more."""
+    """For how many pairs the figure is better than the cross-fade's; only crispness is better when it is more."""
     signs = {name: 1 if name == "crispness" else -1 for name in measures.MEASURES}
     return {
         name: sum(sign * row["ours"][name] > sign * row["cross_fade"][name] for row in rows)

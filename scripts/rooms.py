@@ -46,14 +46,14 @@ def imported(path: Path) -> set[str]:
 
 
 def module_of(name: str) -> str:
-    """Of a dotted name the module of ours that it is, or is a part of; "" for what is not ours."""
+    """The module of ours that a dotted name is, or is part of; "" for what is not ours."""
     while name and name not in MODULES:
         name = name.rpartition(".")[0]
     return name
 
 
 def room_of(module: str) -> str:
-    """The folder that a module stands in, dotted."""
+    """The folder that a module is in, dotted."""
     return module if module in ROOMS else module.rpartition(".")[0]
 
 

@@ -1,6 +1,6 @@
-"""`python -m scripts.soak`: thousands of pictures from one pipe; its memory must stay, its pictures must not change.
+"""`python -m scripts.soak`: thousands of pictures from one pipe; its memory must not grow, nor its pictures change.
 
-Every EVERY-th picture is a repetition of the first one's prompt and seed and must have its pixels. Memory is what the
+Every EVERY-th picture repeats the first one's prompt and seed and must have its pixels. Memory is what the
 process holds (resident set), looked at after each hundred pictures: from the first hundred to the last it may grow by
 LIMIT. Exit code 1 when either fails.
 """

@@ -258,7 +258,10 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 def test_overwrite_spares_what_is_no_export(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter").write_text("dear")
-    with pytest.raises(UserError, match="no earlier export"), whole_folder(tmp_path / "home", MARKER, overwrite=True):
+    with (
+        pytest.raises(UserError, match="not an earlier export"),
+        whole_folder(tmp_path / "home", MARKER, overwrite=True),
+    ):
         pass
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a file"), whole_folder(tmp_path / "file", MARKER, overwrite=True):

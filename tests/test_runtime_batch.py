@@ -147,10 +147,10 @@ def test_again_and_with_more_rows(ray: None, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["p.txt", "--seed", "1"], "begun with seed 0, not 1"),
-        (["p.txt", "--format", "webp"], "begun with format png, not webp"),
-        (["p.txt", "--num-inference-steps", "2"], "begun with num_inference_steps 1, not 2"),
-        (["p.txt", "--webdataset"], "begun with shard_size None, not 1000"),
+        (["p.txt", "--seed", "1"], "started with seed 0, not 1"),
+        (["p.txt", "--format", "webp"], "started with format png, not webp"),
+        (["p.txt", "--num-inference-steps", "2"], "started with num_inference_steps 1, not 2"),
+        (["p.txt", "--webdataset"], "started with shard_size None, not 1000"),
         (["fewer.txt"], "only add rows at their end"),
         (["other.txt"], "only add rows at their end"),
     ],
@@ -186,7 +186,7 @@ def test_another_bundle_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps({**manifest, "training": {"seed": 2}}))
     assert batch.main(["p.txt", "--out", "out", "--bundle", "other"]) == 2
-    assert "begun with bundle_sha256" in capsys.readouterr().err
+    assert "started with bundle_sha256" in capsys.readouterr().err
 
 
 def test_two_runs_in_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,13 +278,13 @@ def test_a_workers_other_bundle_is_refused(tmp_path: Path) -> None:
     Path("out/.run/rows.jsonl").write_text("")
     worker = Worker(settings, "out", "other", "out/.run/rows.jsonl")
     (told,) = worker.reports(0, 1)
-    assert "is not the bundle of the driver" in told["fatal"] and told["made"] == []
+    assert "is not the driver's bundle" in told["fatal"] and told["made"] == []
 
 
 def test_more_workers_than_cores_are_refused(ray: None, capsys: pytest.CaptureFixture[str]) -> None:
     prompts()
     assert batch.main(["p.txt", "--out", "out", "--bundle", str(TINY), "--workers", "99"]) == 2
-    assert "--workers 99 is more than Ray has cores: 2 at most" in capsys.readouterr().err
+    assert "--workers 99 is more than Ray's cores: 2 at most" in capsys.readouterr().err
 
 
 class Dies(Worker):
@@ -380,7 +380,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on() -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == ""
-    assert said(err) == ["stopped: what is made stays in out; the same command goes on from there"]
+    assert said(err) == ["stopped: finished pictures stay in out; the same command resumes from there"]
     assert not list(Path("out").rglob(".*.tmp"))
     with open_folder(Path("out")) as folder:
         assert folder.begun is not None and folder.mend() == 0 and folder.manifest.count > 0

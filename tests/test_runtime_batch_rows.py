@@ -133,14 +133,14 @@ BAD_FILES = {
     "path.csv": ("prompt,name\na,../../x\n", "line 2: name '../../x' is not allowed: it must be a path below"),
     "same.csv": ("prompt,name\na,x\nb,y\nc,Y.png\nd,x\n", "lines 3 and 4: both name the same output file"),
     "auto.csv": ("prompt,name\na,\nb,00000/00000000-a\n", "lines 2 and 3: both name"),
-    "json.jsonl": ('{"prompt": "a"}\n{"prompt": \n', "line 2: it is no JSON"),
-    "deep.jsonl": ("[" * 100_000, "line 1: it is no JSON"),
+    "json.jsonl": ('{"prompt": "a"}\n{"prompt": \n', "line 2: it is not JSON"),
+    "deep.jsonl": ("[" * 100_000, "line 1: it is not JSON"),
     "list.jsonl": ('["a"]\n', "line 1: a JSON object is needed"),
     "none.jsonl": ('{"seed": 1}\n', "line 1: it has no prompt"),
-    "type.jsonl": ('{"prompt": 7}\n', "line 1: prompt must be a text, not 7"),
+    "type.jsonl": ('{"prompt": 7}\n', "line 1: prompt must be a string, not 7"),
     "float.jsonl": ('{"prompt": "a", "seed": 1.5}\n', "line 1: seed must be a whole number, not '1.5'"),
     "bool.jsonl": ('{"prompt": "a", "seed": true}\n', "line 1: seed must be a whole number"),
-    "name.jsonl": ('{"prompt": "a", "name": 7}\n', "line 1: name must be a text"),
+    "name.jsonl": ('{"prompt": "a", "name": 7}\n', "line 1: name must be a string"),
     "key.jsonl": ('{"prompt": "a", "negative": "b"}\n', "unknown column 'negative'"),
 }
 
@@ -163,7 +163,7 @@ def test_a_bad_prompts_file(capsys: pytest.CaptureFixture[str], name: str) -> No
         (["--out", "out", "--format", "gif"], "invalid choice: 'gif'"),
         (["--out", "out", "--num-inference-steps", "5"], "one of 1, 2, 3, 4"),
         (["--out", "out", "--seed", str(2**64)], "out of range"),
-        (["--out", "out", "--shard-size", "5"], "--shard-size is for --webdataset"),
+        (["--out", "out", "--shard-size", "5"], "--shard-size needs --webdataset"),
         (["--out", "out", "--webdataset", "--shard-size", "0"], "1 or more"),
         (["--out", "out", "--keep", "seed"], "read anyway"),
         (["--out", "out", "--keep", "id"], "a text file has none"),
@@ -333,7 +333,7 @@ def test_a_folder_is_one_runs() -> None:
     with open_folder(Path("out")) as folder:
         folder.agree({"seed": 0})
         folder.agree_on_rows("x")
-        with pytest.raises(ValueError, match="begun with seed 0, not 1"):
+        with pytest.raises(ValueError, match="started with seed 0, not 1"):
             folder.agree({"seed": 1})
         with pytest.raises(ValueError, match="only add rows"):
             folder.agree_on_rows(None)

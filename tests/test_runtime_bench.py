@@ -49,7 +49,7 @@ def test_a_peer_that_fails_is_not_run_and_the_others_are(tmp_path: Path) -> None
 
 
 def test_our_own_failure_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(Error, match="addkit failed: .*is no bundle"):
+    with pytest.raises(Error, match="addkit failed: .*is not a bundle"):
         steady([Run(Engine("addkit", str(tmp_path), "cpu", 1), "")], 1, lambda: None)
 
 

@@ -214,7 +214,7 @@ def test_a_missing_bundle(capsys: pytest.CaptureFixture[str]) -> None:
         (["a fox", "--provider", "tpu"], "choose auto, cpu"),
         (["a fox", "--strength", "0.5"], "--image"),
         (["a fox", "--image", "none.png"], "no such file"),
-        (["a fox", "--image", str(TINY / "manifest.json")], "no picture"),
+        (["a fox", "--image", str(TINY / "manifest.json")], "not a readable picture"),
         (["a fox", "--image", str(TINY)], "cannot read image"),
         (["a fox", "--image", "half.png"], "damaged"),
         (["a fox", "--image", "start.png", "--strength", "7"], "strength"),

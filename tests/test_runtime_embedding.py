@@ -171,7 +171,7 @@ def test_a_stream_of_frames_starts_from_them(pipe: runtime.Pipeline) -> None:
 def test_a_stream_without_an_end_or_with_several_pictures_is_refused(pipe: runtime.Pipeline) -> None:
     with pytest.raises(ValueError, match="iterable of prompts"):
         pipe.stream("a fox")
-    with pytest.raises(ValueError, match="one picture a prompt"):
+    with pytest.raises(ValueError, match="one picture per prompt"):
         pipe.stream(["a fox"], num_images_per_prompt=2)
 
 
@@ -185,7 +185,7 @@ def test_text_states_take_the_place_of_a_prompt(pipe: runtime.Pipeline) -> None:
         pipe("a fox", prompt_embeds=states)
     with pytest.raises(ValueError, match="prompt_embeds must be finite"):
         pipe(prompt_embeds=states[:3])
-    with pytest.raises(ValueError, match="prompt must be a text"):
+    with pytest.raises(ValueError, match="prompt must be a string"):
         pipe()
 
 

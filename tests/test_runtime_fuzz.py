@@ -219,7 +219,7 @@ REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
     "type": (lambda model: setattr(model.graph.initializer[0], "data_type", 8), "data type 8"),
     "offset": (lambda model: put_away(model, location="x", offset="-1", length="3840"), "no number"),
     "length": (lambda model: put_away(model, location="x", offset="0", length="1"), "in another file"),
-    "key": (lambda model: put_away(model, location="x", memory="1"), "place is told"),
+    "key": (lambda model: put_away(model, location="x", memory="1"), "place is given"),
     "function": (lambda model: model.functions.add(), "field 25"),
     "training": (lambda model: model.training_info.add(), "field 20"),
     "sparse": (lambda model: model.graph.sparse_initializer.add(), "field 15"),
@@ -280,7 +280,7 @@ def test_weights_elsewhere_are_refused_before_they_are_read(bundle: Path, locati
     path = bundle / "vae_decoder" / "model.onnx"
     path.write_bytes(graph_with(lambda model: put_away(model, location=location, offset="0", length="3840")))
     sign(bundle)
-    with pytest.raises(BundleError, match="vae_decoder/model.onnx is no model that can be opened") as error:
+    with pytest.raises(BundleError, match="vae_decoder/model.onnx is not a model that can be opened") as error:
         runtime.load(bundle)
     assert str(error.value).isprintable()
 
@@ -336,7 +336,7 @@ def test_what_is_no_file_of_the_bundle_is_not_read(tmp_path: Path, target: str, 
         (bundle / name).symlink_to(copied if target == "same" else target)
     with (
         reading_at_most(10**6),
-        pytest.raises(BundleError, match=f"{name} (leads out of its folder|is no file but a pipe)"),
+        pytest.raises(BundleError, match=f"{name} (leads out of its folder|is not a file but a pipe)"),
     ):
         runtime.load(bundle, verify=verify)
 
@@ -380,8 +380,8 @@ def test_json_that_readers_take_differently_is_refused(text: str) -> None:
         ({"scaling_factor": float("nan")}, "NaN"),
         ({"name": "\x1b[2J"}, "name"),
         ({"name": "x" * 10**5}, "name"),
-        ({"steps": {"1_0": []}}, "no number of steps"),
-        ({"steps": {"1000000": []}}, "no number of steps"),
+        ({"steps": {"1_0": []}}, "not a number of steps"),
+        ({"steps": {"1000000": []}}, "not a number of steps"),
         ({"licences": "abc"}, "licences"),
         ({"training": "x"}, "training"),
     ],

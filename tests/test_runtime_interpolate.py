@@ -532,7 +532,7 @@ def test_a_folder_that_came_meanwhile_is_not_lost() -> None:
     ("arguments", "says"),
     [
         (["a.png", "none.png"], "no such file"),
-        (["a.png", "text.png"], "no picture"),
+        (["a.png", "text.png"], "not a readable picture"),
         (["a.png", "half.png"], "damaged"),
         (["a.png", "."], "cannot read image"),
         (["a.png"], "one picture"),
@@ -547,7 +547,7 @@ def test_a_folder_that_came_meanwhile_is_not_lost() -> None:
         (["a.png", "b.png", "--seed", str(2**65)], "out of range"),
         (["a.png", "b.png", "--fps", "0"], "fps must be"),
         (["a.png", "b.png", "--fps", "nan"], "fps must be"),
-        (["a.png", "b.png", "--fps", "5", "--animation", "none"], "--fps is of the animation"),
+        (["a.png", "b.png", "--fps", "5", "--animation", "none"], "--fps is for the animation"),
         (["a.png", "b.png", "--animation", "gif"], "--animation"),
         (["a.png", "b.png", "--provider", "tpu"], "choose auto, cpu"),
         (["a.png", "b.png", "--out", ""], "current folder"),

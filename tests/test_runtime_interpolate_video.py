@@ -189,11 +189,11 @@ def test_wrong_times_rise_all_the_same() -> None:
     [
         ("none.mp4", [], "no such file"),
         (".", [], "folder"),
-        ("text.mp4", [], "no video"),
+        ("text.mp4", [], "not a readable video"),
         ("sound.mp4", [], "no pictures in it"),
         ("one.mp4", [], "one frame"),
         ("half.mp4", [], "damaged"),
-        ("list.m3u8", [], "no video"),
+        ("list.m3u8", [], "not a readable video"),
         ("still.png", [], "one picture"),
         ("clip.mp4", ["--frames", "0"], "1 or more"),
         ("clip.mp4", ["--frames", "64"], "1 to 63"),

@@ -129,7 +129,7 @@ def test_a_wrong_graph_is_named_with_what_it_should_take(tmp_path: Path, part: s
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no model at all")
     folder = bundle_with(tmp_path, "unet", tmp_path / "x.onnx")
-    with pytest.raises(BundleError, match="unet/model.onnx is no model") as error:
+    with pytest.raises(BundleError, match="unet/model.onnx is not a model") as error:
         runtime.load(folder).open()
     assert "\n" not in str(error.value)
 

@@ -14,8 +14,8 @@ const icon = (file: string, size: number, purpose = 'any') => ({
 });
 
 export default defineConfig({
-  base: './', // the app may lie in any folder of a static server
-  // ONNX Runtime without its WebAssembly inside: that travels as pieces, see scripts/models.mjs.
+  base: './', // the app may be served from any folder of a static server
+  // ONNX Runtime without its WebAssembly inside: that is sent in pieces, see scripts/models.mjs.
   resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'development|production'] },
   build: {
     target: 'es2022',

@@ -1,9 +1,9 @@
-"""The output folder of a batch: whose run it is, that only one run is in it, and what a killed one left behind.
+"""The output folder of a batch: which run owns it, that only one uses it, and what a killed one left behind.
 
 run.json         what all its pictures have in common; another start must agree with it
-manifest.jsonl   a line a picture that is written, in the order of rows once all are done
-failed.jsonl     a line a row that could not be made, if there are any
-times.jsonl      milliseconds of the pictures, the only file that two equal runs do not have in common
+manifest.jsonl   one line per written picture, in row order once all are done
+failed.jsonl     one line per row that could not be made, if any
+times.jsonl      milliseconds per picture, the only file in which two equal runs differ
 .run/            locks, and the rows left to do
 """
 
@@ -39,26 +39,26 @@ class Folder:
             if self.begun is not None and self.begun.get(name) != value:
                 was = self.begun.get(name)
                 raise ValueError(
-                    f"{self.path} was begun with {name} {was}, not {value}: use the same again, or another --out"
+                    f"{self.path} was started with {name} {was}, not {value}: use the same again, or another --out"
                 )
 
     def agree_on_rows(self, prefix_sha256: str | None) -> None:
-        """ValueError unless the rows that the run was begun with are there, in their order, before any new ones."""
+        """ValueError unless the rows that the run was started with come first, in their order."""
         if self.begun is not None and prefix_sha256 != self.begun.get("rows_sha256"):
             raise ValueError(
-                f"the prompts are not those that {self.path} was begun with, of which there were "
-                f"{self.begun.get('rows')}: only add rows at their end, or choose another --out"
+                f"the prompts are not the {self.begun.get('rows')} that {self.path} was started with: "
+                "only add rows at their end, or choose another --out"
             )
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Writes run.json. Failed rows will be tried again, so that their list starts empty."""
+        """Writes run.json. Failed rows will be tried again, so their list starts empty."""
         if settings != self.begun:
             write_json(self.path / RUN, settings)
         self.failed.path.unlink(missing_ok=True)
         self.begun = settings
 
     def mend(self) -> int:
-        """Clears what a killed run left: partial files, torn lines, lines without their picture. Lines dropped."""
+        """Clears what a killed run left: partial files, torn lines, lines without a picture. Returns how many lines."""
         self.sweep()
         _cut_torn_line(self.path / TIMES)
         sizes: dict[str, int] = {}
@@ -76,29 +76,29 @@ class Folder:
         return dropped
 
     def finish(self) -> None:
-        """Leaves the files of a run that is done: sorted, and nothing of ours but the locks."""
+        """Leaves a finished run's files sorted, and nothing else of ours but the locks."""
         self.manifest.sort()
         self.failed.sort()
         self.todo.unlink(missing_ok=True)
 
     def settle(self) -> None:
-        """After the pool's end: waits for workers that still write, and clears what they could not finish."""
+        """After the pool has ended: waits for workers that still write, and clears what they could not finish."""
         _await_workers(self.path)
         self.sweep()
 
     def close(self) -> None:
-        """What is written stays for the next start."""
+        """Closes the files; what is written stays for the next start."""
         self.manifest.close()
         self.failed.close()
 
     def sweep(self) -> None:
-        """Removes what writers left that were killed: nobody else is at work in the folder."""
+        """Removes what killed writers left; nobody else is at work in the folder."""
         for folder, folders, names in os.walk(self.path):
             for name in filter(is_partial, [*folders, *names]):
                 remove_partial(Path(folder, name))
 
     def discard_if_new(self) -> None:
-        """Removes a folder in which nothing was begun."""
+        """Removes a folder in which no run was started."""
         self.todo.unlink(missing_ok=True)
         if self.begun is None:
             for name in ("lock", "workers"):
@@ -110,12 +110,12 @@ class Folder:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[Folder]:
-    """The folder, made if need be, for this run alone; OutputError when another is in it, or it cannot be written."""
+    """The folder, made if need be, for this run alone; OutputError when another run uses it or it is not writable."""
     try:
         if path.is_dir():
             _begun(path)  # before anything is put into a folder of something else
         (path / OURS).mkdir(parents=True, exist_ok=True)
-        busy = f"another run is writing to {path}: wait for its end, or choose another --out"
+        busy = f"another run is writing to {path}: wait for it to end, or choose another --out"
         with locked(path / OURS / "lock", busy):
             _await_workers(path)
             folder = Folder(path)
@@ -128,7 +128,7 @@ def open_folder(path: Path) -> Iterator[Folder]:
 
 
 def worker_lock(path: Path) -> Lock:
-    """Held by each worker while it lives, so that no next run starts beside those of a killed one."""
+    """Held by each worker while it lives, so that no new run starts beside those of a killed one."""
     lock = take_lock(path / OURS / "workers", shared=True)
     if lock is None:
         raise OutputError(f"the run that writes to {path} is ending: start it again")
@@ -142,13 +142,13 @@ def _begun(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         others = sorted(one.name for one in path.iterdir() if one.name != OURS and not is_partial(one.name))
         if others:
-            what = f"{path} is not empty ({others[0]}) and no batch was begun in it"
+            what = f"{path} is not empty ({others[0]}) and no batch was started in it"
             raise ValueError(f"{what}: choose another --out") from None
         return None
     except ValueError as error:
         raise ValueError(f"cannot read {path / RUN}: {error}; choose another --out") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path / RUN} is not a batch's: choose another --out")
+        raise ValueError(f"{path / RUN} does not belong to a batch: choose another --out")
     return found
 
 

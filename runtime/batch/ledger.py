@@ -1,4 +1,4 @@
-"""A file of JSON lines, one a row at most, in the order of arrival while a run is on and in the order of rows after."""
+"""A file of JSON lines, at most one per row: in order of arrival during a run, in row order afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NONE = -1
 
 
 def to_line(facts: dict[str, Any]) -> bytes:
-    """JSON as people read it, in UTF-8; escaped to ASCII where the text is no valid UTF-8."""
+    """JSON as people read it, in UTF-8; escaped to ASCII where the text is not valid UTF-8."""
     try:
         return json.dumps(facts, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError:
@@ -24,9 +24,9 @@ def to_line(facts: dict[str, Any]) -> bytes:
 
 
 class Ledger:
-    """Rows' lines, each written once; 8 bytes of memory a row, whatever the lines' length.
+    """Rows' lines, each written once; 8 bytes of memory per row, however long the lines are.
 
-    Lines are not synced to the disk one by one: what a power cut takes is found again from the pictures.
+    Lines are not synced to the disk one by one: what a power cut takes is rebuilt from the pictures.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class Ledger:
         return row < len(self._offsets) and self._offsets[row] != _NONE
 
     def read(self, valid: Callable[[dict[str, Any]], bool]) -> int:
-        """Takes in an earlier start's lines; how many were torn, double or not `valid`, and are forgotten."""
+        """Reads an earlier start's lines; returns how many were torn, duplicate or not `valid`, and dropped."""
         dropped = 0
         for offset, line in _lines(self.path):
             self._end = offset + len(line)
@@ -52,7 +52,7 @@ class Ledger:
         return dropped
 
     def forget(self, row: int) -> None:
-        """The row's line counts no more; the next `sort` leaves it out."""
+        """The row's line no longer counts; the next `sort` leaves it out."""
         if row in self:
             self._offsets[row] = _NONE
             self.count -= 1
@@ -68,18 +68,18 @@ class Ledger:
         self._end += len(line)
 
     def flush(self) -> None:
-        """Hands what was added to the system, where a killed process loses it no more."""
+        """Hands what was added to the operating system, where it survives a killed process."""
         if self._file is not None:
             self._file.flush()
 
     def close(self) -> None:
-        """Flushes, and lets go of the file."""
+        """Flushes and closes the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def sort(self) -> None:
-        """Rewrites the file whole: the lines that count, in the order of rows. Without lines there is no file."""
+        """Rewrites the file whole: the lines that count, in row order. Without lines there is no file."""
         self.close()
         if self.count == 0:
             self.path.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ class Ledger:
             self._offsets, self._end = moved, end
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Rows with their lines, in the order of rows."""
+        """Rows with their lines, in row order."""
         self.flush()
         if self.count == 0:
             return

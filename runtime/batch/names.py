@@ -1,4 +1,4 @@
-"""Names of a batch's pictures: safe below the output folder on every system, and told apart by the million."""
+"""Names of a batch's pictures: safe below the output folder on every system, and unique among millions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from runtime.image_files import SUFFIXES
 from runtime.output_names import slug
 
-PER_FOLDER = 1000  # automatic names: pictures a subfolder, so that no folder grows too large to list
+PER_FOLDER = 1000  # automatic names: pictures per subfolder, so that no folder grows too large to list
 MOST_PART, MOST_PATH = 200, 1000  # bytes of UTF-8, below every file system's 255 with room for a temporary name
 _FORBIDDEN = set('\\:*?"<>|')
 _PICTURES = {".png", ".webp", ".jpg", ".jpeg"}
-_OURS = (".json", ".jsonl", ".tar", *_PICTURES)  # a folder of such a name could meet a file
+_OURS = (".json", ".jsonl", ".tar", *_PICTURES)  # a folder of such a name could collide with a file
 
 
 def automatic_path(row: int, prompt: str, format: str) -> str:
@@ -27,7 +27,7 @@ def automatic_path(row: int, prompt: str, format: str) -> str:
 def named_path(name: str, format: str) -> str:
     """The path below the output folder for a name that a user gave, with the format's ending.
 
-    Folders are divided by "/". Raises ValueError when it would leave the folder, or is no name everywhere.
+    Folders are divided by "/". Raises ValueError when it would leave the folder, or is not valid on every system.
     """
     parts = name.split("/")
     for part in parts:
@@ -45,15 +45,15 @@ def named_path(name: str, format: str) -> str:
 
 
 def _refusal(part: str) -> str:
-    """Why a part of a path cannot be a file's name everywhere; "" when it can."""
+    """Why a part of a path cannot be a file name on every system; "" when it can."""
     if part in ("", ".", ".."):
         return "it must be a path below the output folder, without '..' or empty parts"
     if part.startswith(".") or part != part.rstrip(" ."):
         return "a part must not start with a dot, nor end with a dot or a space"
     if not part.isprintable() or _FORBIDDEN & set(part):
-        return f"control characters and any of {' '.join(sorted(_FORBIDDEN))} have no place in it"
+        return f"it must not contain control characters or any of {' '.join(sorted(_FORBIDDEN))}"
     if len(part.encode("utf-8")) > MOST_PART:
-        return f"a part has {MOST_PART} bytes at most"
+        return f"a part may have {MOST_PART} bytes at most"
     return ""
 
 
@@ -67,9 +67,9 @@ def _with_suffix(name: str, format: str) -> str:
 
 
 class Distinct:
-    """Paths that must differ, also where case and accents' spelling do not count: 16 bytes a path.
+    """Paths that must differ even where case and Unicode normalization do not count: 16 bytes per path.
 
-    Compared by 64 bits of a hash: that two of a million differ and are refused has a chance of 3 in 100 million.
+    Compared by 64 bits of a hash: among a million, the chance of a false collision is 3 in 100 million.
     """
 
     def __init__(self) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from runtime.batch.rows import Row
 from runtime.files import whole_stream
 
-MOST_ROWS = 256  # a chunk: what a worker's call may cost once, and what may wait for one worker at the end
+MOST_ROWS = 256  # per chunk: the most that one worker call loses when it fails, or keeps the others waiting at the end
 CHUNKS_A_WORKER = 32  # of a short run, so that no worker is idle for long at its end
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `write` found and wrote: 12 bytes of memory a row left to do."""
+    """What `write` found and wrote: 12 bytes of memory per row left to do."""
 
     rows: int  # all there are
     sha256: str  # of all rows' identities
@@ -28,7 +28,7 @@ class Plan:
     todo: int  # rows left to do
 
     def chunks(self, workers: int, unit: int) -> Iterator[dict[str, int]]:
-        """Units that follow each other, grouped for one call of a worker: {"offset", "rows"}."""
+        """Consecutive units, grouped for one call of a worker: {"offset", "rows"}."""
         size = 1 if unit > 1 else max(1, min(MOST_ROWS, self.todo // (workers * CHUNKS_A_WORKER)))
         units = iter(zip(self.starts, self.counts, strict=True))
         while group := list(islice(units, size)):
@@ -36,7 +36,7 @@ class Plan:
 
 
 def write(rows: Iterable[Row], path: Path, unit: int, settled: Callable[[int], bool], prefix: int = 0) -> Plan:
-    """Writes the units of which not every row is `settled`; a unit is `unit` rows that are made together.
+    """Writes the units with any row not `settled`; a unit is `unit` rows that are made together.
 
     Reads all rows once, so that an error in the last one is raised before any is made.
     """

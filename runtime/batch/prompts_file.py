@@ -17,11 +17,11 @@ Record = tuple[int, dict[str, Any]]  # the line, from 1, and the fields by name
 
 
 def format_of(path: str, given: str | None = None) -> str:
-    """csv, txt or jsonl: as given, else by the file's ending; text on standard input. ValueError on another."""
+    """csv, txt or jsonl: as given, else by the file's ending; text on standard input. ValueError on any other."""
     ending = Path(path).suffix.lower().removeprefix(".")
     found = given or ("txt" if path == STDIN else ending)
     if found not in FORMATS:
-        raise ValueError(f"{path} is no .csv, .txt or .jsonl file: rename it, or say which with --prompts-format")
+        raise ValueError(f"{path} is not a .csv, .txt or .jsonl file: rename it, or say which with --prompts-format")
     return found
 
 
@@ -40,7 +40,7 @@ def opened(path: str) -> Iterator[BinaryIO]:
 
 
 def records(file: BinaryIO, where: str, format: str, keep: tuple[str, ...] = ()) -> Iterator[Record]:
-    """Record after record; empty lines are passed over. `keep`: columns beyond KNOWN that are wanted.
+    """Yields record after record and skips empty lines. `keep`: columns beyond KNOWN that are wanted.
 
     Raises ValueError that names file and line: not UTF-8, a broken quote, another number of cells, no JSON object,
     an unknown column, no prompt column.
@@ -73,7 +73,7 @@ def _json(lines: Iterator[str], where: str, keep: tuple[str, ...]) -> Iterator[R
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}, line {number}: it is no JSON ({error})") from error
+            raise ValueError(f"{where}, line {number}: it is not JSON ({error})") from error
         if not isinstance(record, dict):
             raise ValueError(f'{where}, line {number}: a JSON object is needed, such as {{"prompt": "a fox"}}')
         _check_columns(f"{where}, line {number}", list(record), keep)
@@ -114,7 +114,7 @@ def _check_header(at: str, header: list[str], keep: tuple[str, ...]) -> None:
 
 
 def _check_columns(at: str, names: list[str], keep: tuple[str, ...]) -> None:
-    """A column that nobody reads may be a misspelt one, so that it has to be asked for."""
+    """A column that nobody reads may be misspelt, so it has to be asked for."""
     unknown = [name for name in names if name not in KNOWN and name not in keep]
     if unknown:
         flags = " ".join(f"--keep {name}" for name in unknown)

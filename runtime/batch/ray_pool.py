@@ -1,4 +1,4 @@
-"""The only file that names Ray: an actor pool of workers on this machine or a cluster, and its reports as they come."""
+"""The only file that uses Ray: an actor pool of workers on this machine or a cluster, and its reports as they come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.batch.worker import Worker
 from runtime.errors import Error
 
 STORE_BYTES = 100 * 2**20  # of object store: chunks and reports are a few KB each, pictures never pass through
-RETRIES = 3  # of a worker that dies, as with its machine
+RETRIES = 3  # of a worker that dies, for example with its machine
 
 
 def require() -> Any:
@@ -38,7 +38,7 @@ class Pool:
     """
 
     def __init__(self, address: str | None, workers: int | None, provider: str, debug: bool) -> None:
-        """`workers`: None is one a core, or one a GPU with CUDA; ValueError when it is more than a cluster has."""
+        """`workers`: None is one per core, or one per GPU with CUDA; ValueError when it is more than a cluster has."""
         self._ray = require()
         self._address, self._debug, self._cuda = address, debug, provider == "cuda"
         self._asked = workers
@@ -75,7 +75,7 @@ class Pool:
                 for batch in found.iter_batches(batch_size=None, prefetch_batches=0):
                     yield from map(json.loads, batch["report"])
         except Exception as error:  # Ray's exceptions share no base but Exception
-            raise Error(f"Ray stopped the run: {_brief(error)}; the same command goes on from here") from error
+            raise Error(f"Ray stopped the run: {_brief(error)}; the same command resumes from here") from error
 
     def _start(self) -> None:
         where: dict[str, Any] = {"address": self._address}
@@ -95,11 +95,11 @@ class Pool:
         if self._asked is None:
             return max(1, gpus if self._cuda and gpus else cores)
         if self._asked > max(cores, 1):
-            raise ValueError(f"--workers {self._asked} is more than Ray has cores: {cores} at most")
+            raise ValueError(f"--workers {self._asked} is more than Ray's cores: {cores} at most")
         return self._asked
 
     def _resources(self) -> dict[str, float]:
-        """A core a worker, and its share of the GPUs with CUDA."""
+        """One core per worker, and with CUDA its share of the GPUs."""
         gpus = self._ray.cluster_resources().get("GPU", 0) if self._cuda else 0
         share = {"num_gpus": min(1.0, gpus / self.workers)} if gpus else {}
         return {"num_cpus": 1.0, **share}
@@ -107,7 +107,7 @@ class Pool:
 
 @contextmanager
 def quiet(debug: bool) -> Iterator[None]:
-    """Keeps Ray's words from stdout, which is for results, and, unless for `debug`, from stderr."""
+    """Keeps Ray's output off stdout, which is for results, and, without `debug`, off stderr."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stderr if debug and sys.stderr else nowhere):
         if debug or _descriptor() != 2:
             yield
@@ -118,7 +118,7 @@ def quiet(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def _stderr_apart() -> Iterator[None]:
-    """Ray's native code writes to file descriptor 2, which leads nowhere meanwhile; sys.stderr goes on to a copy."""
+    """Ray's native code writes to file descriptor 2, which is discarded meanwhile; sys.stderr writes to a copy."""
     kept, original = sys.stderr, os.dup(2)
     copy = os.fdopen(os.dup(2), "w", encoding=kept.encoding, errors="backslashreplace")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -136,7 +136,7 @@ def _stderr_apart() -> Iterator[None]:
 
 @contextmanager
 def _settings(data: Any, debug: bool) -> Iterator[None]:
-    """Ray Data's global settings while we use it: no bars and log lines; every report is handed over at once."""
+    """Ray Data's global settings while we use it: no bars or log lines; every report is handed over at once."""
     context = data.DataContext.get_current()
     wanted = {
         "enable_progress_bars": False,
@@ -168,7 +168,7 @@ def _descriptor() -> int:
 
 
 def _brief(error: BaseException) -> str:
-    """The first words of what started it: Ray's messages are pages of tracebacks."""
+    """The first words of the root cause: Ray's messages are pages of tracebacks."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""What a batch's workers tell the driver: how many rows are through, which pictures are written, which rows failed."""
+"""What a batch's workers report to the driver: how many rows are done, which pictures are written, what failed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from runtime.batch.rows import Row
 from runtime.errors import BundleError
 
 REPORT_S = 1.0  # between a worker's reports, however long a picture takes
-Report = dict[str, Any]  # "count" of rows since the last; "made": [facts, ms] each; "failed"; "fatal": why all ends
-Made = tuple[dict[str, Any], dict[str, float] | None]  # facts and milliseconds; None where the picture was there
+Report = dict[str, Any]  # "count" of rows since the last; "made": [facts, ms] each; "failed"; "fatal": why the run ends
+Made = tuple[dict[str, Any], dict[str, float] | None]  # facts and milliseconds; None where the picture already existed
 
 
 class Reports:
-    """Collects what became of rows, and says when it is time to tell."""
+    """Collects the outcomes of rows, and decides when to report."""
 
     def __init__(self) -> None:
         self._told = time.monotonic()
         self._report = _empty()
 
     def take(self, row: Row, future: Future[Made]) -> None:
-        """A picture that is written, or a row that failed; an OutputError is no row's own and is raised."""
+        """A picture that is written, or a row that failed; an OutputError is not a row's fault and is raised."""
         try:
             facts, ms = future.result()
         except (BundleError, ValueError) as error:
@@ -43,7 +43,7 @@ class Reports:
         self._report["failed"].append(facts)
 
     def due(self, made: bool = True) -> Iterator[Report]:
-        """A report when the last was a while ago; without `made`, only how many it has come to."""
+        """A report when the last was a while ago; without `made`, only the count."""
         if time.monotonic() - self._told < REPORT_S:
             return
         self._told = time.monotonic()
@@ -54,7 +54,7 @@ class Reports:
             self._report["count"] = 0
 
     def rest(self) -> Report:
-        """What was not told yet."""
+        """What was not reported yet."""
         report, self._report = self._report, _empty()
         return report
 

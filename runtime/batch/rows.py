@@ -1,4 +1,4 @@
-"""The rows of a batch: records checked and completed, a picture to make each."""
+"""The rows of a batch: records checked and completed, one picture each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Row:
         return json.dumps(asdict(self)).encode("ascii") + b"\n"
 
     def identity(self) -> bytes:
-        """What must not change between the starts of one run; the line may, as by an empty line more."""
+        """What must not change between the starts of one run; the line number may, as when an empty line is added."""
         return json.dumps([self.prompt, self.seed, self.path, self.extra]).encode("ascii") + b"\n"
 
 
@@ -55,7 +55,7 @@ class Rules:
 
 
 def rows(found: Iterable[Record], where: str, rules: Rules) -> Iterator[Row]:
-    """Row after row; ValueError that names file and line, and says what is wrong with it."""
+    """Yields row after row; raises ValueError that names file and line, and says what is wrong with it."""
     for number, (line, record) in enumerate(found):
         try:
             yield _row(number, line, record, rules)
@@ -64,7 +64,7 @@ def rows(found: Iterable[Record], where: str, rules: Rules) -> Iterator[Row]:
 
 
 def row_seed(seed: int, row: int) -> int:
-    """The seed of a row that names none, 0 to 2**32 - 1: the first 4 bytes of BLAKE2b of "seed:row", low first.
+    """The seed of a row without one, 0 to 2**32 - 1: the first 4 bytes of BLAKE2b of "seed:row", low first.
 
     Runs with neighbouring seeds share none, as they would with seed + row.
     """
@@ -77,7 +77,7 @@ def _row(number: int, line: int, record: dict[str, Any], rules: Rules) -> Row:
     seed = _whole(record, "seed")
     name = record.get("name")
     if name is not None and not isinstance(name, str):
-        raise ValueError(f"name must be a text, not {name!r}")
+        raise ValueError(f"name must be a string, not {name!r}")
     path = named_path(name.strip(), rules.format) if name else automatic_path(number, prompt, rules.format)
     if rules.keys:
         path = _key_path(path, number if not name else None)
@@ -87,7 +87,7 @@ def _row(number: int, line: int, record: dict[str, Any], rules: Rules) -> Row:
 
 def _prompt(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("it has no prompt" if value is None else f"prompt must be a text, not {value!r}")
+        raise ValueError("it has no prompt" if value is None else f"prompt must be a string, not {value!r}")
     if not value.strip():
         raise ValueError("the prompt is empty: say what the picture should show")
     if "\0" in value:
@@ -109,7 +109,7 @@ def _whole(record: dict[str, Any], name: str) -> int | None:
 
 
 def _key_path(path: str, number: int | None) -> str:
-    """WebDataset divides a sample's key from its ending at the first dot of the file's name."""
+    """WebDataset separates a sample's key from its extension at the first dot of the file name."""
     file = PurePosixPath(path)
     if number is not None:
         return f"{number:09d}{file.suffix}"
@@ -130,7 +130,7 @@ class Settings:
     quality: int | None  # 1 to 100; None: the format's own
     seed: int  # from which rows without a seed get theirs
     shard_size: int | None  # samples of a WebDataset shard; None: plain files
-    addkit: str  # version, which stands in every picture
+    addkit: str  # version, which is stored in every picture
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""

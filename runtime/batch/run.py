@@ -1,4 +1,4 @@
-"""One start of a batch: what is left to do, the pool at work, and the folder's files kept up with it."""
+"""One start of a batch: what is left to do, the pool at work, and the folder's files kept up to date."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Run:
         return self.settings.shard_size or 1
 
     def prepare(self, rows: Callable[[], Iterator[Row]]) -> None:
-        """Reads and checks everything; ValueError, with nothing begun, when this start must not be made."""
+        """Reads and checks everything; ValueError, before anything is written, when this start is not allowed."""
         folder = self.folder
         folder.agree(self.settings.to_dict())
         folder.mend()
@@ -50,7 +50,7 @@ class Run:
         self.there = folder.manifest.count
 
     def go(self, address: str | None, workers: int | None, debug: bool) -> None:
-        """Makes the rows left to do. A pass that a dead worker left holes in is followed by another."""
+        """Makes the rows left to do. A pass with gaps left by a dead worker is followed by another."""
         start = time.monotonic()
         try:
             if self.plan.todo:
@@ -72,7 +72,7 @@ class Run:
             self.workers, self.rate = pool.workers, progress.rate()
 
     def report(self) -> dict[str, Any]:
-        """For `--json`; images_per_s leaves the start of Ray and of the sessions out."""
+        """For `--json`; images_per_s excludes the startup of Ray and of the sessions."""
         folder, failed = self.folder, self.folder.failed.count
         made = folder.manifest.count - self.there
         warnings = []

@@ -1,4 +1,4 @@
-"""WebDataset shards: one tar a thousand samples, each sample a picture and a JSON file of the same key."""
+"""WebDataset shards: one tar per thousand samples, each sample a picture and a JSON file with the same key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shard_name(row: int, shard_size: int) -> str:
 
 
 def tar_bytes(samples: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:
-    """A shard of (facts, picture) pairs; facts["member"] names the picture. The same samples, the same bytes."""
+    """A shard of (facts, picture) pairs; facts["member"] names the picture. Equal samples give equal bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for facts, picture in samples:
@@ -33,7 +33,7 @@ def tar_bytes(samples: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:
 def read_samples(path: Path) -> list[tuple[dict[str, Any], bytes]]:
     """The (facts, picture) pairs of a shard, as `tar_bytes` took them.
 
-    Raises ValueError unless the file is just the one that `tar_bytes` makes of them.
+    Raises ValueError unless the file is exactly what `tar_bytes` makes of them.
     """
     try:
         data = path.read_bytes()
@@ -41,7 +41,7 @@ def read_samples(path: Path) -> list[tuple[dict[str, Any], bytes]]:
             members = iter(tar)
             samples = [_sample(tar, picture, next(members), path.name) for picture in members]
     except (tarfile.TarError, OSError, KeyError, TypeError, StopIteration, RuntimeError) as error:
-        raise ValueError(f"{path} is no shard, or it is damaged") from error
+        raise ValueError(f"{path} is not a shard, or is damaged") from error
     if tar_bytes(samples) != data:
         raise ValueError(f"{path} is not as it was written")
     return samples
@@ -58,7 +58,7 @@ def _sample(
 ) -> tuple[dict[str, Any], bytes]:
     file, text = tar.extractfile(picture), tar.extractfile(sample)
     if file is None or text is None:
-        raise ValueError("a member is no file")
+        raise ValueError("a member is not a file")
     data = file.read()
     facts: dict[str, Any] = json.loads(text.read())
     if hashlib.sha256(data).hexdigest() != facts["sha256"]:

@@ -22,7 +22,7 @@ from runtime.ort.providers import choose_provider
 
 
 def start(args: argparse.Namespace) -> dict[str, Any]:
-    """Makes what is left to make; the report for `--json`. Refuses before any work what it can."""
+    """Makes what is left to make, and returns the report for `--json`. Refuses bad arguments before any work."""
     if args.workers is not None and args.workers < 1:
         raise ValueError(f"--workers must be 1 or more, not {args.workers}")
     bundle = open_bundle(resolve_bundle(args.bundle))
@@ -45,9 +45,9 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rul
     check_format(args.format, args.quality)
     arguments.steps(bundle.manifest, args.num_inference_steps, 1.0, False)
     if args.shard_size is not None and (not args.webdataset or args.shard_size < 1):
-        raise ValueError("--shard-size is for --webdataset, and 1 or more")
+        raise ValueError("--shard-size needs --webdataset, and must be 1 or more")
     if set(args.keep) & set(KNOWN):
-        raise ValueError(f"--keep is for further columns; {', '.join(KNOWN)} are read anyway")
+        raise ValueError(f"--keep is for extra columns; {', '.join(KNOWN)} are read anyway")
     settings = Settings(
         bundle=bundle.manifest.name,
         bundle_sha256=bundle_sha256(bundle.folder),
@@ -72,7 +72,7 @@ def provider_of(args: argparse.Namespace) -> str:
 
 
 def rows_of(args: argparse.Namespace, rules: Rules) -> Iterator[Row]:
-    """The rows of the prompts file, each checked; in the end that no two have one name."""
+    """The rows of the prompts file, each checked, and at the end that no two share a name."""
     where = "standard input" if args.prompts == STDIN else args.prompts
     format, distinct, last = format_of(args.prompts, args.prompts_format), Distinct(), -1
     with opened(args.prompts) as file:

@@ -1,4 +1,4 @@
-"""What each worker process does: one session, rows in, picture files out, and only their facts back to the driver."""
+"""What each worker process does: one session, rows in, picture files out; only facts about them go to the driver."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNWRITTEN = 8  # pictures that may wait for the disk while the next are compute
 
 
 class Worker:
-    """Ray Data's callable class. Writing and syncing a picture goes on beside computing the next."""
+    """Ray Data's callable class. It writes and syncs one picture while it computes the next."""
 
     def __init__(self, settings: Settings, folder: str, bundle: str | None, todo: str) -> None:
         """`folder`: the output; `bundle`: as given to `runtime.load`; `todo`: the file of rows to do."""
@@ -43,12 +43,12 @@ class Worker:
                 yield {"report": [json.dumps(report)]}
 
     def reports(self, offset: int, count: int) -> Iterator[Report]:
-        """Makes a chunk; a report a second and one at the end. An error that is no row's own ends it as "fatal"."""
+        """Makes a chunk; reports every second and at the end. An error that is not a row's fault ends it as "fatal"."""
         try:
             with open(self.todo, "rb") as file:
                 file.seek(offset)
                 rows = [Row.from_line(line) for line in islice(file, count)]
-            self.pipe()  # that it cannot be opened is no fault of a row
+            self.pipe()  # no row is to blame when it cannot be opened
             yield from self._shard(rows) if self.settings.shard_size else self._files(rows)
         except (Error, OSError) as error:
             yield fatal(error)
@@ -61,13 +61,13 @@ class Worker:
             warnings.simplefilter("ignore", TruncationWarning)  # the manifest says it
             pipe = load(self.bundle, self.settings.provider, threads=1)
             if bundle_sha256(pipe.bundle.folder) != self.settings.bundle_sha256:
-                raise BundleError(f"{pipe.bundle.folder} on a worker is not the bundle of the driver: copy it there")
+                raise BundleError(f"{pipe.bundle.folder} on a worker is not the driver's bundle: copy that one there")
             pipe.open()
             self._pipe = pipe
         return self._pipe
 
     def _files(self, rows: list[Row]) -> Iterator[Report]:
-        """Each picture a file of its own."""
+        """Writes each picture to a file of its own."""
         report = Reports()
         waiting: deque[tuple[Row, Future[Made]]] = deque()
         for row in rows:
@@ -80,7 +80,7 @@ class Worker:
         yield report.rest()
 
     def _begun(self, row: Row) -> Future[Made]:
-        """The picture, in the hands of the writer; its own errors come out of the future."""
+        """Hands the picture to the writer thread; the future raises its errors."""
         path = self.folder / row.path
         try:
             there = self._there(row, path)
@@ -103,7 +103,7 @@ class Worker:
         return self._facts(row, data, path=row.path), ms
 
     def _shard(self, rows: list[Row]) -> Iterator[Report]:
-        """All pictures in one tar file."""
+        """Writes all pictures to one tar file."""
         assert self.settings.shard_size
         name = shard_name(rows[0].row, self.settings.shard_size)
         report, samples = Reports(), []
@@ -170,7 +170,7 @@ class Worker:
         }
 
     def _there(self, row: Row, path: Path) -> dict[str, Any] | None:
-        """The facts of a picture that a killed run wrote and could not report; None unless it is just that picture."""
+        """The facts of a picture that a killed run wrote but did not report; None unless it is exactly that picture."""
         from runtime.image_files import read_parameters
 
         if not path.exists():
@@ -185,7 +185,7 @@ class Worker:
         return self._facts(row, data, path=row.path)
 
     def _shard_there(self, rows: list[Row], path: Path) -> list[dict[str, Any]] | None:
-        """As `_there`, for a shard: it holds just these rows."""
+        """As `_there`, for a shard that holds exactly these rows."""
         if not path.exists():
             return None
         try:

@@ -1,7 +1,7 @@
 """`python -m runtime.bench`: how fast a bundle draws here, alone or beside other engines on the same weights.
 
-Every engine works in a process of its own, opened once; they make their pictures in turns, so that what else the
-machine does weighs on all. A ratio is our figure over a peer's, turn by turn.
+Every engine works in a process of its own, opened once; they make their pictures in turns, so that other load on the
+machine affects all of them. A ratio is our figure over a peer's, turn by turn.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def parser() -> Parser:
     add("--against", default="", metavar="PEER[=DIR],...", help=f"any of {', '.join(PEERS)}; DIR: what it opens")
     add("--checkpoint", type=Path, metavar="DIR", help="that the bundle was made from, for the peers")
     add("--work", type=Path, metavar="DIR", help="where the peers' exports are looked for; default the cache folder")
-    add("--turns", type=int, default=20, metavar="N", help="pictures of each engine; default 20")
-    add("--cold-runs", type=int, default=3, metavar="N", help="starts of each engine; default 3, 0 for none")
+    add("--turns", type=int, default=20, metavar="N", help="pictures per engine; default 20")
+    add("--cold-runs", type=int, default=3, metavar="N", help="starts per engine; default 3, 0 for none")
     add("--threads", type=int, default=cores(), metavar="N", help="of every engine; default %(default)s, the cores")
     return made
 

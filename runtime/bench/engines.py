@@ -1,7 +1,7 @@
 """The engines of `runtime.bench`: our runtime, and what a user would pick instead, on the same weights.
 
-Each is opened in a process of its own (`runtime.bench.worker`). Their packages are not the runtime's: they are
-imported here alone, when a bench asks for them.
+Each is opened in a process of its own (`runtime.bench.worker`). Their packages are not dependencies of the runtime:
+only this file imports them, when a bench asks for them.
 """
 
 from __future__ import annotations

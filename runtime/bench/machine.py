@@ -15,7 +15,7 @@ def cores() -> int:
 
 
 def cpu_name() -> str:
-    """The processor, with the instructions that decide how fast 8 and 16 bits are."""
+    """The processor, with the instructions that decide how fast 8-bit and 16-bit arithmetic is."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

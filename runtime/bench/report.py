@@ -49,15 +49,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def peer(asked: str, bundle: Path, args: argparse.Namespace) -> Run:
-    """A peer ready to be run, of NAME or NAME=FOLDER; where it cannot be had, `why` says so. Raises ValueError."""
+    """A peer ready to run, from NAME or NAME=FOLDER; `why` says why it is unavailable. Raises ValueError."""
     name, _, given = asked.partition("=")
     if name not in PEERS:
-        raise ValueError(f"there is no peer {name!r}: choose of {', '.join(PEERS)}")
+        raise ValueError(f"there is no peer {name!r}: choose from {', '.join(PEERS)}")
     checkpoint = args.checkpoint or CHECKPOINTS / bundle.name
     if not checkpoint.is_dir() and args.checkpoint is not None:
         raise ValueError(f"there is no folder {checkpoint}: give the checkpoint as --checkpoint DIR")
     if given and not Path(given).is_dir():
-        raise ValueError(f"there is no folder {given}: give --against {name}=FOLDER of an export that {name} opens")
+        raise ValueError(f"there is no folder {given}: give --against {name}=FOLDER with an export that {name} opens")
     work = args.work or (cache_folder() or Path("out")) / "bench"
     try:
         known = versions(name)
@@ -102,7 +102,7 @@ def against(ours: Run, run: Run) -> dict[str, Any]:
 
 
 def median(values: Sequence[float]) -> float | None:
-    """The median in milliseconds' precision, None of nothing."""
+    """The median, rounded to three decimals; None of no values."""
     return round(statistics.median(values), 3) if values else None
 
 
@@ -114,9 +114,9 @@ def table(facts: dict[str, Any]) -> str:
     lines = [
         f"{facts['bundle']} on {facts['provider']}, {facts['threads']} threads, {facts['cpu']}",
         f"  a picture     {ms['median']:.1f} ms ({ms['min']:.1f} to {ms['max']:.1f}), "
-        f"{facts['images_per_s']:.1f} a second",
+        f"{facts['images_per_s']:.1f} per second",
         f"  stages        {listed} ms",
-        f"  stream        {facts.get('stream_frames_per_s', 'not run')} frames from images a second",
+        f"  stream        {facts.get('stream_frames_per_s', 'not run')} frames per second from images",
         f"  cold start    {cold_start} from starting a process to a PNG on disk",
         f"  memory        {facts['peak_rss_mb']:.0f} MB at the peak, of a bundle of {facts['bundle_mb']:.1f} MB",
     ]

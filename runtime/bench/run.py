@@ -18,7 +18,7 @@ from runtime.bench.engines import Engine
 from runtime.bench.machine import spread
 from runtime.errors import Error
 
-# No two turns have the same prompt: what is kept between calls must not make a call look quick.
+# No two turns have the same prompt: what is kept between calls must not make a call look fast.
 SUBJECTS = ("fox", "pizza", "guitar", "rocket", "house", "sunflower", "octopus", "apple")
 PLACES = ("on a table", "in the rain")
 WARM_TURNS = 3
@@ -78,7 +78,7 @@ class Worker:
         if not line:
             self.process.wait()
             self.errors.seek(0)
-            said = [text for text in self.errors.read().splitlines() if text.strip()] or ["it ended without a word"]
+            said = [text for text in self.errors.read().splitlines() if text.strip()] or ["it ended without a message"]
             raise Error(f"{self.name} failed: {said[-1].strip()[:300]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -122,7 +122,7 @@ def _turn(run: Run, worker: Worker, turn: int) -> None:
 
 @contextmanager
 def guarded(run: Run) -> Iterator[None]:
-    """A peer that fails in the block is one that was not run; our own failure is an error."""
+    """A peer that fails in the block counts as not run; our own failure is an error."""
     try:
         yield
     except Error as error:

@@ -31,7 +31,7 @@ address the app draws slowly and is not kept. docs/mobile.md has the whole way t
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the app is to be had. `phone` is the address for a phone in the same network, if it listens there."""
+    """Where the app is served. `phone` is the address for a phone in the same network, if it listens there."""
 
     url: str
     phone: str | None
@@ -46,7 +46,7 @@ def parser() -> Parser:
     made = command_parser("runtime.demo", "Serves the built web app to this machine and to phones.", EXAMPLES)
     add = made.add_argument
     add("--port", type=int, default=8000, metavar="N", help="default 8000; 0 finds a free one")
-    add("--host", choices=("localhost", EVERYWHERE), default="localhost", help=f"{EVERYWHERE} lets the network in")
+    add("--host", choices=("localhost", EVERYWHERE), default="localhost", help=f"{EVERYWHERE} opens it to the network")
     add("--directory", type=Path, metavar="DIR", help="the built app; default mobile_demo/web/dist of the source tree")
     add("--tls", action="store_true", help="https, with a certificate that the openssl command makes for this run")
     add("--cert", type=Path, metavar="FILE", help="https, with this PEM certificate")
@@ -102,12 +102,12 @@ def describe(known: Addresses, everywhere: bool, made: bool) -> str:
                      "add --tls, or go by USB")  # fmt: skip
     if made:
         lines += [
-            "certificate       made for this run, so the phone warns of it: go on by Show Details (Safari)",
+            "certificate       made for this run, so the phone warns about it: continue by Show Details (Safari)",
             "                  or Advanced (Chrome). To keep the app offline, the browser wants a certificate that the",
             "                  phone trusts: --cert and --key",
             f"SHA-256           {known.certificate_sha256}",
         ]
-    return "\n".join([*lines, "Ctrl-C ends."])
+    return "\n".join([*lines, "Press Ctrl-C to stop."])
 
 
 def work(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Which file of the built web app an address means, and how it travels: type, caching, compression, parts."""
+"""Which file of the built web app an address means, and how it is sent: type, caching, compression, parts."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ class Asset:
 
     @property
     def caching(self) -> str:
-        """Kept for good where the name has a hash; everything else is asked for anew, and answered by its ETag."""
+        """Cached forever where the name has a hash; everything else is revalidated by its ETag."""
         return FOREVER if self.name.startswith(HASHED) else "no-cache"
 
     @property
     def shrinks(self) -> bool:
-        """Whether it is a text that travels compressed."""
+        """Whether it is text that is sent compressed."""
         return self.path.suffix.lower() in COMPRESSED and self.size <= COMPRESSED_BYTES
 
 
 def find_asset(folder: Path, target: str) -> Asset | None:
-    """The file that a request's target means, of a folder its index.html; None where there is no such file in `folder`.
+    """The file that a request's target means, for a folder its index.html; None where `folder` has no such file.
 
-    `folder` is resolved. Links that lead out of it, hidden files and everything that is not a plain file are no files.
+    `folder` is resolved. Links that lead out of it, hidden files and everything that is not a plain file do not count.
     """
     parts = [part for part in unquote(target.partition("?")[0]).split("/") if part]
     if any(part.startswith(".") or set(part) & set("\\:\0") for part in parts):
@@ -79,12 +79,12 @@ def find_asset(folder: Path, target: str) -> Asset | None:
 
 @lru_cache(maxsize=64)
 def compressed(asset: Asset) -> bytes:
-    """The file by gzip; kept until the file changes, because phones come back for the same one."""
+    """The file, gzipped; kept until the file changes, because phones come back for the same one."""
     return gzip.compress(asset.path.read_bytes(), compresslevel=6, mtime=0)
 
 
 def accepts_gzip(header: str | None) -> bool:
-    """Whether an Accept-Encoding header names gzip, and not with weight 0."""
+    """Whether an Accept-Encoding header accepts gzip, that is, names it with a weight above 0."""
     for one in (header or "").lower().split(","):
         name, _, weight = one.partition(";")
         if name.strip() == "gzip":

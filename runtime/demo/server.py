@@ -25,7 +25,7 @@ ISOLATION = {
     "X-Content-Type-Options": "nosniff",
 }
 PIECE = 1 << 16  # bytes read and sent at once
-IDLE_S = 60  # a connection that says nothing for so long is closed
+IDLE_S = 60  # an idle connection is closed after this long
 
 
 class DemoHandler(BaseHTTPRequestHandler):
@@ -88,7 +88,7 @@ class DemoHandler(BaseHTTPRequestHandler):
                 self._copy(file, start, stop)
 
     def _copy(self, file: BinaryIO, start: int, stop: int) -> None:
-        """Bytes of an open file. One that shrank meanwhile ends the connection: the promised length cannot be kept."""
+        """Bytes of an open file. If it shrank meanwhile, the connection ends: the promised length cannot be kept."""
         file.seek(start)
         while start < stop:
             data = file.read(min(PIECE, stop - start))
@@ -117,13 +117,13 @@ class DemoHandler(BaseHTTPRequestHandler):
         self._write(line)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal shows the address and its QR code."""
+        """Logs nothing: the terminal shows the address and its QR code."""
 
 
 class DemoServer(ThreadingHTTPServer):
     """Listens on construction; `serve_forever` answers. Every connection has a thread of its own.
 
-    Raises Error, one line, where the port cannot be had.
+    Raises Error, one line, where the port is unavailable.
     """
 
     daemon_threads = True
@@ -152,15 +152,15 @@ class DemoServer(ThreadingHTTPServer):
             super().finish_request(secured, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Phones leave, and try plain http on a port of https: neither is worth a word."""
+        """Phones leave, and try plain http on a port of https: neither is worth a message."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError | ssl.SSLError):
-            tell(f"warning: a request of {client_address[0]} failed: {error!r}")
+            tell(f"warning: a request from {client_address[0]} failed: {error!r}")
 
 
 def _refusal(error: OSError, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} is in use: choose another with --port N, or let --port 0 find a free one"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} is not allowed to you: choose one above 1023 with --port N"
+        return f"no permission to use port {port}: choose one above 1023 with --port N"
     return f"cannot listen on port {port}: {error.strerror or error}"

@@ -49,7 +49,7 @@ def made_context(address: str | None) -> tuple[ssl.SSLContext, str]:
 
 
 def context(cert: Path, key: Path) -> ssl.SSLContext:
-    """A server's context of two PEM files, the key without a password. Raises Error where they cannot be used."""
+    """A server's context from two PEM files, the key without a password. Raises Error where they cannot be used."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     for path in (cert, key):

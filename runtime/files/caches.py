@@ -1,4 +1,4 @@
-"""Folders of a cache: made whole, named by what is in them, so that whoever is quicker than another process has won."""
+"""Folders of a cache: made whole, named by what is in them, so that the fastest process wins."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from runtime.files.partial import making
 
 @contextmanager
 def kept_folder(target: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes `target` when the block ends well, unless another process was quicker.
+    """Yields an empty folder that becomes `target` when the block ends well, unless another process was faster.
 
-    It can be read by its owner alone. Signals act as they do elsewhere in the program, of which a cache is only a part:
+    It can be read by its owner alone. Signals act as they do elsewhere in the program, as a cache is only part of it:
     what a killed process leaves, the next one removes. Raises OutputError when it cannot be written.
     """
     with faults_told(target, target, REMEDY):

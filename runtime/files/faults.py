@@ -27,7 +27,7 @@ def faults_told(shown: str | Path, target: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except OutputError as error:  # of something inside, told by the name that it would have had
+    except OutputError as error:  # of something inside, reported under the name it would have had
         raise OutputError(shown_text(str(error), target, str(shown))) from error
     except Error:
         raise

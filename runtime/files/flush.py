@@ -1,4 +1,4 @@
-"""What is written, flushed to the disk, with the permissions that its maker's files have."""
+"""Flushes what is written to the disk, and gives it the permissions that its maker's files have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def flush_file(path: Path, mode: int) -> None:
-    """Flushes a file, which gets the permissions `mode` beside its own: safetensors writes for the owner alone."""
+    """Flushes a file, and adds the permissions `mode` to its own: safetensors writes for the owner alone."""
     path.chmod(path.stat().st_mode | (mode & 0o666))
     with path.open("r+b") as file:  # Windows flushes what is open for writing only
         os.fsync(file.fileno())
@@ -17,7 +17,7 @@ def flush_file(path: Path, mode: int) -> None:
 def flush_tree(folder: Path) -> None:
     """Flushes everything in a folder, so that the rename that follows never shows half of it; links stay as they are.
 
-    Files and folders get the permissions of the folder itself beside their own.
+    Files and folders get the permissions of the folder itself in addition to their own.
     """
     mode = folder.stat().st_mode
     for where, _, names in os.walk(folder, topdown=False):

@@ -27,7 +27,7 @@ def whole_folder(
     """Yields an empty folder beside `target` that takes its place when the block ends without an error.
 
     marker, overwrite: which folder may be replaced, as for `check_free`; without a marker any. check: called before
-    and after the work instead, and raises what it thinks of that. A symbolic link is followed. On an error, or when
+    and after the work instead, and raises an error of its own choice. A symbolic link is followed. On an error, or when
     SIGINT, SIGTERM or SIGHUP stops the block, nothing is left behind; what a killed process left, the next one removes.
     Raises OutputError when `target` is taken or cannot be written.
     """
@@ -56,7 +56,7 @@ def check_free(target: Path, marker: str | None = None, overwrite: bool = False)
     """Raises OutputError unless a folder may be put at `target`.
 
     marker: the file by which an earlier folder of the same kind is recognized; with `overwrite` only one that holds
-    it is replaced, so that a slip of the keyboard removes nobody's home. Without a marker any folder is.
+    it is replaced, so that a typo removes nobody's home folder. Without a marker any folder is.
     """
     if not target.exists() and not target.is_symlink():
         check_folder(target)
@@ -68,7 +68,7 @@ def check_free(target: Path, marker: str | None = None, overwrite: bool = False)
     if not overwrite:
         raise OutputError(f"{target} exists: give another --out, or --overwrite to replace it")
     if not (target / marker).is_file():
-        raise OutputError(f"{target} has no {marker}: it is no earlier export, and --overwrite spares it")
+        raise OutputError(f"{target} has no {marker}: it is not an earlier export, and --overwrite spares it")
 
 
 def check_folder(path: str | Path) -> None:
@@ -83,7 +83,7 @@ def check_folder(path: str | Path) -> None:
 
 
 def sweep(target: Path) -> None:
-    """Removes what processes left beside `target` that were killed, and puts back what they had moved aside."""
+    """Removes what killed processes left beside `target`, and puts back what they had moved aside."""
     if not target.parent.is_dir():
         return
     left = remains_of(target)

@@ -126,11 +126,11 @@ def _lock_bytes(descriptor: int, shared: bool) -> bool:
 
 
 _numbers = itertools.count()
-_held_names: set[str] = set()  # of this process: its id alone does not tell a lock that it gave back
+_held_names: set[str] = set()  # of this process: its id alone does not identify a lock that was released
 
 
 class _Name:
-    """A file whose being there is the lock."""
+    """A file whose existence is the lock."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -141,7 +141,7 @@ class _Name:
 
 
 def _take_by_name(path: Path, shared: bool) -> Lock | None:
-    """Announces itself, then looks around: of two that come at once, one at least sees the other."""
+    """Announces itself, then looks around: of two that come at once, at least one sees the other."""
     mine = path.with_name(f"{path.name}.{os.getpid()}-{next(_numbers)}-{'shared' if shared else 'alone'}")
     _held_names.add(str(mine))
     lock = _Name(mine)

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from runtime.files.locks import hold_file, hold_folder, let_go
 
-RETIRED = ".old"  # how the name ends of the folder that a new one replaces, until the new one stands
-ABANDONED_S = 86_400.0  # a day: how long a temporary folder counts as somebody's where folders cannot be locked
+RETIRED = ".old"  # suffix of the folder that a new one replaces, until the new one is in place
+ABANDONED_S = 86_400.0  # a day: how long a temporary folder counts as in use where folders cannot be locked
 _LONGEST = 200  # bytes of a target's name that a temporary name repeats; a file system's own limit is 255
 _MARK = r"\.addkit-[0-9a-f]{8}\.tmp"
 _OURS = re.compile(rf"\..+{_MARK}({re.escape(RETIRED)})?", re.DOTALL)

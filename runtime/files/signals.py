@@ -1,4 +1,4 @@
-"""Signals that stop a program, as exceptions while work goes on and held back while it is put away."""
+"""Signals that stop a program: exceptions while it works, held back while it saves and cleans up."""
 
 from __future__ import annotations
 

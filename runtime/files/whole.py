@@ -76,14 +76,14 @@ def write_json(path: str | Path, data: Any, sort_keys: bool = False) -> None:
 
 
 def check_writable(path: str | Path) -> Path:
-    """The file that `path` stands for, once its folder took a trial; OutputError when it does not."""
+    """The file that `path` stands for, once a trial write in its folder worked; OutputError when it does not."""
     target = _target(path)
     with faults_told(path, target, REMEDY), making(target):
         return target
 
 
 def _target(path: str | Path) -> Path:
-    """The file that `path` stands for; OutputError when it can hold no file of ours whatever its permissions."""
+    """The file that `path` stands for; OutputError when no file of ours can be there, whatever the permissions."""
     try:
         target = Path(os.path.realpath(path))
         reason = _refusal(target)

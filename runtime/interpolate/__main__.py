@@ -17,10 +17,10 @@ EXAMPLES = """examples:
   python -m runtime.interpolate fox.png pizza.png --strength 1 --animation png --fps 24 --out morph --json
   python -m runtime.interpolate clip.mp4 --frames 1 --out double
 
-Pictures of another size than the bundle's are scaled and cut about their middle. DIR gets frame-0000.png (A),
+Pictures of another size than the bundle's are scaled and center-cropped. DIR gets frame-0000.png (A),
 frame-0001.png ... (N between), the last (B), animation.webp and interpolation.json; of a video video.mp4 and
 interpolation.json. Without --prompt, a picture made by this program knows its own; a nameless picture has none.
-Without --strength it is the most at which the model still knows both pictures; of a video the least there is.
+Without --strength it is the highest at which the model still knows both pictures; for a video the lowest.
 """
 
 
@@ -36,16 +36,16 @@ def parser() -> Parser:
         "--frames",
         type=int,
         metavar="N",
-        help="frames between: 1 to 500, default 8; of each two of a video 1 to 63, default 1",
+        help="frames between: 1 to 500, default 8; between video frames 1 to 63, default 1",
     )
     add("--prompt", metavar="TEXT", help="what the pictures, or the video, show")
-    add("--prompt-b", metavar="TEXT", help="what B shows, where that is something else")
+    add("--prompt-b", metavar="TEXT", help="what B shows, if something else")
     add("--seed", type=int, default=0, metavar="N", help="of the noise; default 0")
-    add("--seed-b", type=int, metavar="N", help="of the noise at B; default: the same all the way")
+    add("--seed-b", type=int, metavar="N", help="of the noise at B; default: the same throughout")
     add("--strength", type=float, metavar="S", help="above 0 (nearly a cross-fade) to 1 (the prompts' pictures)")
     add("--timing", choices=("even", "uniform"), help="even (default): frames differ alike; uniform: equal weights")
     add("--animation", choices=("webp", "png", "none"), help="beside the frames; default webp, png is an APNG")
-    add("--fps", type=float, metavar="F", help="frames a second of the animation; default 12")
+    add("--fps", type=float, metavar="F", help="frames per second of the animation; default 12")
     add("--overwrite", action="store_true", help="replace what an earlier interpolation left in DIR")
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
@@ -53,7 +53,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Runs the command and returns its exit code: 0, 2 for an error the user can fix, 130 when interrupted."""
     return run_command(parser(), work, argv)
 
 
@@ -64,7 +64,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Makes the folder; the report for `--json`, and the files to name. Refuses before any work what it can."""
+    """Makes the folder; returns the report for `--json` and the files to name. Refuses mistakes before any work."""
     from runtime.interpolate.folder import check_folder
 
     if len(args.inputs) > 2:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _check_is_video(args: argparse.Namespace) -> None:
-    """ValueError for a lone picture, and for options that a video has no use for."""
+    """ValueError for a lone picture, and for options that do not apply to a video."""
     from PIL import Image
 
     (path,) = args.inputs

@@ -22,7 +22,7 @@ def check_fps(fps: float) -> float:
 
 
 def encode_animation(frames: Sequence[Image.Image], format: str, fps: float, parameters: str = "") -> bytes:
-    """The file: `format` is a key of SUFFIXES. It repeats without end; a WebP's times are whole milliseconds.
+    """The file: `format` is a key of SUFFIXES. It loops forever; a WebP's times are whole milliseconds.
 
     Raises ValueError on another format or rate, and without frames.
     """

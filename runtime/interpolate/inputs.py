@@ -1,4 +1,4 @@
-"""The pictures that an interpolation begins and ends with, and what their files say of themselves."""
+"""The pictures that an interpolation begins and ends with, and what their files say about themselves."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Source:
         if (self.image.height, self.image.width) == size:
             return ""
         found = f"{self.image.width}x{self.image.height}"
-        return f"{self.path} ({found}) is scaled and cut about its middle to {size[1]}x{size[0]}"
+        return f"{self.path} ({found}) is scaled and center-cropped to {size[1]}x{size[0]}"
 
     def as_png(self, fitted: Image.Image) -> bytes:
-        """The fitted picture as a file that says of itself what the original does."""
+        """The fitted picture as a file that says about itself what the original does."""
         if self.generated:
             return png_bytes(fitted, self.parameters)
         buffer = io.BytesIO()
@@ -45,7 +45,7 @@ class Source:
 
 
 def read_source(path: str) -> Source:
-    """A decoded picture; ValueError with one line when the file is none."""
+    """A decoded picture; ValueError with one line when the file is not one."""
     image, data = read_picture(path)
     mark = str(image.info.get("xmp", image.info.get("XML:com.adobe.xmp", "")))
     text = _parameters(data) if image.format in _STILL else ""

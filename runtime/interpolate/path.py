@@ -29,8 +29,8 @@ from runtime.pipeline import Pipeline
 
 F32 = npt.NDArray[np.float32]
 MOST_FRAMES = 500
-# How much of the way between two pictures the student may lose of each: the most at which those that it draws itself
-# are told from those that it does not know (docs/interpolation.md).
+# How much of the way between two pictures the student may lose of each: the limit that tells those that it draws itself
+# from those that it does not know (docs/interpolation.md).
 MOST_LOST = 0.5
 _LEAST_PROBES, _MOST_PROBES = 8, 64
 _STILL = 1e-5  # of the latents' norm: a shorter way is rounding
@@ -92,7 +92,7 @@ def between(
     - seed, seed_b: of the noise at the two ends; seed_b None: the same noise all the way
     - strength: above 0 (nearly a cross-fade) to 1 (hardly anything of the pictures but their prompts); None: see
       `known_strength`
-    - even: frames at equal distances of their latents, for which the way is tried out at some places first; else at
+    - even: frames at equal distances of their latents, for which the way is sampled at some places first; else at
       equal steps of t
     - cancel: a CancelToken by which another thread can stop it
 
@@ -125,13 +125,13 @@ def _frames(
 
 
 def strengths(manifest: Manifest) -> list[float]:
-    """The strengths that differ, one a timestep that the manifest knows, least first."""
+    """The distinct strengths, one per timestep of the manifest, lowest first."""
     known = sorted({step.timestep for steps in manifest.steps.values() for step in steps})
     return [(timestep + 1) / (known[-1] + 1) for timestep in known]
 
 
 def known_strength(pipe: Pipeline, a: Start, b: Start, cancel: CancelToken | None = None) -> float:
-    """The most at which the student still knows both pictures, else the least there is.
+    """The highest strength at which the student still knows both pictures, else the lowest.
 
     It knows a picture where it loses at most MOST_LOST of the distance between the two, in latents. The more it may
     add of its own, the less of a double exposure is on the way; what it loses is a double exposure again.
@@ -168,7 +168,7 @@ class Way:
         self._pipe, self._cancel = pipe, cancel
 
     def end(self, start: Start) -> End:
-        """An end of a picture. Raises ValueError, BundleError."""
+        """The end that a picture makes. Raises ValueError, BundleError."""
         picture = pixels.from_image(start.image, self._pipe.manifest.image_size)
         latents = self._pipe.encode(start.image, self._cancel)
         students: list[F32] = []

@@ -29,11 +29,11 @@ FPS = 12.0
 
 
 def run_pictures(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Makes the folder; the report for `--json`, and the files to name. `args`: of `runtime.interpolate`."""
+    """Makes the folder; returns the report for `--json` and the files to name. `args`: of `runtime.interpolate`."""
     args.frames = FRAMES if args.frames is None else args.frames
     interpolate_path.check_count(args.frames)
     if args.animation == "none" and args.fps is not None:
-        raise ValueError("--fps is of the animation, which --animation none leaves out")
+        raise ValueError("--fps is for the animation, which --animation none leaves out")
     fps = animation.check_fps(FPS if args.fps is None else args.fps)
     sources = [read_source(path) for path in args.inputs]
     with load(args.bundle, args.provider) as pipe:
@@ -101,7 +101,7 @@ def _write_frames(
     manifest: Manifest,
     report: dict[str, Any],
 ) -> list[Image.Image]:
-    """Writes the frames as they come; the pictures. Their names and places go into the report."""
+    """Writes the frames as they come, and returns the pictures. Their names and places go into the report."""
     pictures: list[Image.Image] = []
     report["frames"] = []
     with Progress(total) as progress:

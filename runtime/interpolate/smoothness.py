@@ -1,4 +1,4 @@
-"""How smooth a sequence of pictures is, and how much of it is double exposure: figures to hold against a cross-fade.
+"""How smooth a sequence of pictures is, and how much of it is double exposure: figures to compare with a cross-fade.
 
 Distances are Laparra et al.'s (2016) normalized Laplacian pyramid in its simplest form, on each colour alone: every
 band of the pyramid is divided by its own local amplitude plus 0.17 (their constant), so that a faint edge on white

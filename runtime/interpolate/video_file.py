@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 ENCODER = "libx264"
-_QUALITY = "18"  # x264's crf: hardly told from the original
+_QUALITY = "18"  # x264's crf: hardly distinguishable from the original
 _FINEST = 2**31 - 1  # ticks a second that an MP4 file can have
 _USUAL_TICKS, _USUAL_RATE = 90_000, Fraction(25)
 
@@ -65,7 +65,7 @@ class Reader:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Reader]:
-    """A video file, open for reading; ValueError when it is none."""
+    """A video file, open for reading; ValueError when it is not one."""
     av = require()
     where = Path(path)
     if not where.is_file():
@@ -75,7 +75,7 @@ def opened(path: str | Path) -> Iterator[Reader]:
         # A name with a colon is no address, and a playlist fetches nothing.
         container = av.open(f"file:{where}", "r", options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise ValueError(f"cannot read video {path}: it is no video that can be read ({_what(error)})") from error
+        raise ValueError(f"cannot read video {path}: it is not a readable video ({_what(error)})") from error
     with container:
         if not container.streams.video:
             raise ValueError(f"cannot read video {path}: there are no pictures in it")
@@ -93,19 +93,19 @@ class Writer:
         self._path, self._container, self._stream, self._tick = path, container, stream, tick
 
     def add(self, picture: Image.Image, ticks: int, duration: int) -> None:
-        """A picture shown from `ticks` on for `duration` ticks."""
+        """Adds a picture shown from `ticks` on for `duration` ticks."""
         frame = require().VideoFrame.from_image(picture)
         frame.pts, frame.time_base, frame.duration = ticks, self._tick, duration
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """What the encoder still holds."""
+        """Writes what the encoder still holds."""
         self._container.mux(self._stream.encode(None))
 
 
 @contextmanager
 def created(path: Path, size: tuple[int, int], tick: Fraction, rate: Fraction) -> Iterator[Writer]:
-    """A new file for pictures of `size` (height, width). `rate` is what players are told; OutputError when it fails."""
+    """A new file for pictures of `size` (height, width). `rate` is given to players; OutputError when it fails."""
     av = require()
     if ENCODER not in av.codecs_available:
         raise Error(f"this build of PyAV has no {ENCODER} encoder: install the one of pip install 'addkit[video]'")

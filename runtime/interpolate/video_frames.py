@@ -1,4 +1,4 @@
-"""A video with frames between its frames: each two neighbours are the ends of a way, at the same weights for all."""
+"""A video with frames between its frames: every two neighbours are the ends of a way, with the same weights for all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEASURED = 24  # pairs: enough to tell, and a small part of the work
 
 
 def run_video(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Makes the folder; the report for `--json`, and the files to name."""
+    """Makes the folder; returns the report for `--json` and the files to name."""
     count, prompt = 1 if args.frames is None else args.frames, args.prompt or ""
     check_count(count, MOST_BETWEEN)
     (path,) = args.inputs
@@ -52,7 +52,7 @@ def run_video(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 class _Video:
-    """One run: frames in, frames out, and what there is to say about them."""
+    """One run: frames in, frames out, and the report on them."""
 
     def __init__(self, pipe: Pipeline, reader: Reader, count: int, prompt: str, seed: int, strength: float) -> None:
         self.way = Way(pipe, strength)

@@ -25,12 +25,12 @@ Wanted = tuple[int | None, ...]
 def check_component(folder: Path, component: str, manifest: Manifest) -> set[str]:
     """The files of a component's model, by their paths in the bundle, once it is clear that ONNX Runtime may read them.
 
-    Raises BundleError with the reason when not. model.onnx must be well-formed, use known operators alone, keep its
+    Raises BundleError with the reason when not. model.onnx must be well-formed, use only known operators, keep its
     weights in files that the manifest lists, and take and give arrays in the manifest's shapes.
     """
     path = folder / component / "model.onnx"
     if component not in COMPONENTS:
-        raise BundleError(f"{path.parent} is no component: those are {', '.join(COMPONENTS)}")
+        raise BundleError(f"{path.parent} is not a component: those are {', '.join(COMPONENTS)}")
     try:
         with _mapped(folder, f"{component}/model.onnx") as data:
             found = inspect(data)
@@ -38,7 +38,7 @@ def check_component(folder: Path, component: str, manifest: Manifest) -> set[str
         _check_shapes(component, found, manifest)
         return {f"{component}/model.onnx", *files}
     except (Malformed, ValueError) as error:  # the latter: an empty file cannot be mapped
-        raise BundleError(f"{path} is no model that can be opened: {shown(error, 200)}") from error
+        raise BundleError(f"{path} is not a model that can be opened: {shown(error, 200)}") from error
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from error
 
@@ -73,7 +73,7 @@ def _check_files(folder: Path, component: str, found: Contents, manifest: Manife
 def _check_shapes(component: str, found: Contents, manifest: Manifest) -> None:
     """Each port that the program uses in the manifest's shape, which the graph must state; the batch may be open.
 
-    Whether the ports are there at all is for `session` to say, which knows their names.
+    `session`, which knows their names, checks whether the ports exist at all.
     """
     picture, code, tokens = (3, *manifest.image_size), manifest.latent_shape, manifest.max_tokens
     inputs: dict[str, dict[str, Wanted]] = {
@@ -106,7 +106,7 @@ def declared_output(path: Path, name: str) -> Wanted:
         with _mapped(path.parent, path.name) as data:
             return outputs(data)[name]
     except (Malformed, ValueError, KeyError, IndexError, OSError) as error:
-        raise BundleError(f"{path} is no model that can be opened: {shown(error, 200)}") from error
+        raise BundleError(f"{path} is not a model that can be opened: {shown(error, 200)}") from error
 
 
 def check_output(path: Path, output: F32, declared: Wanted) -> F32:

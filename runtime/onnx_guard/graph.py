@@ -67,7 +67,7 @@ class Contents:
     made: int = 0  # elements that nodes make of stored values alone, which ONNX Runtime keeps from the start
     grown: int = 0  # such nodes for which they cannot be counted
     nodes: list[tuple[int, int]] = field(default_factory=list)
-    seen: set[bytes] = field(default_factory=set)  # attributes that are in order: a few dozen kinds, again and again
+    seen: set[bytes] = field(default_factory=set)  # attributes found valid: the same few dozen kinds recur
 
 
 def inspect(data: Data) -> Contents:
@@ -220,11 +220,11 @@ def _external(data: Data, entries: list[tuple[int, int]], size: int) -> External
         parts = {tag: text(data, begin, stop, MOST_TEXT) for tag, begin, stop in fields(data, start, end, _ENTRY)}
         key = parts.get(0x0A, "")
         if key in facts or key not in ("location", "offset", "length", "checksum"):
-            raise Malformed(f"a tensor's place is told by {key[:40]!r}")
+            raise Malformed(f"a tensor's place is given by {key[:40]!r}")
         facts[key] = parts.get(0x12, "")
     numbers = [facts.get("offset", "0"), facts.get("length", str(size))]
     if not all(value.isascii() and value.isdigit() and len(value) <= 15 for value in numbers):
-        raise Malformed("a tensor's offset or length is no number")
+        raise Malformed("a tensor's offset or length is not a number")
     offset, length = map(int, numbers)
     if length != size:
         raise Malformed(f"a tensor of {size} bytes has {length} in another file")

@@ -27,7 +27,7 @@ def fields(data: Data, pos: int, end: int, known: Mapping[int, bool]) -> Iterato
             tag, pos = varint(data, pos - 1)
         if not known.get(tag):
             if tag not in known or tag in once:
-                raise Malformed(f"field {tag >> 3} of kind {tag & 7} is unknown there, or comes twice")
+                raise Malformed(f"field {tag >> 3} of kind {tag & 7} is unknown there, or appears twice")
             once.add(tag)
         kind = tag & 7
         if kind in (1, 5):
@@ -88,7 +88,7 @@ def text(data: Data, start: int, end: int, most: int) -> str:
     try:
         value = data[start:end].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed("a name is no UTF-8") from error
+        raise Malformed("a name is not UTF-8") from error
     if not value.isprintable():
         raise Malformed("a name holds characters that cannot be printed")
     return value

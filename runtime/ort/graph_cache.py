@@ -1,4 +1,4 @@
-"""The user's cache folder: graphs as ONNX Runtime optimized them for this machine, so that the next start is quick.
+"""The user's cache folder: graphs as ONNX Runtime optimized them for this machine, so that the next start is fast.
 
 What is kept can be deleted at any time. ADDKIT_CACHE names another folder; ADDKIT_CACHE=off keeps nothing.
 """
@@ -32,7 +32,7 @@ def optimized_copy(fingerprint: str, version: str, options: Any, create: Callabl
     """A session of the graph's kept form, or of the graph itself, which is then kept.
 
     fingerprint, version: of the graph's files and of ONNX Runtime. create: makes a session of a file (None: the
-    graph's own) with options. What cannot be read or written is no error: the graph itself is opened.
+    graph's own) with options. What cannot be read or written is not an error: the graph itself is opened.
     """
     root = cache_folder()
     if root is None:
@@ -80,7 +80,7 @@ def _made(entry: Path, options: Any, create: Callable[[Path | None, Any], Any]) 
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what was not used for long, also what a killed process left half done."""
+    """Removes what has not been used for long, and what a killed process left unfinished."""
     oldest = time.time() - UNUSED_DAYS * 86_400
     for path in folder.iterdir():
         with suppress(OSError):
@@ -95,7 +95,7 @@ def _key(fingerprint: str, version: str) -> str:
 
 @cache
 def _processor() -> str:
-    """What tells processors apart whose best kernels and layouts differ."""
+    """Tells apart processors whose best kernels and layouts differ."""
     facts = [platform.machine(), platform.processor(), sys.platform]
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,7 +1,7 @@
 """Memory: the bounds that ONNX Runtime itself keeps for a graph's values, and how to tell when there is none left.
 
-`onnx_file` refuses what a file shows to be absurd. A graph can still multiply two small arrays to a huge one, or
-compute a shape; that only running it shows, and then ONNX Runtime's arena refuses what is beyond its limit.
+`runtime.onnx_guard` refuses what a file shows to be absurd. A graph can still multiply two small arrays into a huge
+one, or compute a shape; that only running it shows, and then ONNX Runtime's arena refuses what is beyond its limit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ONNX Runtime: its execution providers, their options, and the sessions that it makes of a graph.
 
-With `runtime.ort.device` the only file that names onnxruntime; it is imported with the first session.
+With `runtime.ort.device` the only file that uses onnxruntime; it is imported with the first session.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def onnx_runtime() -> Any:
 
 
 def _look_at(onnxruntime: Any) -> None:
-    """Once a process: no telemetry, as a program that embeds us did not ask for any; one distribution."""
+    """Once per process: no telemetry, since a program that embeds us did not ask for it; one distribution."""
     silence = getattr(onnxruntime, "disable_telemetry_events", None)
     if silence is not None:
         silence()
@@ -130,7 +130,7 @@ def installed_variants(site_packages: Path) -> list[str]:
 
 
 def advice(provider: str) -> str:
-    """What a provider needs that is not there."""
+    """What a missing provider needs."""
     packages: Mapping[str, str] = {
         "cuda": "it needs onnxruntime-gpu and matching CUDA and cuDNN libraries",
         "coreml": "it needs macOS",
@@ -140,7 +140,7 @@ def advice(provider: str) -> str:
 
 
 def warn_once(text: str) -> None:
-    """A ProviderWarning, the first time that this is said."""
+    """Gives a ProviderWarning, only the first time for each text."""
     with _warn_lock:
         fresh = text not in _warned
         _warned.add(text)
@@ -149,7 +149,7 @@ def warn_once(text: str) -> None:
 
 
 def brief(error: BaseException | None) -> str:
-    """ONNX Runtime's messages can be pages long: one line of them."""
+    """One line of ONNX Runtime's messages, which can be pages long."""
     return " ".join(str(error).split())[:300]
 
 
@@ -167,7 +167,7 @@ def _session(path: Path, provider: str, options: Any) -> Any:
         # Without its own fallback, which prints to standard output and tries the same once more.
         return onnx_runtime().InferenceSession(os.fspath(path), options, providers=names, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise failure(error, path, "is no model that ONNX Runtime can open") from error
+        raise failure(error, path, "is not a model that ONNX Runtime can open") from error
 
 
 def _version() -> str:

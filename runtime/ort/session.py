@@ -39,7 +39,7 @@ _DTYPES = {
     "tensor(int64)": np.int64,
 }
 _log = logging.getLogger("runtime")
-_abandoned: list[Any] = []  # sessions of a parent process: to free one would wait for threads that are not there
+_abandoned: list[Any] = []  # sessions of a parent process: freeing one would wait for threads that are not there
 
 
 class Session:
@@ -78,7 +78,7 @@ class Session:
                 _log.info("%s opened on %s in %.0f ms", self.path, self.provider, took)
 
     def close(self) -> None:
-        """Lets go of the graph and its memory; a call that is at work ends as usual, later ones are refused."""
+        """Releases the graph and its memory; a call at work ends as usual, later ones are refused."""
         with self._lock:
             self._session, self._bound, self._closed = None, None, True
 

@@ -1,4 +1,4 @@
-"""CLIP's byte-pair encoding, id for id as transformers' CLIPTokenizerFast, from vocab.json and merges.txt."""
+"""CLIP's byte-pair encoding, with the same ids as transformers' CLIPTokenizerFast, from vocab.json and merges.txt."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Tokenizer:
     def encode(self, text: str, max_tokens: int = 77) -> Encoding:
         """`text` -> Encoding of `max_tokens` ids; what does not fit is dropped from the end and named.
 
-        Raises ValueError when the text holds lone surrogates (bytes that were no UTF-8).
+        Raises ValueError when the text holds lone surrogates (bytes that were not UTF-8).
         """
         room = max_tokens - 2
         words = [word for word in _SPACES.split(text) if word]

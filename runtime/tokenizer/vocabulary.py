@@ -46,12 +46,12 @@ def letters_in_order() -> list[str]:
 
 
 class Merges:
-    """The ranks of "left right" lines, best first. A line that comes twice has its last rank."""
+    """The ranks of "left right" lines, best first. A repeated line has its last rank."""
 
     def __init__(self, data: bytes) -> None:
         """`data`: merges.txt; its lines that are empty or start with #version do not count.
 
-        Besides the text, 16 bytes a merge are kept: its key, its place in the text and its rank.
+        Besides the text, 16 bytes per merge are kept: its key, its place in the text and its rank.
         """
         self._text = data.replace(b"\r\n", b"\n") + b"\n"
         ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord("\n"))
@@ -168,7 +168,7 @@ def _checked_merges(path: Path, lines: Iterable[bytes], ids: Mapping[str, Any]) 
 
 
 def _numbered_as_clip(ids: Mapping[str, int], made: Sequence[str]) -> bool:
-    """Whether the ids are 256 letters, the same ending a word, one a merge, and the two marks, in this order."""
+    """Whether the ids are 256 letters, the same ending a word, one per merge, and the two marks, in this order."""
     tokens = [*_tokens_without_merges(), *made, START, END]
     return len(ids) == len(tokens) and all(ids.get(token) == i for i, token in enumerate(tokens))
 

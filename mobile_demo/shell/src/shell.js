@@ -1,5 +1,5 @@
 /**
- * Gives the web app within a WebView what browsers have of their own: sharing and saving files, by Capacitor's plugins.
+ * Gives the web app in a WebView what browsers have built in: sharing and saving files, by Capacitor's plugins.
  * Loaded ahead of the app by scripts/www.mjs; in a browser it does nothing.
  */
 (() => {

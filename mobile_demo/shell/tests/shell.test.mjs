@@ -5,7 +5,7 @@ import vm from 'node:vm';
 
 const SOURCE = await readFile(new URL('../src/shell.js', import.meta.url), 'utf8');
 
-/** shell.js in a page of its own: a WebView whose plugins note what they are asked, and answer by `answers`. */
+/** shell.js in a page of its own: a WebView whose plugins record what they are asked, and answer from `answers`. */
 function page({ isNative = true, answers = {} } = {}) {
   const asked = [];
   class Navigator {}

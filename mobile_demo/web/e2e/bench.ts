@@ -17,10 +17,10 @@ import { PythonRuntime } from './python';
 import { type Server, serve } from './server';
 
 const PICTURES = 10; // in a turn
-const WARM_UP = 30; // pictures until V8 has compiled what is hot
+const WARM_UP = 30; // pictures until V8 has compiled the hot code
 
 interface Turn {
-  /** Milliseconds a picture, of prompts that are new and of one that is known. */
+  /** Milliseconds per picture, of new prompts and of a known one. */
   fresh: number;
   known: number;
 }
@@ -74,7 +74,7 @@ interface Transfer {
   onnxruntime_mb: number;
 }
 
-/** What travelled, in megabytes. */
+/** What was downloaded, in megabytes. */
 function transferred(server: Server): Transfer {
   const index = JSON.parse(readFileSync(join(DIST, 'models/index.json')).toString());
   const engine = new Set(

@@ -37,7 +37,7 @@ export function launch(args: string[] = []): Promise<Browser> {
   return chromium.launch({ executablePath, args: [...ARGS, ...args] });
 }
 
-/** A page of a fresh profile; in `errors`, what went uncaught in it and what its security policy refused. */
+/** A page of a fresh profile; `errors` holds its uncaught errors and what its security policy refused. */
 export async function phone(
   browser: Browser,
   options = {},

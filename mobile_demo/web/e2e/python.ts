@@ -1,4 +1,4 @@
-/** The Python runtime in a process of its own, which makes pictures when it is told to and rests otherwise. */
+/** The Python runtime in a process of its own, which makes pictures on request and is idle otherwise. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -38,7 +38,7 @@ export class PythonRuntime {
     return started;
   }
 
-  /** Milliseconds a picture, of prompts that are new and of one that is known. */
+  /** Milliseconds per picture, of new prompts and of a known one. */
   async turn(count: number): Promise<{ fresh: number; known: number }> {
     const answer = new Promise<string>((resolve, reject) => {
       this.lines.once('line', resolve);

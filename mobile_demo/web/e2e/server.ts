@@ -1,4 +1,4 @@
-/** A plain static server, with faults on demand: what a browser sees of it is what any hosting would send. */
+/** A plain static server, with faults on demand: a browser sees what any host would send. */
 
 import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';

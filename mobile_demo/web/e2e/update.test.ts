@@ -64,7 +64,7 @@ it('goes on with the old version while another page is open, and comes with the 
   await draws(page, 'a green apple');
   expect([await page.title(), await other.title()]).toEqual(['ADDKit Stickers', 'ADDKit Stickers']);
   await other.close();
-  await expect.poll(started, { timeout: 60_000, interval: 1000 }).toBe('Next'); // the browser may list a closed page on
+  await expect.poll(started, { timeout: 60_000, interval: 1000 }).toBe('Next'); // the browser may go on listing a closed page
   await draws(page, 'a rocket');
   await context.setOffline(true);
   await page.reload();

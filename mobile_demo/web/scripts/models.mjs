@@ -29,7 +29,7 @@ const DEFAULT = resolve(WEB, '../../runtime/bundles/sticker-128');
 const ORT = join(WEB, 'node_modules/onnxruntime-web/dist');
 /** Flavours of ONNX Runtime: a device fetches one. */
 const ENGINES = { wasm: 'ort-wasm-simd-threaded', webgpu: 'ort-wasm-simd-threaded.asyncify' };
-const PIECE = 2 ** 20; // bytes before gzip: what is lost when a download breaks off
+const PIECE = 2 ** 20; // bytes before gzip: what an interrupted download loses
 const COMPONENTS = ['text_encoder', 'unet', 'vae_decoder'];
 
 const sha256 = (/** @type {Uint8Array} */ bytes) => createHash('sha256').update(bytes).digest('hex');
@@ -76,7 +76,7 @@ function fail(/** @type {string} */ message) {
 function main() {
   const bundle = resolve(argv[2] ?? env.ADDKIT_BUNDLE ?? DEFAULT);
   const out = resolve(argv[3] ?? join(WEB, 'public/models'));
-  if (!existsSync(join(bundle, 'manifest.json'))) fail(`${bundle} is no bundle: manifest.json is missing`);
+  if (!existsSync(join(bundle, 'manifest.json'))) fail(`${bundle} is not a bundle: manifest.json is missing`);
   copyGlue();
   const source = sourceOf(bundle);
   if (existsSync(join(out, 'index.json')) && readJson(join(out, 'index.json')).source === source) return;

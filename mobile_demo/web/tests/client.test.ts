@@ -33,7 +33,7 @@ class FakeWorker {
     this.say({ type: 'state', state });
   }
 
-  /** The pictures that it was asked for and has not been told to stop. */
+  /** The requested pictures that it has not been told to stop. */
   get asked(): number[] {
     return this.sent.filter((message) => message.type === 'generate').map(({ id }) => id);
   }

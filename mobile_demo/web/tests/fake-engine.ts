@@ -4,7 +4,7 @@ import { Cancelled, type Engine, type EngineState, type Notice } from '../src/en
 const SIDE = 128;
 
 export interface FakeOptions {
-  /** Milliseconds a picture. */
+  /** Milliseconds per picture. */
   takes?: number;
   /** The state that it stays in; without it the fake is ready. */
   state?: EngineState;
@@ -13,7 +13,7 @@ export interface FakeOptions {
 /** An engine for tests and for work on the page: discs in place of networks, one at a time, in order of the calls. */
 export class FakeEngine implements Engine {
   state: EngineState;
-  /** Every request that was begun, in order. */
+  /** Every request that was started, in order. */
   readonly begun: GenerateRequest[] = [];
   readonly restarts: (Backend | 'auto' | undefined)[] = [];
   /** The next pictures fail with this. */

@@ -11,7 +11,7 @@ export function bytes(path: string): Buffer {
 }
 
 /** A golden file; a field that the test does not read is an error, as a case could hide in it. */
-// biome-ignore lint/suspicious/noExplicitAny: its form is the test's to know
+// biome-ignore lint/suspicious/noExplicitAny: only the test knows its form
 export function golden(name: string, ...known: string[]): any {
   const data = JSON.parse(bytes(`tests/golden/${name}`).toString());
   expect(Object.keys(data).sort()).toEqual(['reference', 'count', 'tolerance', ...known].sort());

@@ -106,7 +106,7 @@ function shown(value: unknown): string {
   return text.length > 80 ? `${text.slice(0, 80)}...` : text;
 }
 
-/** Neither more nor fewer: a key that nobody reads is a mistake that would stay hidden. */
+/** Exactly these keys: an unread one would be a hidden mistake. */
 function checkKeys(found: Record<string, unknown>, known: string[]): void {
   const unknown = Object.keys(found).filter((key) => !known.includes(key));
   const missing = known.filter((key) => !Object.hasOwn(found, key));
@@ -176,7 +176,7 @@ function readSteps(value: unknown): Map<number, Step[]> {
 }
 
 function count(key: string): number {
-  if (!/^[1-9][0-9]{0,3}$/.test(key)) throw new Error(`${shown(key)} is no number of steps`);
+  if (!/^[1-9][0-9]{0,3}$/.test(key)) throw new Error(`${shown(key)} is not a number of steps`);
   return Number(key);
 }
 

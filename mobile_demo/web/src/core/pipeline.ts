@@ -135,7 +135,7 @@ function allFinite(values: Float32Array): boolean {
   return true;
 }
 
-/** @throws RangeError when the text is no whole number. */
+/** @throws RangeError when the text is not a whole number. */
 export function parseSeed(text: string): bigint {
   if (!/^-?\d{1,20}$/.test(text))
     throw new RangeError(`seed ${text || 'is empty'}: a whole number is needed`);

@@ -1,4 +1,4 @@
-/** CLIP's byte-pair encoding, id for id as transformers' CLIPTokenizerFast, from vocab.json and merges.txt. */
+/** CLIP's byte-pair encoding, with the same ids as transformers' CLIPTokenizerFast, from vocab.json and merges.txt. */
 
 import { BundleError } from './errors';
 
@@ -87,7 +87,7 @@ export class Tokenizer {
     return { ids, droppedWords: words.slice(kept) };
   }
 
-  /** Ids of a piece of text without white space. Kept: while one types, all words but the last stay the same. */
+  /** Ids of a piece of text without white space. Cached: while someone types, all words but the last stay the same. */
   private word(word: string): number[] {
     const known = this.words.get(word);
     if (known) return known;
@@ -140,7 +140,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Ranks of "left right" lines, best first; a line that comes twice has its last rank. */
+/** Ranks of "left right" lines, best first; a repeated line has its last rank. */
 function ranksOf(merges: string): Map<string, number> {
   const lines = merges.split(/\r?\n/u).filter((line) => line && !line.startsWith('#version'));
   return new Map(lines.map((line, rank) => [line, rank]));

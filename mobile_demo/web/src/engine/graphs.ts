@@ -1,4 +1,4 @@
-/** The only file that names ONNX Runtime: a bundle's networks, opened on a backend. */
+/** The only file that imports ONNX Runtime: a bundle's networks, opened on a backend. */
 
 import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-web';
 import { BundleError } from '../core/errors';
@@ -14,7 +14,7 @@ export type Component = keyof typeof OUTPUTS;
 export const COMPONENTS = Object.keys(OUTPUTS) as Component[];
 
 // On WebGPU, ONNX Runtime 1.30's MultiHeadAttention leaves out the causal mask, and a prompt's words see those after them.
-// The text encoder takes a few milliseconds of the CPU, once a prompt.
+// The text encoder takes a few milliseconds of the CPU, once per prompt.
 const ON_CPU: readonly Component[] = ['text_encoder'];
 // A GPU has no 8-bit products: the graph's roundings to 8 bits are dropped and its weights unpacked when it is opened.
 const IN_FLOAT = { disable_quant_qdq: '1', enable_quant_qdq_cleanup: '1' };
@@ -47,7 +47,7 @@ export async function startRuntime(
   return { ort, backend };
 }
 
-/** Lets go of the WebAssembly's bytes, once it runs. */
+/** Frees the WebAssembly's bytes, once it runs. */
 export function settle({ ort }: Runtime): void {
   delete ort.env.wasm.wasmBinary;
 }

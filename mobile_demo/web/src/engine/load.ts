@@ -20,7 +20,7 @@ import {
 } from './graphs';
 import type { EngineState, Notice } from './types';
 
-/** Told while it loads. */
+/** Reported while it loads. */
 export interface Listener {
   onState(state: EngineState): void;
   onNotice(notice: Notice): void;
@@ -77,7 +77,7 @@ async function flavourFor(backend: Backend, { engines }: ModelIndex, store: Piec
   return onlyOther ? 'webgpu' : backend;
 }
 
-/** Adds up what has arrived and tells it. */
+/** Adds up what has arrived and reports it. */
 class Progress {
   private loaded = 0;
   private total = 0;

@@ -1,9 +1,9 @@
 import { signal } from '@preact/signals';
 import { type HistoryEntry, type HistoryStore, MOST_ENTRIES } from '../store/history';
 
-/** The history as shown. It is kept in memory; the store follows, and its loss is told once. */
+/** The history as shown. It is kept in memory; the store follows, and its loss is reported once. */
 export class History {
-  /** Newest first, one a request. */
+  /** Newest first, one per request. */
   readonly entries = signal<readonly HistoryEntry[]>([]);
   readonly #onLost: () => void;
   #store: HistoryStore | undefined;

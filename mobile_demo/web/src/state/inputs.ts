@@ -9,7 +9,7 @@ import { fullPrompt } from './words';
 export class Inputs {
   readonly text = signal('');
   readonly style = signal<StyleName>('3d');
-  /** As typed: it may be no seed. */
+  /** As typed: it may not be a valid seed. */
   readonly seed = signal('');
   readonly locked = signal(false);
   readonly steps = signal(1);

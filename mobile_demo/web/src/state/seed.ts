@@ -4,7 +4,7 @@ import { SEED_MAX, SEED_MIN } from '../core/noise';
 
 export const SEED_PROBLEM = 'A seed is a whole number from −2⁶³ to 2⁶⁴ − 1.';
 
-/** The seed in its one spelling ('+007' is '7'), or undefined where the text is none. */
+/** The seed in its one spelling ('+007' is '7'), or undefined where the text is not a seed. */
 export function parseSeed(text: string): string | undefined {
   const digits = text.trim().replace('−', '-');
   if (!/^[+-]?\d{1,40}$/.test(digits)) return undefined;

@@ -21,7 +21,7 @@ export class Toasts {
     setTimeout(() => this.dismiss(id), action ? STAYS_WITH_ACTION : STAYS);
   }
 
-  /** The same warning is not said twice at a time. */
+  /** The same warning is not shown twice at a time. */
   warn(text: string): void {
     if (!this.list.value.some((toast) => toast.text === text)) this.#push({ text, tone: 'warning' });
   }

@@ -4,7 +4,7 @@ import type { GenerateRequest, StyleName } from '../core/types';
 export const MOST_ENTRIES = 200;
 
 export interface HistoryEntry {
-  /** The request's key: one entry a request. */
+  /** The request's key: one entry per request. */
   key: string;
   /** Milliseconds since 1970 at which the picture was last shown. */
   at: number;
@@ -46,7 +46,7 @@ export async function openHistory(name = 'addkit-history'): Promise<HistoryStore
   };
 }
 
-/** Writes the entries and lets go of the oldest beyond MOST_ENTRIES, in one transaction. */
+/** Writes the entries and drops the oldest beyond MOST_ENTRIES, in one transaction. */
 async function put(database: IDBPDatabase<Schema>, entries: readonly HistoryEntry[]): Promise<void> {
   const change = database.transaction('pictures', 'readwrite');
   const writes = entries.map((entry) => change.store.put(entry));

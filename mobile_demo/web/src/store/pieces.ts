@@ -2,7 +2,7 @@
  * The models' files, from Cache Storage where they are kept, else from the network, piece by piece.
  *
  * Every piece is compared with its hash whenever it is read. A damaged one is fetched again, once; what has arrived
- * is kept at once, so that a download that breaks off goes on where it stopped.
+ * is kept at once, so that an interrupted download resumes where it stopped.
  */
 
 import { digest } from '../core/digest';
@@ -14,7 +14,7 @@ const CACHE = 'addkit-models';
 const AT_ONCE = 4; // requests
 const STALLED = 30; // seconds without a byte: the browser itself would wait for minutes
 
-/** What a download tells while it runs. */
+/** What a download reports while it runs. */
 export interface Listener {
   /** Bytes that are here now, of those that travel. */
   onBytes(bytes: number): void;
@@ -111,7 +111,7 @@ export class PieceStore {
     throw corrupted(`piece ${piece.sha256.slice(0, 12)}`);
   }
 
-  /** The bytes of one request, told as they arrive. Not through the HTTP cache: they would be kept twice. */
+  /** The bytes of one request, reported as they arrive. Not through the HTTP cache: they would be kept twice. */
   private async request(piece: Piece): Promise<Uint8Array<ArrayBuffer>> {
     let told = 0;
     const patience = new Patience();
@@ -206,7 +206,7 @@ async function unpack(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Results in the order of `items`, at most `limit` at work. After an error none is begun; those at work end first. */
+/** Results in the order of `items`, at most `limit` at work. After an error none is started; those running end first. */
 async function mapped<T, R>(items: readonly T[], limit: number, work: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   let next = 0;

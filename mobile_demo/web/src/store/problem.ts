@@ -23,7 +23,7 @@ export function refused(why: number | string): Failure {
 
 const MEMORY = /memory|allocat|out of bounds|bad_alloc/i;
 
-/** Any error as a Problem: what the engine did not foresee is told by its own words. */
+/** Any error as a Problem: what the engine did not foresee keeps its own message. */
 export function problemOf(error: unknown): Problem {
   if (error instanceof Failure) return { kind: error.kind, message: error.message };
   const text = error instanceof Error ? error.message : String(error);

@@ -5,7 +5,7 @@ import { usePixels } from './canvas';
 import { useStudio } from './context';
 import { fraction, PROBLEM_TITLES, progressText } from './format';
 
-/** The picture in its place, and over it whatever keeps it from being there. */
+/** The picture in its place, and over it whatever is shown while there is none. */
 export function Stage() {
   const studio = useStudio();
   const state = studio.state.value;

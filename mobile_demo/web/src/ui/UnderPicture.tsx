@@ -7,7 +7,7 @@ import { madeOn, milliseconds, stages } from './format';
 import { IconButton } from './IconButton';
 import { canCopy, canShare, copySticker, savePicture, saveSticker, sharePicture } from './output';
 
-/** What can be known of the picture and done with it, and its variations. */
+/** Facts about the picture, what can be done with it, and its variations. */
 export function UnderPicture() {
   const studio = useStudio();
   const picture = studio.picture.value;

@@ -44,7 +44,7 @@ export async function sharePicture(studio: Studio): Promise<void> {
   try {
     await navigator.share({ files: [file], title: picture.request.prompt });
   } catch (error) {
-    // A closed share sheet is an AbortError, and no failure.
+    // A closed share sheet is an AbortError, not a failure.
     if ((error as Error).name === 'AbortError') return;
     studio.toasts.say('Sharing was refused.', { label: 'Save instead', run: () => void savePicture(studio) });
   }

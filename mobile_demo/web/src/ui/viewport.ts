@@ -3,7 +3,7 @@ import type { Theme } from '../state/settings';
 
 /**
  * Keeps the page as high as what is seen of it. Browsers that heed interactive-widget do so by themselves; Safari lays
- * its keyboard over the page and tells the visual viewport alone.
+ * its keyboard over the page and reports it to the visual viewport alone.
  */
 export function followKeyboard(): void {
   const viewport = window.visualViewport;

@@ -214,6 +214,7 @@ def work(args: argparse.Namespace) -> None:
 def phrase_task(args: argparse.Namespace, settings: PhraseSettings, engine: Engine) -> PhraseTask:
     """The tokenizer's folder, the phrases with their MiniLM embeddings, and a new encoder."""
     torch.manual_seed(settings.seed)
+    phrases = training_phrases(args.data, args.descriptions, settings.seed)  # missing data before a download
     vocabulary = fetch(OPEN_CLIP) / "open_clip/bpe_simple_vocab_16e6.txt.gz"
     with whole_folder(args.out / "tokenizer") as folder:
         write_tokenizer_folder(folder, vocabulary)
@@ -222,7 +223,6 @@ def phrase_task(args: argparse.Namespace, settings: PhraseSettings, engine: Engi
     words = token_texts(tokenizer)
     word_embeddings = embed(words, dtype=dtype, device=engine.device)
     whole = [index for index, word in enumerate(words) if word.isalpha() and len(word) > 2]
-    phrases = training_phrases(args.data, args.descriptions, settings.seed)
     targets = np.concatenate([embed(phrases, dtype=dtype, device=engine.device), word_embeddings[whole]])
     ids = encode_phrases(tokenizer, phrases + [words[index] for index in whole], max_tokens=40)
     student = PhraseStudent(build_text_encoder(args.width, args.layers))

@@ -104,7 +104,7 @@ def resolve_bundle(name_or_path: str | Path | None = None) -> Path:
 
 
 def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
-    """Reads a folder's manifest and, unless told not to, verifies every file; BundleError if not."""
+    """Reads a folder's manifest and, unless `verify` is off, verifies every file; raises BundleError."""
     folder = Path(path)
     try:
         data = read_json(read_inside(folder, MANIFEST, MOST_MANIFEST))
@@ -136,7 +136,7 @@ def check_file(folder: Path, name: str, facts: FileFacts) -> None:
 
 
 def _told(folder: Path, name: str, facts: FileFacts, call: Callable[[Path, str], T]) -> T:
-    """What the call returns; BundleError in place of its OSError."""
+    """Returns what the call returns; raises BundleError instead of its OSError."""
     try:
         return call(folder, name)
     except FileNotFoundError as error:

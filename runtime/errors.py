@@ -8,7 +8,7 @@ class Error(Exception):
 
 
 class UserError(Error):
-    """A setting, a file or a folder that a command was given is wrong, and the user can mend it."""
+    """A setting, file or folder given to a command is wrong, and the user can fix it."""
 
 
 class BundleError(Error):

@@ -64,7 +64,7 @@ class Generation:
 
     @property
     def prompt(self) -> str:
-        """What the picture shows; "" where states were given in place of a prompt."""
+        """What the picture shows; "" where states were given instead of a prompt."""
         return self.job.prompt
 
     @property
@@ -99,7 +99,7 @@ class Generation:
 class Plan:
     """One call, checked: what to make and how."""
 
-    made: list[Generation]  # one for every picture, latents not begun
+    made: list[Generation]  # one for every picture, without latents yet
     states: list[F32 | None]  # the caller's text states, one for every picture; None: the prompt's
     steps: tuple[Step, ...]  # noisiest first
     guidance_scale: float

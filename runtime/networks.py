@@ -78,7 +78,7 @@ class Networks:
         return scaled
 
     def start_from(self, image: Any, plan: Plan, cancel: CancelToken | None) -> None:
-        """Puts the pictures' own latents, noised to the first step's level, in place of the noise."""
+        """Replaces the noise with the pictures' own latents, noised to the first step's level."""
         shape, first = self.manifest.latent_shape, plan.steps[0]
         for one, start in zip(plan.made, arguments.images(image, len(plan.made), shape), strict=True):
             with one.timed("vae_encoder"):

@@ -44,7 +44,7 @@ def randn(seed: int, shape: Sequence[int]) -> F32:
 
 
 def check_seed(seed: int | np.integer[Any]) -> int:
-    """The seed itself; ValueError when it is no integer from -2**63 to 2**64 - 1 (torch's own range)."""
+    """The seed itself; ValueError when it is not an integer from -2**63 to 2**64 - 1 (torch's own range)."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise ValueError(f"seed must be an integer, not {type(seed).__name__}")
     whole = int(seed)

@@ -181,14 +181,14 @@ class Pipeline:
     ) -> list[Generation]:
         """Like calling the pipeline, but with the seed, the latents and the milliseconds of every picture.
 
-        - prompt_embeds: in place of prompts, as `encode_prompt` gives them: f32[tokens, width] or [B, tokens, width]
+        - prompt_embeds: instead of prompts, as `encode_prompt` gives them: f32[tokens, width] or [B, tokens, width]
         - seed: one for every prompt, or one per prompt (a list, a range, a numpy array); None: a random one; picture i
           of a prompt has seed + i
-        - generator: in place of a seed, for code written for diffusers: a torch.Generator of the CPU, or a list of one
+        - generator: instead of a seed, for code written for diffusers: a torch.Generator of the CPU, or a list of one
           per prompt. Its `initial_seed()` counts, not what was drawn from it since; where one serves several pictures
           only the first is the same as in diffusers, which goes on drawing for the others
         - guidance_scale: above 1 turns classifier-free guidance, and with it `negative_prompt`, on
-        - latents: f32[C, h, w] or [B, C, h, w], used in place of the seed's noise
+        - latents: f32[C, h, w] or [B, C, h, w], used instead of the seed's noise
         - image: a PIL picture, an array [H, W, 3] or latents f32[C, h, w] as `encode` gives them, to start from; one
           for all or a list of one per picture
         - strength: with an image, above 0 (keep most of it) to 1 (forget nearly all), see `arguments.steps`; None is

@@ -1,4 +1,4 @@
-"""Threads: a task beside the caller's, and what must be opened anew in a forked child."""
+"""Threads: a task beside the caller's, and objects that must be reopened in a forked child."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 def check_place(folder: str | Path, name: str) -> os.stat_result:
     """The facts of a file by its path in `folder`; nothing of the file is read.
 
-    Raises BundleError when a symbolic link leads out of the folder or it is no regular file (a pipe or a
+    Raises BundleError when a symbolic link leads out of the folder or it is not a regular file (a pipe or a
     device would block or never end), FileNotFoundError and other OSErrors as `stat` does. A hard link looks
     like any other file: what it holds is what the manifest's hash is for.
     """

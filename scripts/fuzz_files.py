@@ -368,7 +368,7 @@ def merges_spoilt(random: Random, folder: Path) -> None:
 
 
 def tokenizer_junk(random: Random, folder: Path) -> None:
-    """Binary noise, nothing, or very much in place of a tokenizer's file."""
+    """Binary noise, nothing, or a huge amount of data instead of a tokenizer's file."""
     path = folder / "tokenizer" / random.choice(["vocab.json", "merges.txt"])
     choice = random.randrange(4)
     if choice == 0:

@@ -379,7 +379,7 @@ def nodes_multiplied(random: Random, folder: Path) -> None:
 
 
 def wire_spoilt(random: Random, folder: Path) -> None:
-    """Protobuf that parsers read differently: merged messages, long numbers, groups, nesting without end."""
+    """Protobuf that parsers read differently: merged messages, long numbers, groups, endless nesting."""
     path = random.choice(models(folder))
     data = path.read_bytes()
     deep = b""

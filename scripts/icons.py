@@ -64,7 +64,7 @@ def silhouette() -> str:
 
 
 def svg(inner: str, scale: float = 1.0, ground: str = "", side: int = 512) -> str:
-    """A square with `inner`, of 512 by 512, in its middle at a scale; `ground` lies behind it."""
+    """A square with `inner`, of 512 by 512, scaled in its middle; `ground` goes behind it."""
     margin = (side - 512 * scale) / 2
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}"><defs>{GROUND}'

@@ -1,4 +1,4 @@
-"""The rooms of the source tree and the arrows between them: `python -m scripts.rooms` draws docs/ARCHITECTURE.md anew.
+"""The rooms of the source tree and the arrows between them: `python -m scripts.rooms` redraws docs/ARCHITECTURE.md.
 
 A room is a folder of Python; an arrow means that a file of one room imports a file of another, wherever in the file.
 tests/test_imports.py compares what is drawn with what is measured here.

@@ -190,7 +190,7 @@ def test_wrong_times_rise_all_the_same() -> None:
         ("none.mp4", [], "no such file"),
         (".", [], "folder"),
         ("text.mp4", [], "not a readable video"),
-        ("sound.mp4", [], "no pictures in it"),
+        ("sound.mp4", [], "it has no pictures"),
         ("one.mp4", [], "one frame"),
         ("half.mp4", [], "damaged"),
         ("list.m3u8", [], "not a readable video"),

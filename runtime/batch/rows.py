@@ -35,7 +35,7 @@ class Row:
         return cls(**json.loads(line))
 
     def to_line(self) -> bytes:
-        """One line of JSON in ASCII: text that is no valid UTF-8 passes through too."""
+        """One line of JSON in ASCII: text that is not valid UTF-8 passes through too."""
         return json.dumps(asdict(self)).encode("ascii") + b"\n"
 
     def identity(self) -> bytes:

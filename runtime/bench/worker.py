@@ -17,7 +17,7 @@ from runtime.bench.machine import memory_mb
 
 
 def serve(engine: Engine, requests: TextIO, answers: TextIO) -> None:
-    """Open the engine, say so, and answer until told to stop."""
+    """Open the engine, report that, and answer requests until asked to stop."""
 
     def answer(**facts: Any) -> None:
         answers.write(json.dumps(facts) + "\n")

@@ -20,18 +20,18 @@ BUILD = "npm ci && npm run build"
 EVERYWHERE = "0.0.0.0"
 EXAMPLES = """examples:
   python -m runtime.demo                         this machine; an Android phone by USB: adb reverse tcp:8000 tcp:8000
-  python -m runtime.demo --host 0.0.0.0 --tls    any phone in the same Wi-Fi, with a certificate made for this run
+  python -m runtime.demo --host 0.0.0.0 --tls    any phone on the same Wi-Fi, with a certificate made for this run
   python -m runtime.demo --host 0.0.0.0 --cert demo.pem --key demo-key.pem
   python -m runtime.demo --port 0 --json         a free port, named in one line of JSON
 
-Browsers give WebGPU, threads, the clipboard and offline use to https and to localhost alone: over plain http on another
-address the app draws slowly and is not kept. docs/mobile.md has the whole way to a phone's home screen.
+Browsers allow WebGPU, threads, the clipboard and offline use only on https and localhost: over plain http on another
+address the app draws slowly and does not work offline. docs/mobile.md has the whole way to a phone's home screen.
 """
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the app is served. `phone` is the address for a phone in the same network, if it listens there."""
+    """Where the app is served. `phone` is the address for a phone on the same network, if it listens there."""
 
     url: str
     phone: str | None
@@ -95,7 +95,7 @@ def describe(known: Addresses, everywhere: bool, made: bool) -> str:
     elif everywhere:
         lines.append("on a phone        no network was found: join the phone's Wi-Fi, and start again")
     else:
-        lines.append("on a phone        in the same Wi-Fi: start with --host 0.0.0.0 --tls")
+        lines.append("on a phone        on the same Wi-Fi: start with --host 0.0.0.0 --tls")
     lines.append(f"Android by USB    adb reverse tcp:{known.port} tcp:{known.port}, then {known.url} on the phone")
     if known.phone and not known.tls:
         lines.append("plain http        a phone's browser will not install or keep the app, nor use WebGPU or threads: "

@@ -143,7 +143,7 @@ class DemoServer(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Within the connection's thread, where a slow handshake holds up nobody else."""
+        """Within the connection's thread, where a slow handshake delays nobody else."""
         if self.tls is None:
             super().finish_request(request, client_address)
             return

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime.errors import Error
 
-DAYS = 30  # the certificate is made anew at every start
+DAYS = 30  # a new certificate is made at every start
 # A configuration of our own, because LibreSSL lacks -addext, and a system's file may add what browsers refuse.
 REQUEST = """[req]
 prompt = no

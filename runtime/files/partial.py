@@ -25,7 +25,7 @@ _OURS = re.compile(rf"\..+{_MARK}({re.escape(RETIRED)})?", re.DOTALL)
 def making(target: Path, mode: int = 0o777) -> Iterator[Path]:
     """A new hidden folder beside `target`, removed at the end unless it was renamed; OSError when it cannot be made.
 
-    mode: its permissions, of which the process' umask takes some.
+    mode: its permissions, before the process' umask.
     """
     partial, lock = _make(target, mode)
     try:

@@ -49,7 +49,7 @@ def whole_stream(path: str | Path) -> Iterator[BinaryIO]:
 def write_whole(path: str | Path, data: bytes) -> None:
     """Writes `data` to `path`, as `whole_file` does, at a third of its cost: a bulk run writes thousands of pictures.
 
-    No library needs a path here, so a hidden file serves in place of a folder. The folder's list of names is not
+    No library needs a path here, so a hidden file is used instead of a folder. The folder's list of names is not
     flushed: after a power cut the file may be the old one, never half of the new one.
     """
     target = _target(path)
@@ -83,7 +83,7 @@ def check_writable(path: str | Path) -> Path:
 
 
 def _target(path: str | Path) -> Path:
-    """The file that `path` stands for; OutputError when no file of ours can be there, whatever the permissions."""
+    """The file that `path` stands for; OutputError when it cannot be a file, whatever the permissions."""
     try:
         target = Path(os.path.realpath(path))
         reason = _refusal(target)

@@ -1,4 +1,4 @@
-"""Frames -> the bytes of an animated WebP or APNG, marked as made by a model like every picture of ours."""
+"""Frames -> the bytes of an animated WebP or APNG, marked as made by a model like all our pictures."""
 
 from __future__ import annotations
 

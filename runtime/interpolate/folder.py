@@ -23,7 +23,7 @@ def frame_name(i: int) -> str:
 def check_folder(out: str | Path, overwrite: bool) -> None:
     """OutputError unless a folder can be put at `out`: with `overwrite` also where one of ours is, and only that."""
     path, here = _real(out), _real(".")
-    if path == here or path in here.parents:  # a new folder replaces it, and nobody's current folder would be that one
+    if path == here or path in here.parents:  # replacing it would leave programs in a folder that is gone
         raise OutputError(f"cannot write {out or '--out'}: it is the current folder; give the name of one in it")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {out}: there is no folder {path.parent}; make it or choose another --out")

@@ -25,7 +25,7 @@ class Source:
 
     @property
     def prompt(self) -> str:
-        """The prompt that made it; "" where nobody knows."""
+        """The prompt that made it; "" if unknown."""
         return prompt_of(self.parameters)
 
     def fitting(self, size: tuple[int, int]) -> str:

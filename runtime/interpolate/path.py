@@ -1,9 +1,9 @@
 """The way from one picture to another through the student: `between` yields its frames as they are made.
 
 At t in [0, 1] the two pictures' latents are mixed spherically and their text states linearly, and one step of the
-student from a fixed noise makes a picture S(t) of the mixture. What the student loses of the two pictures is given
-back in proportion: S(t) + (1 - t) (A - S(0)) + t (B - S(1)), in latents before the decoder and in pixels after it.
-So the way begins at A and ends at B exactly, nothing jumps, and of two pictures that are nearly the same hardly
+student from a fixed noise makes a picture S(t) of the mixture. What the student loses of the two pictures is added back
+in proportion: S(t) + (1 - t) (A - S(0)) + t (B - S(1)), in latents before the decoder and in pixels after it.
+So the way begins exactly at A and ends exactly at B, nothing jumps, and between two nearly equal pictures hardly
 anything but their mean is left.
 """
 
@@ -89,7 +89,7 @@ def between(
 
     - first, last: PIL pictures or arrays, as `pixels.from_image` takes them
     - prompt, prompt_b: what the two show, "" for nothing; prompt_b None: the same
-    - seed, seed_b: of the noise at the two ends; seed_b None: the same noise all the way
+    - seed, seed_b: of the noise at the two ends; seed_b None: the same noise throughout
     - strength: above 0 (nearly a cross-fade) to 1 (hardly anything of the pictures but their prompts); None: see
       `known_strength`
     - even: frames at equal distances of their latents, for which the way is sampled at some places first; else at
@@ -159,7 +159,7 @@ def uniform_places(count: int) -> list[float]:
 
 
 class Way:
-    """Ends and what lies between them, of one bundle at one strength. Safe from any thread."""
+    """The ends and the pictures between them, for one bundle at one strength. Safe from any thread."""
 
     def __init__(self, pipe: Pipeline, strength: float, cancel: CancelToken | None = None) -> None:
         """Raises ValueError when the strength is not allowed."""

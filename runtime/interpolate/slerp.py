@@ -1,4 +1,4 @@
-"""From one array to another: in a straight line, or along the sphere as noise and noised latents lie on one."""
+"""From one array to another: in a straight line, or along the sphere, because noise and noised latents lie on one."""
 
 from __future__ import annotations
 

@@ -72,13 +72,13 @@ def opened(path: str | Path) -> Iterator[Reader]:
         what = "it is a folder" if where.is_dir() else "there is no such file"
         raise ValueError(f"cannot read video {path}: {what}")
     try:
-        # A name with a colon is no address, and a playlist fetches nothing.
+        # A name with a colon is not an address, and a playlist fetches nothing.
         container = av.open(f"file:{where}", "r", options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise ValueError(f"cannot read video {path}: it is not a readable video ({_what(error)})") from error
     with container:
         if not container.streams.video:
-            raise ValueError(f"cannot read video {path}: there are no pictures in it")
+            raise ValueError(f"cannot read video {path}: it has no pictures")
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise ValueError(f"cannot read video {path}: this build of PyAV cannot decode it")

@@ -107,9 +107,9 @@ class _Video:
             yield ticks, last[1]
 
     def _write_pair(self, writer: Writer, a: tuple[int, End], b: tuple[int, End], origin: int) -> None:
-        """The first of the two and what is between; the second is the first of the next pair.
+        """Writes the first of the two and what is between; the second is the first of the next pair.
 
-        Times are in ticks of the output, of which the clip's have count + 1: whole numbers, whatever the rate does.
+        Times are in output ticks, count + 1 per tick of the clip: whole numbers, whatever the rate does.
         """
         step = b[0] - a[0]
         for i, picture in enumerate(self._between(a[1], b[1])):

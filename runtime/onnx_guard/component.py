@@ -45,7 +45,7 @@ def check_component(folder: Path, component: str, manifest: Manifest) -> set[str
 
 @contextmanager
 def _mapped(folder: Path, name: str) -> Iterator[mmap.mmap]:
-    """The file's bytes, of which only those that are looked at are read."""
+    """The file's bytes, mapped: only those that are looked at are read."""
     with (
         open_inside(folder, name, MOST_MODEL) as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,

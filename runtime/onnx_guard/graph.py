@@ -1,6 +1,6 @@
 """What is in a model.onnx, read without its weights, and refused where it is more than a picture model needs.
 
-ONNX Runtime opens whatever ONNX can say: operators from libraries, files elsewhere, loops without end, arrays
+ONNX Runtime opens whatever ONNX can say: operators from libraries, files elsewhere, endless loops, arrays
 without bounds. Source: onnx.proto3 of ONNX 1.23.
 """
 
@@ -266,7 +266,7 @@ def _size(data: Data, start: int, end: int) -> int | None:
         if tag == 0x08:
             size = signed(begin)
         else:
-            text(data, begin, stop, MOST_TEXT)  # ONNX Runtime hands names out, and what is no text ends in an exception
+            text(data, begin, stop, MOST_TEXT)  # ONNX Runtime passes names on; one that is not text makes it raise
     return size
 
 

@@ -28,7 +28,7 @@ class BoundSession:
         self._output: Any = None
 
     def run(self, output: str, feeds: Mapping[str, npt.NDArray[Any]], options: Any) -> npt.NDArray[Any]:
-        """One output; inputs of other shapes than the last ones' are bound anew."""
+        """Computes one output; inputs are bound again when their shapes change."""
         with self._lock:
             if not self._fits(feeds):
                 return self._first(output, feeds)

@@ -3,7 +3,7 @@
  *
  *     node scripts/models.mjs [BUNDLE [OUT]]
  *
- * BUNDLE: a folder of `python -m export.onnx`; without one the project's default bundle. OUT: in place of public/models.
+ * BUNDLE: a folder of `python -m export.onnx`; without one the project's default bundle. OUT: instead of public/models.
  *
  * Every file of the bundle is compared with its manifest's hash first. A piece is named by the hash of its bytes, so
  * that a new bundle shares what did not change; index.json lists which pieces make which file.

@@ -1,6 +1,6 @@
 /**
  * The service worker: keeps the app itself (the models are kept by store/pieces.ts) and gives every answer the headers
- * of cross-origin isolation, without which there are no threads, so that plain static hosting serves.
+ * of cross-origin isolation, without which there are no threads, so that plain static hosting is enough.
  */
 
 import { addPlugins, cleanupOutdatedCaches, precacheAndRoute } from 'workbox-precaching';

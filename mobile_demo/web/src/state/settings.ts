@@ -45,7 +45,7 @@ export function localShelf(): Shelf {
   }
 }
 
-/** What was kept, with the default in place of whatever is missing or makes no sense. */
+/** What was kept, with defaults for whatever is missing or makes no sense. */
 export function loadSettings(shelf: Shelf): Settings {
   const kept = parsed(shelf);
   // No half of a character at the end: the tokenizer refuses it.

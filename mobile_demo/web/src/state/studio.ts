@@ -75,7 +75,7 @@ export class Studio {
     this.#want('type');
   }
 
-  /** A ready prompt in place of what was typed. */
+  /** A ready prompt that replaces what was typed. */
   use(text: string): void {
     this.inputs.text.value = text;
     this.#want('make');

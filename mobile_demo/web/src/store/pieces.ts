@@ -131,7 +131,7 @@ export class PieceStore {
       if (error instanceof Failure) throw error;
       throw new Failure(
         'offline',
-        `The models could not be fetched (${(error as Error).message}). Connect to the network and try again: the download goes on where it stopped.`,
+        `The models could not be fetched (${(error as Error).message}). Connect to the network and try again: the download resumes where it stopped.`,
       );
     } finally {
       patience.end();

@@ -17,7 +17,7 @@ export function refused(why: number | string): Failure {
   const what = typeof why === 'number' ? `The server answered ${why}` : why;
   return new Failure(
     'server',
-    `${what} in place of the models. Try again later: the download goes on where it stopped.`,
+    `${what} instead of the models. Try again later: the download resumes where it stopped.`,
   );
 }
 

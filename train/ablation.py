@@ -61,7 +61,7 @@ ROWS = {
         Row("teacher steps", "teacher_steps=4", {"teacher_steps": 4}, (20.3, 0.317)),
     )
 }
-FIRST = tuple(ROWS)[:8]  # what `--rows` means when it is left out
+FIRST = tuple(ROWS)[:8]  # the default of `--rows`
 
 
 def base_config(args: argparse.Namespace) -> Config:

@@ -64,7 +64,7 @@ class RunSettings:
     precision: str = "bf16"
     threads: int = 0  # torch threads; 0 keeps torch's default
     keep: int = 2  # newest checkpoints kept; the best one stays as well
-    nan_limit: int = 3  # how often a run may go back to its last checkpoint for a value that is not finite
+    nan_limit: int = 3  # how often a run may go back to its last checkpoint after a value that is not finite
 
 
 @dataclass(frozen=True)

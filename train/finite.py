@@ -1,4 +1,4 @@
-"""Values that must be numbers: NaN and infinity are seen before they reach a weight."""
+"""Values that must be numbers: NaN and infinity are caught before they reach a weight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class NotFinite(Exception):
-    """A loss or a gradient that is NaN or infinite; nothing was updated by it."""
+    """A loss or a gradient that is NaN or infinite; no weight was updated."""
 
 
 def must_be_finite(value: Tensor, what: str) -> None:

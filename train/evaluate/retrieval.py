@@ -151,7 +151,7 @@ class _Fit:
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
     def run(self, validation: Tensor, max_steps: int) -> float:
-        """Fit on what is not marked in bool[N]; keeps the maps of the lowest validation loss and returns that."""
+        """Fit on the pictures not marked in bool[N]; keeps the maps of the lowest validation loss and returns that."""
         train, held = (~validation).nonzero()[:, 0], validation.nonzero()[:, 0]
         best, best_state, waited = float("inf"), {}, 0
         with progress("retrieval scorer", max_steps) as advance:

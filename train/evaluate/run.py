@@ -1,4 +1,4 @@
-"""One evaluation: a student and its teacher opened, drawn and measured."""
+"""One evaluation: open a student and its teacher, draw and measure."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class AddTask(Task):
         return target
 
     def _averaged_unet(self, weights: Tensors) -> UNet2DConditionModel:
-        """The EMA student as a plain U-Net; adapters are also written by themselves, then merged."""
+        """The EMA student as a plain U-Net; adapters are also written separately, then merged."""
         if self.config.student == "lora":
             with self.ema.applied(self.student):
                 save_lora(self.student, self.run_dir / "lora")

@@ -1,4 +1,4 @@
-"""From settings to networks, data and one ADD step, all checked before anything is trained."""
+"""Builds networks, data and one ADD step from the settings; checks all of them before anything is trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds: weights, moments, position; which ones stay."""
+"""What a run's checkpoint holds (weights, optimizer moments, position), and which checkpoints are kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Checkpoints:
         self.keep, self.go_on = keep, go_on
 
     def save(self, state: State, score: float | None = None) -> None:
-        """Write a checkpoint, then remove what need not stay. score: lower is better; None: no opinion.
+        """Write a checkpoint, then remove those that need not be kept. score: lower is better; None: no opinion.
 
         Raises UserError when the disk is full: nothing half-written is left, and earlier checkpoints are untouched.
         """

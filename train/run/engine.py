@@ -69,7 +69,7 @@ class Engine:
         return size
 
     def micro_rows(self) -> Iterator[slice]:
-        """Rows of the whole batch, of each of this process's micro-batches."""
+        """For each of this process's micro-batches, its rows of the whole batch."""
         for part in range(self.parts):
             start = (part * self.world + self.rank) * self.micro_batch
             yield slice(start, start + self.micro_batch)

@@ -166,7 +166,7 @@ def noun_of(record: Record) -> str:
 
 
 def _compose(kind: str, parts: tuple[Source, ...], detail: str, phrases: Sequence[str]) -> Composition:
-    """phrases: the plainest first, without the style; the second, or the only one, also stands without it."""
+    """phrases: the plainest first, without the style; the second, or the only one, is also used without it."""
     first = parts[0].record
     style = style_of(first)
     captions = (*dict.fromkeys(f"{phrase}, {STYLES[style]}" for phrase in phrases), phrases[:2][-1])

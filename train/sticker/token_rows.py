@@ -319,7 +319,7 @@ class Tuner:
         targets: list[Tensor],
         passes: int,
     ) -> Tensor:
-        """Rows of `tokens` with which the fillings' states come near to the mixtures of the targets."""
+        """Rows of `tokens` that bring the fillings' states close to the mixtures of the targets."""
         original = self.encoder.get_input_embeddings()
         rows = FreeRows(self.table, tokens, start)
         self.encoder.set_input_embeddings(rows)

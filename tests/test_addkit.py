@@ -1,4 +1,4 @@
-"""The face: the package `addkit`, its console script, and the types that checkers see."""
+"""The public face: the package `addkit`, its console script, and the types that checkers see."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, verb: str, words: list[str], e
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
-# Types: mypy, which `make test` runs over the tests, checks what assert_type says.
+# Types: mypy, which `make test` runs over the tests, checks assert_type.
 
 
 def test_types_of_a_pipes_results() -> None:

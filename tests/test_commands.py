@@ -26,9 +26,9 @@ PLAIN = {"scripts.demo", "scripts.icons", "scripts.mobilenet_weights", "scripts.
 class Command:
     """The mistakes that a command may be given; the files that they name are those of `workplace`."""
 
-    bad: str  # a value that cannot be meant
-    missing: str = ""  # an input that is not there; "" where a command reads none
-    unwritable: str = ""  # an output below a file; "" where a command writes none
+    bad: str  # an impossible value
+    missing: str = ""  # a missing input; "" where a command reads none
+    unwritable: str = ""  # an output inside a file; "" where a command writes none
     alone: bool = False  # whether it works without arguments
 
 

@@ -1,4 +1,4 @@
-"""Every page reads as it was written: headings, tables, code blocks, links, commands and files that it names."""
+"""Every page is sound: headings, tables, code blocks, links, and the commands and files that it names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PLACES = (
 )
 PAGES = sorted(str(page.relative_to(ROOT)) for place in PLACES for page in ROOT.glob(place))
 PACKAGES = ("runtime", "train", "export", "scripts", "addkit", "tests")
-LONGEST_HEADING = 100  # more is a paragraph that lost its line break
+LONGEST_HEADING = 100  # a longer one is a paragraph that lost its line break
 FENCE = re.compile(r" *(`{3,}|~{3,})(.*)")
 HEADING = re.compile(r"(#+)( ?)(.*)")
-# What moved or went, as the log and the changelog tell of it, is history.
+# The log and the changelog are history: they may name what has moved or gone.
 HISTORY = ("CHANGELOG.md", "docs/log/")
 
 
@@ -135,7 +135,7 @@ def defined_names(module: str) -> set[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names.add(node.value)  # names that a package imports when they are asked for
+            names.add(node.value)  # names that a package imports lazily
     return names
 
 

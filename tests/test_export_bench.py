@@ -1,4 +1,4 @@
-"""The race of U-Nets: turns, ratios, and what cannot run."""
+"""The benchmark of U-Nets: turns, ratios, and what cannot run."""
 
 from __future__ import annotations
 

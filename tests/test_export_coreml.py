@@ -1,4 +1,4 @@
-"""The Core ML exporter: what Apple's loaders see, epsilon, chunks, Resources/, the gate, what goes wrong."""
+"""The Core ML exporter: what Apple's loaders see, epsilon, chunks, Resources/, the gate, errors."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_the_chunks_give_what_the_whole_gives(made, source) -> None:
     assert max(sizes) < 0.8 * sum(sizes)
     noise, states = source.noise([4]), torch.randn(1, 77, SMALL.hidden).numpy()
     whole = evaluated({"unet": packages["unet"]}, 1.0).unet(noise, 999.0, states)
-    del packages["unet"]  # the network must run the chunks
+    del packages["unet"]  # the network must use the chunks
     chunked = evaluated(packages, 1.0).unet(noise, 999.0, states)
     assert psnr_db(whole, chunked) > 55
 
@@ -189,7 +189,7 @@ def test_resources_are_complete_and_compile_on_a_mac_only(made, tmp_path) -> Non
         return
     refused = subprocess.run([resources / "compile.sh"], check=False, capture_output=True, text=True)
     assert refused.returncode == 2 and "needs a Mac" in refused.stderr
-    tools = tmp_path / "bin"  # a Mac's tools, of which the second makes an empty model
+    tools = tmp_path / "bin"  # a Mac's tools; the second makes an empty model
     tools.mkdir()
     stand_in(tools / "uname", "echo Darwin")
     stand_in(tools / "xcrun", 'test "$1 $2" = "coremlcompiler compile" && mkdir "${3%.mlpackage}.mlmodelc"')

@@ -1,4 +1,4 @@
-"""The modules that Core ML gets, in PyTorch: token ids, epsilon, encoders; attention in (B,C,1,S)."""
+"""The modules for Core ML, run in PyTorch: token ids, epsilon, encoders; attention in (B,C,1,S)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_variational_autoencoder(scaling: float, source, tmp_path: Path) -> No
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         image = AppleDecoder(whole)(found / APPLE_SCALING)
         torch.testing.assert_close(image, vae.decode(expected / scaling).sample, rtol=1e-4, atol=1e-5)
-    if scaling == APPLE_SCALING:  # one conversion: its attention is not that of a U-Net
+    if scaling == APPLE_SCALING:  # one conversion: its attention is not a U-Net's
         part = next(part for part in parts(whole) if part.name == "vae_encoder")
         convert(part, "iOS16", tmp_path / "e.mlpackage")
         found = Program(tmp_path / "e.mlpackage").run({"x": picture.numpy().astype(np.float16)})["latent"]

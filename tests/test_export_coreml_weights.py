@@ -1,4 +1,4 @@
-"""Weights and activations of Core ML packages in fewer bits: palettes, int8, what stays in float."""
+"""Quantized weights and activations in Core ML packages: palettes, int8, what stays in float."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_int8_weights_and_activations(source, plain, tmp_path: Path, monkeypatch
     options = Options(quantize_activations=True, min_deployment_target="iOS17")
     package = tmp_path / "unet.mlpackage"
     write_package(next(part for part in parts(source) if part.name == "unet"), package, source, options)
-    assert list(tmp_path.iterdir()) == [package]  # the fp16 U-Net, which was measured, is gone
+    assert list(tmp_path.iterdir()) == [package]  # the fp16 U-Net, used for measuring, is gone
     program = Program(package)
     makers = {output.name: op for op in program.block.operations for output in op.outputs}
     layers = [op for op in program.block.operations if op.type in ("conv", "linear")]
@@ -165,6 +165,6 @@ def test_kmeans_is_better_than_even_steps_and_settled() -> None:
     even = np.linspace(flat.min(), flat.max(), 16)
     error = np.mean((table[index] - flat) ** 2)
     assert error < 0.5 * np.mean((even[np.searchsorted(middles(even), flat)] - flat) ** 2)
-    assert error < 1.1 * 0.00955 * flat.var()  # Max 1960: 16 levels of a normal variable
+    assert error < 1.1 * 0.00955 * flat.var()  # Max 1960: 16 levels for a normal variable
     closest = np.abs(flat[:, None] - table.astype(np.float64)).min(1)
     assert (np.abs(table[index] - flat) <= closest + 1e-3).all()

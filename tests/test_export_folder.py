@@ -1,4 +1,4 @@
-"""Exports stand whole or not at all, whenever their process is stopped or killed, and on a full disk."""
+"""Exports appear whole or not at all, whenever their process is stopped or killed, and on a full disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ import signal
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-"""  # a test run in the background may have been started with some of them ignored
+"""  # a test run in the background may have started with some of them ignored
 WRITE = f"""{DEFAULTS}
 import sys, time
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path) -> None:
     assert len(beside(target)) == 2
     with whole_folder(target, MARKER) as folder:
         (folder / MARKER).write_text("new")
-    assert beside(target) == [other.name]  # another target's: its own next export removes it
+    assert beside(target) == [other.name]  # belongs to another target, whose next export removes it
 
 
 def test_a_living_process_keeps_its_folder_and_is_refused_a_taken_target(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rewrites that save passes over feature maps, a folded timestep, and the whole way in one graph."""
+"""Rewrites that save passes over feature maps, a folded timestep, and the whole pipeline in one graph."""
 
 from __future__ import annotations
 

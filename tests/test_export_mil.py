@@ -1,4 +1,4 @@
-"""The evaluator of Core ML programs as a whole: rounding, overflow, whole models, refusals, damaged packages."""
+"""The evaluator of Core ML programs: rounding, overflow, whole models, refusals, damaged packages."""
 
 from __future__ import annotations
 

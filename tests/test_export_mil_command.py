@@ -1,4 +1,4 @@
-"""`python -m export.mil`, and what it says of packages that are damaged or none of its own."""
+"""`python -m export.mil`, and what it says about packages that are damaged or not for it."""
 
 from __future__ import annotations
 

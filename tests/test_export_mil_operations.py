@@ -1,4 +1,4 @@
-"""Every operation of the evaluator, in each of its forms, against numpy and PyTorch."""
+"""Every operation of the evaluator, in each variant, against numpy and PyTorch."""
 
 from __future__ import annotations
 

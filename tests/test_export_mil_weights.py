@@ -1,4 +1,4 @@
-"""Every way in which weights are stored, and rounding to codes, against coremltools' own expansion."""
+"""Every way to store weights, and rounding to codes, against coremltools' own expansion."""
 
 from __future__ import annotations
 

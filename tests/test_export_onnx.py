@@ -302,7 +302,7 @@ def test_optimums_own_exporter_agrees_with_ours(component: str, bundle: Path, so
         config = CLIPTextOnnxConfig(model.config, task="feature-extraction")
         feed = {"input_ids": source.encode(PROMPTS)}
     else:
-        for key in ("text_encoder_projection_dim", "requires_aesthetics_score"):  # which optimum asks a U-Net for
+        for key in ("text_encoder_projection_dim", "requires_aesthetics_score"):  # which optimum expects of a U-Net
             model.config[key] = None
         config = UNetOnnxConfig(model.config, task="semantic-segmentation")
         feed = {

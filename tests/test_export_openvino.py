@@ -1,4 +1,4 @@
-"""The OpenVINO exporter: what GenAI's pipelines read, their pictures beside diffusers', the gates."""
+"""The OpenVINO exporter: what GenAI's pipelines read, their pictures compared with diffusers', the gates."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_int8_weights_are_small_and_close(made: Path, tmp_path: Path, monkeypatc
     unet = openvino.Core().read_model(out / "unet" / MODEL)
     constants = [node for node in unet.get_ops() if node.get_type_name() == "Constant"]
     kinds = [node.get_element_type().get_type_name() for node in constants if np.prod(list(node.shape)) >= LEAST]
-    assert kinds.count("u8") == counts["unet"] and "f16" in kinds and "f32" not in kinds  # f16: the spared ones
+    assert kinds.count("u8") == counts["unet"] and "f16" in kinds and "f32" not in kinds  # f16: the layers left out
     before, after = ((folder / "unet" / "openvino_model.bin").stat().st_size for folder in (made, out))
     assert after < 0.5 * before
 

@@ -1,4 +1,4 @@
-"""What the OpenVINO exporter is made of: tokens, schedulers, codes of weights, a library that keeps to itself."""
+"""Parts of the OpenVINO exporter: tokens, schedulers, weight codes, a library without telemetry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_tokens_are_clips(tmp_path: Path) -> None:
         if found.tolist() != (case["ids"] + [group["pad_id"]] * 77)[:77]
     ]  # fmt: skip
     assert len(texts) > 500
-    # GenAI's own: marks in an order that no keyboard gives, a special token in capitals.
+    # Cases only for GenAI: marks in an order that no keyboard produces, a special token in capitals.
     assert wrong in (["q\u0307\u0323", "<|EndOfText|>"], ["q\u0323\u0307", "<|EndOfText|>"])
 
 

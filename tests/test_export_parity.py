@@ -1,4 +1,4 @@
-"""The measures, and the report over several exports: every engine, processes of their own, the picture strip."""
+"""The metrics, and the report over several exports: every engine, separate processes, the picture strip."""
 
 from __future__ import annotations
 
@@ -337,6 +337,6 @@ def test_a_stopped_report_leaves_neither_files_nor_processes(bundle: Path, tmp_p
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, errors = process.communicate(timeout=60)  # which waits for whoever holds the pipes
+    out, errors = process.communicate(timeout=60)  # which waits for whatever holds the pipes
     assert process.returncode == 128 + signal.SIGTERM and (out, errors) == ("", "stopped by SIGTERM\n")
     assert not list(tmp_path.glob("parity-*"))

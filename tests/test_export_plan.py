@@ -1,4 +1,4 @@
-"""What an export will need is told before anything is loaded, and refused where there is no room for it."""
+"""An export's needs are known before anything is loaded, and it is refused where there is no room."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_shipped_bundle_has_the_planned_size() -> None:
     made = plan(resolve_checkpoint("sticker-128"), "onnx", precision)
     for part in made.components:
         size = sum(path.stat().st_size for path in (folder / part.name).glob("model.onnx*"))
-        assert size == pytest.approx(part.export_bytes, rel=0.3, abs=300_000)  # a decoder's folded end has strips
+        assert size == pytest.approx(part.export_bytes, rel=0.3, abs=300_000)  # a decoder's folded end also has strips
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert total == pytest.approx(made.export_bytes, rel=0.15)
 

@@ -1,4 +1,4 @@
-"""Prompts with which exports are calibrated and compared: whose they are, and that they are the ones drawn."""
+"""Prompts for calibrating and comparing exports: where they come from, and that they are the ones drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs of fewer bits: the arithmetic, what ONNX Runtime makes of them, which layers are chosen, whole bundles."""
+"""Quantized graphs: the arithmetic, what ONNX Runtime makes of them, which layers are chosen, whole bundles."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_embedding_rows_have_their_own_scales() -> None:
 
 
 def test_a_matrix_in_four_bits(tmp_path: Path) -> None:
-    model = graph_of("MatMul", values(70, 24), [2, 5, 70], [2, 5, 24])  # 70 inputs: two blocks of 32 and a rest
+    model = graph_of("MatMul", values(70, 24), [2, 5, 70], [2, 5, 24])  # 70 inputs: two blocks of 32 and a remainder
     feed = {"x": values(2, 5, 70)}
     found = rewrite(model, {"layer": INT4}, {})
     assert "MatMulNBits" in fused_ops(found, tmp_path / "o.onnx")
@@ -290,7 +290,7 @@ def test_the_dearest_layers_climb_until_the_budget_is_kept(precision: str, refer
     strict = planner.plan(free.expected_db + 3)
     assert strict.expected_db >= free.expected_db + 3
     left = {name for name in total if strict.kinds.get(name, FLOAT) != total[name]}
-    assert 0 < len(left) < len(total) / 2  # a few layers make most of the error
+    assert 0 < len(left) < len(total) / 2  # a few layers cause most of the error
     dear = [planner.error(name, total[name]) for name in left]
     kept = [planner.error(name, total[name]) for name in total if name not in left]
     assert np.median(dear) > 3 * np.median(kept)

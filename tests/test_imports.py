@@ -1,4 +1,4 @@
-"""The arrows between rooms are those of the picture in docs/ARCHITECTURE.md; runtime needs no torch."""
+"""The arrows between rooms match the picture in docs/ARCHITECTURE.md; runtime needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.rooms import MODULES, ROOT, arrows, drawn_edges, imported, measured
 
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
 LIGHT = {"numpy", "PIL"}
-# What single files of the runtime import when they are asked to: extras, and the peers of its benchmark.
+# What single files of the runtime import on demand: extras, and the engines its benchmark compares with.
 OPTIONAL = {
     "ray": {"runtime.batch.ray_pool"},
     "av": {"runtime.interpolate.video_file"},
@@ -22,7 +22,7 @@ OPTIONAL = {
     **{name: {"runtime.bench.engines"} for name in ("torch", "diffusers", "optimum", "openvino_genai")},
 }
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")
-MOST_FILES = 26  # in one folder: a newcomer should know their room
+MOST_FILES = 26  # per folder, so that a newcomer can find their way
 
 
 def test_rooms_import_along_the_arrows_that_are_drawn() -> None:

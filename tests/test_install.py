@@ -1,4 +1,4 @@
-"""What a user who wants only pictures does: a fresh environment, `pip install .`, the first picture."""
+"""The path of a user who only wants pictures: a fresh environment, `pip install .`, the first picture."""
 
 from __future__ import annotations
 

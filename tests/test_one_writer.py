@@ -1,4 +1,4 @@
-"""There is one way to write files and folders whole, and it holds: after kills, between processes, on a full disk."""
+"""There is one way to write files and folders whole, and it works: after kills, between processes, on a full disk."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_libraries_that_write_by_path_see_the_targets_own_name(tmp_path: Path) -
     with whole_file(tmp_path / "a.png") as partial:
         Image.new("RGB", (2, 2)).save(partial)
     with whole_file(tmp_path / "a.safetensors") as partial:
-        save_file({"a": torch.zeros(3)}, partial)  # which renames a temporary file of its own
+        save_file({"a": torch.zeros(3)}, partial)  # which renames its own temporary file
     assert sorted(os.listdir(tmp_path)) == ["a.npy", "a.png", "a.safetensors"]
 
 
@@ -113,7 +113,7 @@ def test_permissions_are_those_of_other_files_of_the_maker(tmp_path: Path) -> No
     before = os.umask(0o027)
     try:
         with whole_file(tmp_path / "a.safetensors") as partial:
-            save_file({"a": torch.zeros(3)}, partial)  # for its owner alone
+            save_file({"a": torch.zeros(3)}, partial)  # for its owner only
         with whole_folder(tmp_path / "folder") as folder:
             save_file({"a": torch.zeros(3)}, folder / "a")
             (folder / "run.sh").write_text("#!/bin/sh\n")
@@ -178,7 +178,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     with whole_stream(tmp_path / "a") as first, whole_stream(tmp_path / "a") as second:
         first.write(b"first")
         second.write(b"second")
-    assert (tmp_path / "a").read_bytes() == b"first" and os.listdir(tmp_path) == ["a"]  # the last one to end
+    assert (tmp_path / "a").read_bytes() == b"first" and os.listdir(tmp_path) == ["a"]  # the last one to finish
 
 
 def test_whoever_is_quicker_fills_a_cache(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_targets_with_one_long_beginning_do_not_mix_their_remains(tmp_path: Path
         (folder / "a").write_text("one")
         made = folder.name
     aside = tmp_path / f"{made}.old"
-    one.rename(aside)  # as a process that is killed between two renames leaves it
+    one.rename(aside)  # as left by a process that is killed between two renames
     with whole_folder(other):
         pass
     assert aside.exists()

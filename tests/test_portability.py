@@ -1,4 +1,4 @@
-"""The runtime works where Python lacks what POSIX or Linux alone have; all packages share one cache folder."""
+"""The runtime works where Python lacks what only POSIX or Linux has; all packages share one cache folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime import cache
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
-# What other systems lack, blocked before anything is imported.
+# Modules that other systems lack, blocked before anything is imported.
 BLOCKED = """
 import os, sys
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):

@@ -1,4 +1,4 @@
-"""README stays true: its commands and its Python run, its files exist, the first picture stands at the top."""
+"""README stays true: its commands and its Python run, its files exist, the first picture is at the top."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert words in whole
         whole = whole.replace(words, instead)
     exec(compile(whole, "README.md", "exec"), names)
-    assert len(shown) == README.count("image.show()") * 2  # of a stream of two prompts
+    assert len(shown) == README.count("image.show()") * 2  # from a stream of two prompts
 
 
 def test_every_link_and_picture_is_there() -> None:

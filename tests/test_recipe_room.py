@@ -1,4 +1,4 @@
-"""The shipped model's recipe stays in its room: nothing else imports train.sticker or speaks of what it draws."""
+"""The shipped model's recipe stays in its room: nothing else imports train.sticker or mentions what it draws."""
 
 from __future__ import annotations
 

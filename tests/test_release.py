@@ -1,4 +1,4 @@
-"""The shipped model: files small enough, loaders agree on one picture, pictures follow words and seeds."""
+"""The shipped model: its files are small enough, loaders agree on a picture, pictures depend on words and seeds."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Bulk generation: what it writes, that a killed run ends in the same folder, and what it says when it cannot.
+"""Bulk generation: what it writes, that a killed run ends in the same folder, and its errors.
 
-Tests in this process share one Ray; those that kill, or look at the terminal, have processes of their own.
+Tests in this process share one Ray; those that kill, or look at the terminal, use separate processes.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def test_two_runs_in_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_row_that_fails_stops_no_other(ray: None, capsys: pytest.CaptureFixture[str]) -> None:
     Path("p.jsonl").write_text('{"prompt": "a fox"}\n{"prompt": "bad \\udcff"}\n{"prompt": "a pizza"}\n')
-    for _ in range(2):  # the second start tries the row again
+    for _ in range(2):  # the second run tries the row again
         assert run("p.jsonl", "--out", "out") == 1
         err = capsys.readouterr().err
         assert said(err) == ["warning: rows that failed: 1 of 3; out/failed.jsonl says why"]
@@ -245,7 +245,7 @@ def test_webdataset_shards(ray: None, capsys: pytest.CaptureFixture[str]) -> Non
     whole = tree("out")
     inodes = {name: Path("out", name).stat().st_ino for name in ("000000.tar", "000001.tar")}
     manifest = Path("out/manifest.jsonl").read_bytes().splitlines(keepends=True)
-    Path("out/manifest.jsonl").write_bytes(b"".join(manifest[:15]))  # 000001.tar is whole, but not all told
+    Path("out/manifest.jsonl").write_bytes(b"".join(manifest[:15]))  # 000001.tar is whole, but unlisted
     Path("out/000002.tar").write_bytes(Path("out/000002.tar").read_bytes()[:-9000])
     assert run(*arguments) == 0 and tree("out") == whole
     assert inodes == {name: Path("out", name).stat().st_ino for name in inodes}
@@ -333,7 +333,7 @@ def killed(count: int, kills: int, *arguments: str, shard: int = 1) -> None:
         assert seen, number
     last = started("p.txt", "--out", "killed", "--json", *arguments)
     out, err = last.communicate(timeout=120)
-    assert (last.returncode, said(err)) == (0, []), err  # nothing of Ray's, and no process of it stays
+    assert (last.returncode, said(err)) == (0, []), err  # nothing of Ray's, and no process of it remains
     end = time.monotonic() + 60
     while left := subprocess.run(["pgrep", "-g", str(last.pid)], check=False, capture_output=True, text=True).stdout:
         assert time.monotonic() < end, left
@@ -377,7 +377,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on() -> None:
     manifest = Path("out/manifest.jsonl")
     while not (manifest.exists() and manifest.stat().st_size) and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes in the group
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == ""
     assert said(err) == ["stopped: finished pictures stay in out; the same command resumes from there"]

@@ -1,4 +1,4 @@
-"""Prompts files, names and the files of a batch's folder: all that happens before and after the pictures."""
+"""Prompts files, names and the files in a batch's folder: all that happens before and after the pictures."""
 
 from __future__ import annotations
 

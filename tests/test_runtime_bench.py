@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, its workers, and what it says of peers that cannot be had."""
+"""The benchmark's arithmetic, its workers, and what it says about engines that are not available."""
 
 from __future__ import annotations
 

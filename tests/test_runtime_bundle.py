@@ -1,4 +1,4 @@
-"""Bundles: every file verified, every fault named."""
+"""Bundles: every file is verified, every fault named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it writes, and what it says when it cannot."""
+"""The command line: what it writes, and its errors."""
 
 from __future__ import annotations
 

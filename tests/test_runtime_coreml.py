@@ -1,4 +1,4 @@
-"""Core ML packages in the place of graphs: fed as Apple's interfaces want it, here to the reference evaluator."""
+"""Core ML packages in place of graphs: fed as Apple's interfaces require, here to the reference evaluator."""
 
 from __future__ import annotations
 

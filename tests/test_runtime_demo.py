@@ -1,4 +1,4 @@
-"""The demo's server: what it sends of the app, what it keeps to itself, and what the command says."""
+"""The demo's server: what it serves, what it does not reveal, and what the command prints."""
 
 from __future__ import annotations
 
@@ -385,7 +385,7 @@ def test_the_network_gets_an_address_and_its_qr_code(
     url = next(line for line in text.splitlines() if "192.0.2.7" in line).split()[-1]
     assert "will not install or keep the app" in text and "--tls" in text
     drawn = [line for line in text.splitlines() if set(line) <= set("█▀▄ ") and line.strip()]
-    halves = {"█": (0, 0), "▀": (0, 1), "▄": (1, 0), " ": (1, 1)}  # light blocks stand for a code's light modules
+    halves = {"█": (0, 0), "▀": (0, 1), "▄": (1, 0), " ": (1, 1)}  # light blocks are a code's light modules
     modules = [[halves[block][half] for block in line] for line in drawn for half in (0, 1)]
     expected = [[int(dark) for dark in row] for row in segno.make_qr(url, error="m").matrix_iter(border=2)]
     assert modules[: len(expected)] == expected
@@ -421,7 +421,7 @@ def test_a_machine_without_a_network(
 def test_https_with_a_certificate_made_for_the_run(app: Path) -> None:
     made, sha256 = demo_tls.made_context("192.0.2.7")
     with served(app, made) as server:
-        plain = socket.create_connection(("127.0.0.1", server.server_port))  # neither stops the server nor the next
+        plain = socket.create_connection(("127.0.0.1", server.server_port))  # does not stop the server
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         pem = ssl.get_server_certificate(("127.0.0.1", server.server_port))
         pem_file = app.parent / "cert.pem"

@@ -1,4 +1,4 @@
-"""What a program that embeds the runtime relies on: closing, forks, cancelling, streams, caches, the safety hook."""
+"""What programs that embed the runtime rely on: closing, forks, cancelling, streams, caches, the safety hook."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_cancelling_stops_within_a_network(tmp_path: Path) -> None:
     threading.Timer(0.2, token.cancel).start()
     with pytest.raises(Cancelled) as stopped:
         session.run(cancel=token, **feeds)
-    assert "terminate" in str(stopped.value.__context__)  # ONNX Runtime's own word: it did not run to its end
+    assert "terminate" in str(stopped.value.__context__)  # ONNX Runtime's own message: it did not run to the end
     with pytest.raises(Cancelled):
         session.run(cancel=token, **feeds)  # a token stays cancelled
 

@@ -1,4 +1,4 @@
-"""Picture files: lossless where they say so, the same metadata in every format, the same bytes every time."""
+"""Picture files: lossless where promised, the same metadata in every format, the same bytes every time."""
 
 from __future__ import annotations
 

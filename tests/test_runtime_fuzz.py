@@ -1,4 +1,4 @@
-"""Bundles that nobody vouches for: every spoilt one ends in a BundleError or a picture, and the fuzzer sees others."""
+"""Untrusted bundles: every corrupted one ends in a BundleError or a picture, and the fuzzer detects anything else."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_is_spoilt_was_in_order(bundle: Path) -> None:
     assert first.size == (40, 32) and first.tobytes() != second.tobytes()
 
 
-# The fuzzer's own eyes.
+# Whether the fuzzer notices faults.
 
 
 @linux
@@ -130,7 +130,7 @@ def test_a_crash_and_a_hang_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert process.alive and process.case("x", 0).outcome == outcome and not process.alive
 
 
-# What a graph may hold.
+# What a graph may contain.
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -156,7 +156,7 @@ def test_every_part_of_the_shipped_bundle_is_in_order_quickly() -> None:
     start = time.thread_time()
     for part in PARTS:
         assert bundle.model(part) == SHIPPED / part / "model.onnx"
-    assert time.thread_time() - start < 0.1  # 0.01 where nothing else runs
+    assert time.thread_time() - start < 0.1  # 0.01 on an idle machine
 
 
 def graph_with(change: Callable[[Any], None], part: str = "vae_decoder") -> bytes:
@@ -307,7 +307,7 @@ def test_memory_is_limited_where_only_running_shows_it(tmp_path: Path) -> None:
     graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [many])
     path = tmp_path / "model.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    assert inspect(path.read_bytes()).nodes  # nothing of it shows in the file
+    assert inspect(path.read_bytes()).nodes  # the file shows no sign of it
     with pytest.raises(BundleError, match="Available memory of"):
         Session("vae_decoder", path, "cpu").run(latent_sample=np.ones(1))
 

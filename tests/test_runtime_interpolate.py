@@ -1,4 +1,4 @@
-"""In-between frames: the way, its timing, the command's folder, and what it says when it cannot."""
+"""In-between frames: the path, its timing, the command's folder, and its errors."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_slerp_keeps_the_norm_between_those_of_the_ends(a: Any, b: Any, t: float
 @given(VECTORS, VECTORS, PLACES)
 def test_slerp_is_the_same_from_the_other_end(a: Any, b: Any, t: float) -> None:
     cosine = np.vdot(a, b) / max(float(np.linalg.norm(a)) * float(np.linalg.norm(b)), 1e-30)
-    if abs(cosine) < 0.999:  # opposite directions take the side of their first
+    if abs(cosine) < 0.999:  # opposite directions go round on the side of the first
         scale = np.linalg.norm(a) + np.linalg.norm(b) + 1e-6
         np.testing.assert_allclose(slerp(a, b, t), slerp(b, a, 1 - t), atol=1e-5 * float(scale))
 
@@ -188,7 +188,7 @@ def test_even_timing_makes_steps_alike() -> None:
         return max(steps) / float(np.mean(steps))
 
     assert longest(even) < 1.25 and longest([0.0, *uniform_places(8), 1.0]) > 3
-    assert way.even_places(a, a, 3) == uniform_places(3)  # no way, no length
+    assert way.even_places(a, a, 3) == uniform_places(3)  # no path, no length
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_the_usual_strength_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_hand.tobytes() == Image.open("m/frame-0001.png").tobytes()
 
 
-# The measures
+# The metrics
 
 
 def test_a_cross_fade_is_straight_even_and_a_double_exposure() -> None:
@@ -383,7 +383,7 @@ def test_the_files_say_how_they_were_made() -> None:
     assert text.startswith("a fox\nSteps: 1, ") and "Seed: 9, " in text and "Denoising strength: 0.75" in text
     assert text.endswith(f'Interpolation: {place:.6f}, Prompt B: "a \\"cat\\""')
     assert SOURCE_TYPE in Image.open("m/frame-0001.png").info["XML:com.adobe.xmp"]
-    assert "XML:com.adobe.xmp" not in Image.open("m/frame-0000.png").info  # somebody's own picture stays that
+    assert "XML:com.adobe.xmp" not in Image.open("m/frame-0000.png").info  # a user's own picture stays as it is
     assert SOURCE_TYPE in str(Image.open("m/animation.webp").info["xmp"])
 
 

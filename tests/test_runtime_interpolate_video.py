@@ -1,4 +1,4 @@
-"""A video in and out: every frame kept, frames between, times exact at constant and at variable rate."""
+"""Video in and out: every frame is kept, frames in between, exact times at constant and variable rates."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_rate_is_multiplied_and_every_frame_kept(capsys: pytest.CaptureFixtu
         expected = [a.image, *(way.picture(a, b, t) for t in uniform_places(2)), b.image]
         for j in range(len(expected)):
             likeness = [psnr(pictures[3 * i + j], other) for other in expected]
-            assert likeness[j] == max(likeness) > 24, (i, j)  # of which the encoder loses some
+            assert likeness[j] == max(likeness) > 24, (i, j)  # some of which the encoder loses
     assert {**json.loads(Path("v/interpolation.json").read_text()), "out": "v"} == report
 
 

@@ -334,7 +334,7 @@ def test_torchs_generator_is_understood(pipe: runtime.Pipeline) -> None:
     assert (latents(pipe, generator=generator) == latents(pipe, seed=7)).all()
     noise = torch.randn(SHAPE, generator=generator).numpy()
     assert (latents(pipe, latents=noise) == latents(pipe, seed=7)).all()
-    assert (latents(pipe, generator=generator) == latents(pipe, seed=7)).all()  # what was drawn since does not count
+    assert (latents(pipe, generator=generator) == latents(pipe, seed=7)).all()  # later draws do not count
 
 
 def test_an_image_without_a_strength_is_not_ignored(pipe: runtime.Pipeline) -> None:
@@ -393,7 +393,7 @@ def test_calls_take_what_run_takes() -> None:
         assert {name: (one.default, one.annotation) for name, one in other.items() if name in shared} == shared
         assert other.keys() - shared.keys() <= {"output_type", "bundle", "provider"}
     assert set(Options.__annotations__) == set(shared)
-    for function in (runtime.Pipeline.__call__, runtime.generate):  # what type checkers see is what is there
+    for function in (runtime.Pipeline.__call__, runtime.generate):  # type checkers see what exists
         for stub in get_overloads(function):
             assert set(inspect.signature(stub).parameters) == set(inspect.signature(function).parameters)
 
@@ -468,7 +468,7 @@ def test_texts_are_encoded_once(pipe: runtime.Pipeline, monkeypatch: pytest.Monk
         fresh.encode_prompt(f"number {i}")
     assert len(runs) == 302
     fresh("a pizza", seed=7)
-    assert len(runs) == 303  # of those that are kept it was not one any more
+    assert len(runs) == 303  # it was no longer among those kept
 
 
 def test_milliseconds_are_told(pipe: runtime.Pipeline) -> None:

@@ -74,7 +74,7 @@ def test_the_rotation_tag_is_obeyed() -> None:
     image = Image.new("RGB", (4, 2), "black")
     image.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise
+    exif[0x0112] = 6  # rotate a quarter turn clockwise
     buffer = io.BytesIO()
     image.save(buffer, "PNG", exif=exif)
     found = pixels.to_uint8(pixels.from_image(Image.open(buffer), (4, 2)))

@@ -1,4 +1,4 @@
-"""Schedule maths against diffusers, and against itself."""
+"""Schedule arithmetic against diffusers, and its self-consistency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Providers and what graphs must take and give."""
+"""Providers, and the inputs and outputs that graphs must have."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_memory_may_run_out_when_a_graph_is_opened(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(onnxruntime, "InferenceSession", starve)
     with pytest.raises(runtime.MemoryLimitError, match="not enough memory"):
         runtime.load(TINY).open()
-    assert sorted(tmp_path.rglob("model.onnx")) == kept  # nothing is wrong with what the cache holds
+    assert sorted(tmp_path.rglob("model.onnx")) == kept  # nothing is wrong with the cache's contents
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

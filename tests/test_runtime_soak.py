@@ -1,4 +1,4 @@
-"""A pipe that draws for long: flat memory, the same pictures."""
+"""A pipe that runs for a long time: constant memory, the same pictures."""
 
 from __future__ import annotations
 

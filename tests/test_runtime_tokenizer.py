@@ -27,7 +27,7 @@ FOLDERS = {
 REFERENCES = {name: CLIPTokenizerFast.from_pretrained(folder) for name, folder in FOLDERS.items()}
 OURS = {name: Tokenizer.from_folder(folder) for name, folder in FOLDERS.items()}
 FULL = OURS["full"]
-# Characters that this Python's database knows: the reference may know newer ones.
+# Characters in this Python's database: the reference may know newer ones.
 ASSIGNED = st.characters(exclude_categories=["Cn", "Cs", "Co"])
 EMOJI = ["👨‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪🇫🇷🇯", "👍🏽👍🏿", "1️⃣#️⃣", "❤️‍🔥", "🧑🏻‍🚀", "\U000e0067\U000e007f"]
 SCRIPTS = [
@@ -89,7 +89,7 @@ def nasty_texts(seed: int, count: int) -> list[str]:
             return chr(draw.choice([*range(32), *range(0x7F, 0xA1), *rare["Cf"], *rare["Zs"], 0x2028, 0x2029]))
         if kind == 4:
             return "".join(draw.choice("abcxyzÀßéＡ１ŉ") for _ in range(draw.choice([3, 10, 200])))
-        if kind == 5:  # composed and not, and what lower case makes longer
+        if kind == 5:  # composed and decomposed, and characters that lower case makes longer
             return draw.choice(COMPOSED)
         if kind == 6:
             return draw.choice(MARKS)

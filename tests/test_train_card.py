@@ -1,4 +1,4 @@
-"""A model card's parts: prompts, sheets whose captions are whole, tables made of the figures alone."""
+"""A model card's parts: prompts, sheets with complete captions, tables made from the figures alone."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def letters(text: str) -> float:
         ("", []),
         ("fox, 3d style", ["fox, 3d style"]),
         ("a purple banana, flat style", ["a purple banana,", "flat style"]),  # not "flat" on the first
-        ("a penguin wearing hats, 3d style", ["a penguin wearing", "hats, 3d style"]),  # at the comma it takes three
+        ("a penguin wearing hats, 3d style", ["a penguin wearing", "hats, 3d style"]),  # at the comma it is three
         ("hippopotamusrhinoceros, 3d style", ["hippopotamusrhinoc", "eros, 3d style"]),
     ],
 )

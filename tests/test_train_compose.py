@@ -1,4 +1,4 @@
-"""train.sticker.compose and its parts: words, recolouring, cutouts, which compositions there are, their split."""
+"""train.sticker.compose and its parts: words, recolouring, cutouts, the list of compositions, their split."""
 
 from __future__ import annotations
 

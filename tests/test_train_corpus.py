@@ -1,4 +1,4 @@
-"""Shards of any make to encoded shards: members, captions, the cache, both autoencoders, bad input."""
+"""From any shards to encoded shards: members, captions, the cache, both autoencoders, bad input."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_a_bad_picture_is_named_or_left_out(
         encoded = ShardEncoder(encoders, tmp_path / "cache", bad_data="skip").load(str(shard))
     assert [record.key for record in encoded.records] == ["000", "001", "z"]
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith("train-00007.tar: 1 bad pictures left out")
-    with pytest.raises(UserError, match="picture bad"):  # what was left out is not forgotten in the cache
+    with pytest.raises(UserError, match="picture bad"):  # the cache remembers what was left out
         ShardEncoder(encoders, tmp_path / "cache").load(str(shard))
 
 
@@ -366,7 +366,7 @@ def test_a_damaged_shard_is_named_or_used_as_far_as_it_goes(
     with caplog.at_level(logging.WARNING):
         encoded = ShardEncoder(encoders, tmp_path / "cache", bad_data="skip").load(str(shard))
     assert len(encoded.records) == read and len(caplog.messages) == 1
-    assert not list(tmp_path.glob("cache/*.latents.safetensors"))  # what is missing may be there next time
+    assert not list(tmp_path.glob("cache/*.latents.safetensors"))  # what is missing may exist next time
     with pytest.raises(UserError, match="cannot be read beyond"):
         list(read_records(tmp_path, "train"))
 

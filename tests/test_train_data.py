@@ -167,7 +167,7 @@ def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
     assert all(record.captions[0].startswith("picture number") for record, _ in records)
 
 
-# ---- what a record says besides -----------------------------------------------------------------------------------
+# ---- further facts in a record -----------------------------------------------------------------------------------
 
 
 def test_the_demo_shards_records_keep_what_their_maker_said() -> None:

@@ -1,4 +1,4 @@
-"""Everyday words: the list, the answers, and rows of free tokens that leave every caption as it was."""
+"""Everyday words: the list, the answers, and rows of free tokens that leave every caption unchanged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from train.sticker.token_rows import FreeRows, Settings, Template, WordNet, tune
 
 torch.set_num_threads(1)
 LICENCE = "  1 This software is provided as is\n"
-SENSES = {  # word: (its definition, whether a tagged text has it)
+SENSES = {  # word: (its definition, whether a tagged text contains it)
     "fox": ("black square", True),
     "hat": ("pink disc", True),
     "tom": ("pink disc", True),

@@ -1,4 +1,4 @@
-"""Bugs that ADD trainers are known for. Each check passes on the trainer as it is and fails once the bug is put in."""
+"""Bugs that ADD trainers are known for. Each check passes on the trainer as it is and fails with the bug."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_gradients_left_in_the_discriminator(trainer: AddTrainer) -> None:
     def terms_with_the_bug(number: int, batch: Any, fakes: Any) -> Any:
         logits = step.discriminator(fakes.features, fakes.condition)
         loss = -logits[0].mean()
-        loss.backward(retain_graph=True)  # reaches the heads as well
+        loss.backward(retain_graph=True)  # also reaches the heads
         yield "adv", loss
 
     step._terms = terms_with_the_bug  # type: ignore[assignment, method-assign]

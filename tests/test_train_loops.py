@@ -1,4 +1,4 @@
-"""ADD, teacher, autoencoder and text encoder are trained by one loop: what holds for one holds for all four."""
+"""ADD, teacher, autoencoder and text encoder are trained by one loop: what is true of one is true of all four."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_a_device_reaches_weights_and_batches(
 
     for module in trained.modules():
         module.register_forward_hook(note, with_kwargs=True)
-    with pytest.raises((RuntimeError, NotImplementedError), match="item.*meta"):  # is the loss finite? Nobody knows.
+    with pytest.raises((RuntimeError, NotImplementedError), match="item.*meta"):  # the loss's finiteness is unknown
         task.step(0)
     assert seen == {"meta"} and any(p.grad is not None for p in trained.parameters())
 

@@ -1,4 +1,4 @@
-"""LoRA: a start that changes nothing, adapters alone learn, merging is exact, files open in diffusers."""
+"""LoRA: the start changes nothing, only adapters learn, merging is exact, files open in diffusers."""
 
 from __future__ import annotations
 

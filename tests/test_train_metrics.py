@@ -1,4 +1,4 @@
-"""Quality figures on feature sets whose answers are known."""
+"""Quality figures on feature sets with known answers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_kernel_distance_grows_with_the_shift() -> None:
     assert abs(near) < far / 10
 
 
-@pytest.mark.parametrize("count", [20, 120])  # one subset that is all of them, and fifty
+@pytest.mark.parametrize("count", [20, 120])  # one subset with all of them, and fifty
 def test_kernel_distance_leaves_the_callers_random_state_alone(count: int) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)

@@ -1,4 +1,4 @@
-"""The whole way of somebody's own pictures, by the commands: import, autoencoder, teacher, student, export, picture."""
+"""The whole path for a user's own pictures, by the commands: import, autoencoder, teacher, student, export, picture."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_from_a_folder_of_pictures_to_a_picture_by_the_runtime(tmp_path: Path, m
     run(train_command.main, f"--preset smoke {places} {settings}")
     student = tmp_path / "student/pipeline"
     assert set(read_prompts(student / "prompts.txt")) <= captions
-    assert "data" not in json.loads((student / "training.json").read_text())  # whose pictures they are is not told
+    assert "data" not in json.loads((student / "training.json").read_text())  # it is not known whose pictures they are
     run(onnx_command.main, f"{student} --out BUNDLE", **paths)
     parity = json.loads((tmp_path / "bundle/manifest.json").read_text())["parity"]
     assert parity["prompts"] == "checkpoint" and parity["picture"]["status"] == "passed"

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, told to stop, or out of disk goes on as if nothing had happened."""
+"""A run that is killed at any moment, asked to stop, or out of disk space resumes as if nothing had happened."""
 
 from __future__ import annotations
 

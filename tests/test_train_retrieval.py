@@ -81,7 +81,7 @@ class Known(RetrievalScorer):
 def test_ranks_are_among_the_distinct_prompts_and_ties_count_against_the_picture() -> None:
     prompts = ["a", "b", "a"]  # two distinct ones
     found = Known([[0.9, 0.1], [0.2, 0.2], [0.1, 0.3]]).figures(torch.zeros(3, 1), prompts)
-    assert found["retrieval_at_1"] == pytest.approx(1 / 3)  # the second ties, the third is second
+    assert found["retrieval_at_1"] == pytest.approx(1 / 3)  # the second is a tie, the third comes second
     assert found["retrieval_at_5"] == 1.0
     assert found["alignment"] == pytest.approx((0.9 + 0.2 + 0.1) / 3)
 

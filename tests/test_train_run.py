@@ -1,4 +1,4 @@
-"""What a run leaves behind, its smoke test as a command, the benchmark and the ablation."""
+"""What a run leaves behind, the smoke test as a command, the benchmark and the ablation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sources: the same update for any number of processes, exact resume, URLs, and what goes wrong."""
+"""Data sources: the same update for any number of processes, exact resuming, URLs, and errors."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_every_epoch_shows_every_picture_once_in_another_order(data: Path, cache
 def test_pictures_are_shuffled_across_the_shards_of_a_group(data: Path, cache: Path, encoders: Encoders) -> None:
     drawn = keys(stream(data, cache, encoders, shuffle_shards=7), 6)
     changes = sum(a.split("-")[0] != b.split("-")[0] for a, b in pairwise(drawn))
-    assert changes > 12  # six, were the shards read one after the other
+    assert changes > 12  # would be six if the shards were read one after the other
     assert drawn != keys(stream(data, cache, encoders, shuffle_shards=7, seed=1), 6)
 
 
@@ -383,7 +383,7 @@ def test_shards_come_over_http(
     for step in range(12):
         assert_same(update(remote, step, 4, slice(0, 4)), update(local, step, 4, slice(0, 4)))
     remote.close()
-    shutil.rmtree(folder)  # what was encoded needs no server
+    shutil.rmtree(folder)  # encoded shards need no server
     again = open_source(pattern, encoders, tmp_path / "cache", shuffle_shards=2)
     assert keys(again, 12) == keys(stream(data, cache, encoders), 12)
 

@@ -261,7 +261,7 @@ def test_the_encoder_computes_the_pca_exactly() -> None:
 
 def test_the_linear_decoder_inverts_linear_latents() -> None:
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (8, 2, 2, 3), np.uint8).repeat(8, 1).repeat(8, 2)  # flat patches: rank 3
+    pictures = rng.integers(0, 256, (8, 2, 2, 3), np.uint8).repeat(8, 1).repeat(8, 2)  # uniform patches: rank 3
     mean, basis, std = pca_of_patches(pictures, 3)
     autoencoder = build_autoencoder(3)
     set_pca_encoder(autoencoder, mean, basis, std)

@@ -1,4 +1,4 @@
-"""train.teacher: where it starts from, and how much of what it sees is composed."""
+"""train.teacher: where it starts from, and how many of its pictures are compositions."""
 
 from __future__ import annotations
 

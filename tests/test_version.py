@@ -1,4 +1,4 @@
-"""The version stands in runtime/__init__.py; the wheel takes it from there, and what cannot read it says the same."""
+"""The version is in runtime/__init__.py; the wheel reads it from there, and files that cannot do so agree with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_wheel_takes_it_without_an_import() -> None:
     assigned = [
         node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"
     ]
-    assert [ast.literal_eval(node.value) for node in assigned] == [runtime.__version__]  # else setuptools imports numpy
+    assert [ast.literal_eval(node.value) for node in assigned] == [runtime.__version__]  # or setuptools imports numpy
 
 
 @pytest.mark.parametrize("app", ["web", "shell"])

@@ -1,4 +1,4 @@
-"""The small checkpoint as Core ML packages with everything that the exporter can write, made once a process."""
+"""The small checkpoint as Core ML packages with everything that the exporter can write, made once per process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much work a call does, counted rather than timed: the same on every machine, however busy."""
+"""How much work a call does, counted rather than timed: the same on every machine, busy or not."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python tests/support/make_tiny_bundle.py [FOLDER]
 
 Its picture is 32 high and 40 wide (neither square nor a power of two) and its latents have 5 x 4 x 5 =
-100 values (no multiple of 16), so that mixed-up axes and torch's ragged noise are found. Run once; the
+100 values (not a multiple of 16), to catch mixed-up axes and torch's special case for such noise. Run once; the
 folder is committed.
 """
 

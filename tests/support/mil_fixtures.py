@@ -18,7 +18,7 @@ from export.mil import Program
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 gc.collect()
-gc.freeze()  # each conversion collects garbage: 0.4 s with everything that coremltools and torch hold, 0.01 s without
+gc.freeze()  # each conversion collects garbage: 0.4 s with all objects of coremltools and torch, 0.01 s without
 
 mb = ct.converters.mil.Builder
 T = torch.from_numpy

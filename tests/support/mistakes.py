@@ -1,4 +1,4 @@
-"""What every command does with a mistake: one line on stderr, nothing on stdout, exit code 2."""
+"""How every command answers a mistake: one line on stderr, nothing on stdout, exit code 2."""
 
 from __future__ import annotations
 

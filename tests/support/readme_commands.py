@@ -1,6 +1,6 @@
-"""How each command of README is run by tests/test_readme.py: as it stands, at toy size, or not at all, and why.
+"""How tests/test_readme.py runs each command of README: as written, at toy size, or not at all, and why.
 
-A new command of README needs a line here, and a line here needs its command in README.
+A new command in README needs a line here, and a line here needs its command in README.
 """
 
 from __future__ import annotations
@@ -78,5 +78,5 @@ COMMANDS: dict[str, Run | NotHere] = {
     ),
 }
 
-# Words of README's Python blocks, and what stands in their place.
+# Words in README's Python blocks, and their replacements.
 PYTHON = {'"path/to/bundle"': '"sticker-128"'}

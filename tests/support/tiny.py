@@ -1,4 +1,4 @@
-"""A tiny random StableDiffusionPipeline checkpoint with the sticker model's shapes, made in about a second.
+"""A tiny random StableDiffusionPipeline checkpoint with the sticker model's structure, made in about a second.
 
 `python -m tests.support.tiny FOLDER [--seed N]` writes one. The weights are random but their scales are set so that
 the one-step picture uses the whole range: a PSNR measured on it means something.
@@ -35,7 +35,7 @@ class Shape:
     hidden: int = 32
     text_layers: int = 2
     text_heads: int = 2
-    vocab: int = 0  # 0: just the vocabulary of the tokenizer that is written
+    vocab: int = 0  # 0: exactly the vocabulary of the tokenizer that is written
     channels: tuple[int, ...] = (32, 32, 64)
     attention_levels: int = 1  # how many of the lowest levels have attention
     groups: int = 8
@@ -46,9 +46,9 @@ class Shape:
     prediction_type: str = "v_prediction"
 
 
-# Two levels and 64-pixel pictures: what tests export, because each layer costs an exporter time.
+# Two levels and 64-pixel pictures, for tests that export, because each layer costs an exporter time.
 SMALL = Shape(latent_channels=4, sample_size=8, channels=(16, 32), groups=4, vae_channels=8)
-# What a trainer says of its checkpoint, as in train.checkpoint.save_pipeline.
+# What a trainer records about its checkpoint, as in train.checkpoint.save_pipeline.
 FACTS = {
     "steps": 0,
     "licences": [{"what": "random weights", "licence": "Apache-2.0", "source": "tests/support/tiny.py"}],
@@ -189,7 +189,7 @@ def small_checkpoint() -> Path:
     atexit.register(folder.cleanup)
     checkpoint = make_checkpoint(Path(folder.name) / "small", SMALL)
     (checkpoint / "training.json").write_text(json.dumps(FACTS))
-    shutil.copy(SHIPPED / "prompts.txt", checkpoint)  # its own prompts, among them some of its nine merges
+    shutil.copy(SHIPPED / "prompts.txt", checkpoint)  # its own prompts, which use some of its nine merges
     return checkpoint
 
 
@@ -202,7 +202,7 @@ def small_graphs() -> dict[str, Any]:
     from runtime.manifest import COMPONENTS
 
     tracer = Tracer(open_source(str(small_checkpoint())))
-    models = {name: getattr(tracer, name)() for name in COMPONENTS}  # not by Tracer.graph, which a test may replace
+    models = {name: getattr(tracer, name)() for name in COMPONENTS}  # not with Tracer.graph, which a test may replace
     for model in models.values():
         optimize(model)
     return models

@@ -1,6 +1,6 @@
 """The four kinds of training with random networks of a few thousand weights: a run takes a second.
 
-Also the main function of processes that are killed while they train.
+Also the main function of processes that are killed while training.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def run_and_die(name: str, parts: Parts, run_dir: Path, where: str, seed: int) -
     def step_with_a_timer(number: int) -> Any:
         if number == fatal_step:
             die(dice.uniform(0.001, 0.05))
-        if number == STEPS - 1:  # the timer has not run out; it will
+        if number == STEPS - 1:  # the timer is still running
             threading.Event().wait()
         return step(number)
 

@@ -59,7 +59,7 @@ def make_teacher(folder: Path) -> Path:
     unet = UNet2DConditionModel.from_config(config)
     pipeline.register_modules(unet=unet)
     spread = encode_all(pipeline.vae, np.stack([array(picture(colour, "disc")) for colour in COLOURS])).std()
-    pipeline.vae.register_to_config(scaling_factor=float(1 / spread))  # latents of size one, as a trained VAE's
+    pipeline.vae.register_to_config(scaling_factor=float(1 / spread))  # latents of unit size, like a trained VAE's
     pipeline.save_pretrained(folder / "teacher")
     shutil.rmtree(folder / "scratch")
     return folder / "teacher"

@@ -1,4 +1,4 @@
-"""What Core ML operations should give: a module of CASES per family of operations."""
+"""Expected results of Core ML operations: a module of CASES per family of operations."""
 
 from tests.support.mil_cases import elementwise, layers, shapes, weights
 

@@ -17,7 +17,7 @@ IDS, NEGATIVE = np.array([[3, 0, 4]], np.int32), np.array([-1, 0, -5], np.int32)
 ALONG = np.array([[[0, 2], [1, 1]]], np.int32)
 CELLS = np.array([[0, 1], [4, 6], [2, 2]], np.int32)
 UPDATES, FACTORS = values(3, 7), np.abs(values(3, 7)) + np.float32(0.5)
-PLACES = np.array([[1, 0, 3, 4, 4, 2, 0], [4, 2, 0, 4, 1, 2, 3]], np.int32)  # two columns name a row twice
+PLACES = np.array([[1, 0, 3, 4, 4, 2, 0], [4, 2, 0, 4, 1, 2, 3]], np.int32)  # two columns index a row twice
 
 
 def with_axes(x, y):

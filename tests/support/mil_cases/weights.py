@@ -10,7 +10,7 @@ X, ROWS = values(2, 4, 3, 5), values(2, 64)
 SCALES = np.float32([0.5, 0.25, 1.0, 0.125])
 ZEROS = {"int8": np.int8([0, -3, 5, 100]), "uint8": np.uint8([128, 3, 5, 100])}
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
-HALVES = (np.arange(-40, 40, dtype=np.float32) / 8).reshape(1, 80)  # many lie halfway between two steps of 0.25
+HALVES = (np.arange(-40, 40, dtype=np.float32) / 8).reshape(1, 80)  # many are halfway between two steps of 0.25
 
 
 def steps(x, scale, zero, dtype, axis=None):

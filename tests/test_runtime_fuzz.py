@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
     "other size": (dims(3), "values are not the 3"),
     "rank": (dims(*[1] * 9), "shape"),
     "type": (lambda model: setattr(model.graph.initializer[0], "data_type", 8), "data type 8"),
-    "offset": (lambda model: put_away(model, location="x", offset="-1", length="3840"), "no number"),
+    "offset": (lambda model: put_away(model, location="x", offset="-1", length="3840"), "not a number"),
     "length": (lambda model: put_away(model, location="x", offset="0", length="1"), "in another file"),
     "key": (lambda model: put_away(model, location="x", memory="1"), "place is given"),
     "function": (lambda model: model.functions.add(), "field 25"),

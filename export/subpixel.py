@@ -119,7 +119,7 @@ def row_kernel(a: Tensor, b: Tensor, row: int) -> Tensor:
 
 
 def column_kernel(a: Tensor) -> Tensor:
-    """[2 D, C, 3, 1]: the column outside, a pair of pixels a row, from the column inside through a [D, C, 3]."""
+    """[2 D, C, 3, 1]: the column outside, a pair of pixels per row, from the column inside through a [D, C, 3]."""
     taps = torch.tensor(TAPS_3, dtype=a.dtype)
     return torch.einsum("prk,dck->pdcr", taps, a).flatten(0, 1)[..., None].float()
 

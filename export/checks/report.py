@@ -8,7 +8,7 @@ from typing import Any
 def table(facts: dict[str, Any]) -> str:
     """One export's report: a line for the whole, one per module, one for the worst picture."""
     head = f"{facts['path']}: {facts['format']} {facts['precision']}, {facts['size_mb']} MB"
-    for name, unit in (("load_s", "s to load"), ("latency_ms", "ms a picture")):
+    for name, unit in (("load_s", "s to load"), ("latency_ms", "ms per picture")):
         head += f", {facts[name]} {unit}" if facts.get(name) is not None else ""
     rows = [*facts["modules"].items(), ("picture", facts["picture"])]
     return "\n".join([head, *(line(name, measure) for name, measure in rows)])

@@ -86,7 +86,7 @@ def run_pass(name: str, program: Any, **options: Any) -> None:
 
 def recipe(nbits: int, target: str) -> dict[str, Any]:
     """What `palettize` does, in words for the report."""
-    tables = f"one for each {GROUP} output channels" if target == "iOS18" else "one a weight"
+    tables = f"one for each {GROUP} output channels" if target == "iOS18" else "one per weight"
     spared = ["first and last convolution", "time embedding", f"weights of fewer than {LEAST} numbers"]
     return {"weights": f"k-means, {nbits} bits", "tables": tables, "fp16": spared}
 

@@ -307,7 +307,7 @@ def test_a_worker_that_dies_is_replaced(ray: None, monkeypatch: pytest.MonkeyPat
 
 
 def test_rays_own_failure_is_one_line(ray: None) -> None:
-    with pytest.raises(Error, match="Ray stopped the run: .*; the same command goes on") as caught:
+    with pytest.raises(Error, match="Ray stopped the run: .*; the same command resumes") as caught:
         list(Pool(None, 1, "cpu", False).__enter__().reports([{"offset": 0, "rows": 1}], {"wrong": 1}))
     assert "\n" not in str(caught.value)
 

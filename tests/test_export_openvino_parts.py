@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from export.openvino.int8 import quantize
@@ -108,6 +108,7 @@ def test_a_scheduler_that_clips_is_refused(key: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1]), st.floats(-3, 3), st.floats(0, 4))
+@example(seed=33554433, axis=1, offset=-2.49609375, exponent=0.0)  # a scale that float16 rounds down
 def test_codes_are_within_half_a_step(seed: int, axis: int, offset: float, exponent: float) -> None:
     draw = np.random.default_rng(seed)
     weight = (draw.standard_normal((5, 7, 3)) * 10**-exponent + offset).astype(np.float32)

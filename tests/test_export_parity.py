@@ -161,7 +161,7 @@ def test_the_table_names_every_module_and_what_was_not_run(made: dict[str, Any])
     page = StringIO()
     print_reports(made["reports"], Console(file=page, width=160))
     lines = page.getvalue().splitlines()
-    for name in (*MODULES, "ms a picture", "peak MB", "passed", "failed", "reference evaluator"):
+    for name in (*MODULES, "ms per picture", "peak MB", "passed", "failed", "reference evaluator"):
         assert any(name in line for line in lines), name
     assert any("failed on CPUExecutionProvider: below 50 dB" in line for line in lines)
     missing = [engine for engine in engines("onnx") if engine.why]

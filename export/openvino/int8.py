@@ -62,7 +62,9 @@ def quantize(weight: Floats, axis: int) -> tuple[Codes, Codes, npt.NDArray[np.fl
     others = tuple(index for index in range(weight.ndim) if index != axis)
     low = np.minimum(weight.min(axis=others, keepdims=True), 0)
     high = np.maximum(weight.max(axis=others, keepdims=True), 0)
-    scale = ((high - low) / LEVELS).astype(np.float16)
+    exact = (high - low) / LEVELS
+    scale = exact.astype(np.float16)
+    scale = np.where(scale < exact, np.nextafter(scale, np.float16(np.inf)), scale)  # rounded down, the ends would clip
     scale = np.maximum(scale, np.finfo(np.float16).tiny)  # a channel of zeros or nearly zeros
     step = scale.astype(np.float32)
     zero = np.clip(np.rint(-low / step), 0, LEVELS)

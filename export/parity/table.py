@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-COLUMNS = ("export", "computed by", "", "PSNR dB", "max_abs", "MB", "load s", "ms a picture", "peak MB")
+COLUMNS = ("export", "computed by", "", "PSNR dB", "max_abs", "MB", "load s", "ms per picture", "peak MB")
 COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 MOST_WIDTH = 160
 

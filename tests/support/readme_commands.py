@@ -31,7 +31,7 @@ class NotHere:
 
 
 TOY_RUN = (
-    "--preset sticker teacher=teacher student=custom layers=1,1,1 compositions=0 max_steps=2 save_every=1 log_every=1 "
+    "--preset sticker teacher=teacher student=custom layers=1,1,1 max_steps=2 save_every=1 log_every=1 "
     "batch=8 adversarial_batch=4 score_pictures=0 threads=1"
 )
 
@@ -58,7 +58,7 @@ COMMANDS: dict[str, Run | NotHere] = {
     "addkit data import my_pictures --out data/mine": Run(
         made=("data/mine",), replaced={"--out": "--size 64 --out"}, slow=True
     ),
-    "addkit train --preset sticker data=data/mine run_dir=runs/mine": Run(
+    "addkit train --preset sticker data=data/mine compositions=0 run_dir=runs/mine": Run(
         made=("runs/mine/pipeline/model_index.json",), replaced={"--preset sticker": TOY_RUN}, slow=True
     ),
     "addkit train --resume runs/mine": Run(slow=True),

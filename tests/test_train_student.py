@@ -16,7 +16,8 @@ from train.lora import add_lora
 from train.random_teacher import SHAPES, random_unet
 from train.sizes import count_adapters, describe_sizes
 from train.student import STUDENTS, build_student, count_parameters, kept_positions, multiply_adds, prune
-from train.teacher import build_unet, draw_timesteps
+from train.teacher import build_unet
+from train.teacher_task import draw_timesteps
 
 torch.set_num_threads(1)  # toy tensors: with more, threads mostly wait for one another
 

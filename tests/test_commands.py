@@ -32,6 +32,7 @@ class Command:
     alone: bool = False  # whether it works without arguments
 
 
+BUNDLE = ROOT / "runtime" / "bundles" / "sticker-128"
 PARTS = "--data data --vae vae --text text"
 COMMANDS = {
     "runtime": Command("fox --seed x", "fox --bundle nowhere", "fox -o file/x.png"),
@@ -47,7 +48,9 @@ COMMANDS = {
     "train.doctor": Command("run --plot", "nowhere", "run --plot file/x.png"),
     "train.evaluate": Command("sticker-128 --steps 0", "nowhere", "sticker-128 --out file/x.json"),
     "train.random_teacher": Command("huge --out o", "", "tiny --out file/x"),
-    "train.sticker.card": Command("sticker-128 --out o --seed x", "nowhere --out o", "sticker-128 --out file/x"),
+    "train.sticker.card": Command(
+        "sticker-128 --out o --seed x", "sticker-128 --data nowhere --out o", "sticker-128 --out file/x"
+    ),
     "train.sticker.everyday": Command(
         "sticker-128 --text-embedder x", "nowhere", "sticker-128 --out file/x.json", alone=True
     ),
@@ -59,10 +62,12 @@ COMMANDS = {
     "export.mil": Command("package --seed x", "nowhere", "package --out file/x.npz"),
     "export.onnx": Command("sticker-128 --out o --precision int2", "nowhere --out o", "sticker-128 --out file/x"),
     "export.openvino": Command("sticker-128 --out o --precision int2", "nowhere --out o", "sticker-128 --out file/x"),
-    "export.parity": Command("sticker-128 bundle --strip x.gif", "nowhere bundle", "sticker-128 b --strip file/x.png"),
+    "export.parity": Command(
+        "sticker-128 bundle --strip x.gif", f"nowhere {BUNDLE}", "sticker-128 b --strip file/x.png"
+    ),
     "scripts.fuzz_bundle": Command("--cases x", alone=True),
     "scripts.golden": Command("--check=x", alone=True),
-    "scripts.interpolation": Command("--bundle", "--bundle nowhere", "--out file/x", alone=True),
+    "scripts.interpolation": Command("--bundle", "--bundle nowhere --out pictures", "--out file/x", alone=True),
     "scripts.make_demo_shard": Command("data --unknown", "nowhere"),
     "scripts.release": Command("a b", "nowhere nowhere nowhere"),
     "scripts.soak": Command("--pictures x", "--bundle nowhere", alone=True),

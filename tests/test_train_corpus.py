@@ -147,7 +147,7 @@ def test_record_readers_and_corpus_agree(tmp_path: Path, encoders: Encoders) -> 
 
 def test_a_corpus_of_empty_shards_is_one_line(tmp_path: Path, encoders: Encoders) -> None:
     write_shard(tmp_path / "train-00000.tar", [])
-    with pytest.raises(UserError, match="train-00000.tar and the shards beside it hold no picture"):
+    with pytest.raises(UserError, match="train-00000.tar and the shards beside it hold no usable picture"):
         load_corpus(tmp_path, "train", encoders.vae, encoders.text_encoder, encoders.tokenizer)
 
 

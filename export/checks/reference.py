@@ -140,7 +140,7 @@ def save_reference(reference: Reference, path: Path) -> None:
     if reference.network.vae_encoder is not None:
         arrays["encoded"] = reference.network.vae_encoder(reference.decoded)
     arrays |= {f"steps_{count}": np.array(source.steps(count)) for count in STEPS}
-    scalars = {"prediction_type": source.prediction_type, "scaling_factor": source.scaling_factor}
+    scalars = {"prediction_type": source.prediction_type, "scaling_factor": source.scaling_factor} | reference.notes
     np.savez(path, allow_pickle=False, **arrays, **{name: np.array(value) for name, value in scalars.items()})
 
 
@@ -158,7 +158,7 @@ class StoredReference(Reference):
         schedule = Schedule(str(stored["prediction_type"]), float(stored["scaling_factor"]), tables)
         self.source = cast(Source, schedule)  # of which nothing else is needed
         self.timestep, self.alpha, self.sigma = schedule.steps(1)[0]
-        self.network, self.notes = recalled(stored), {}
+        self.network, self.notes = recalled(stored), {"prompts": str(stored["prompts"])}
 
     def pictures_db(self, network: Network) -> list[float]:
         """As in Reference; the pictures are kept."""

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two processes, a file of tests in one of them: each test runs on one thread.
-WORKERS ?= -n 2 --dist loadfile
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-python test-web test-slow lint lint-python lint-types lint-web golden web
 WEB := mobile_demo/web

@@ -208,7 +208,7 @@ def test_a_checkpoint_of_sd_turbos_kind_in_fp16(turbo: Path, tmp_path: Path, cap
 
 def test_int8_weights_are_small_and_close(made: Path, tmp_path: Path, monkeypatch, capfd) -> None:
     openvino, out = load_openvino(), tmp_path / "out"
-    monkeypatch.setattr(exporter, "convert", lambda part: openvino.Core().read_model(made / part.name / MODEL))
+    monkeypatch.setattr(exporter_export, "convert", lambda part: openvino.Core().read_model(made / part.name / MODEL))
     assert exporter.main([str(small_checkpoint()), "--out", str(out), "--precision", "int8", "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)
     assert 30 <= facts["picture"]["psnr_db"] < 80 and facts["genai_picture"]["status"] == "passed"
@@ -266,7 +266,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, monkeypatch, capfd
     def interrupted(_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporter, "convert", interrupted)
+    monkeypatch.setattr(exporter_export, "convert", interrupted)
     assert command(capfd, small_checkpoint(), "--out", tmp_path / "out")[0] == 130
     assert list(tmp_path.iterdir()) == []
 

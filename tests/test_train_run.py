@@ -197,4 +197,4 @@ def test_every_row_of_the_ablation_changes_one_setting(parts: Parts, tmp_path: P
 def test_an_unknown_row_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from train.ablation import main
 
-    assert "no row" in refused(capsys, main, "--out", tmp_path / "none", "--rows", "nosuch")
+    assert "is not a row" in refused(capsys, main, "--out", tmp_path / "none", "--rows", "nosuch")

@@ -92,6 +92,7 @@ def test_bulk_from_python(tmp_path: Path) -> None:
         assert same(tmp_path / lines[seed], addkit.generate(prompt, seed=seed))
 
 
+@pytest.mark.slow  # it exports for real
 def test_bring_your_own_model(tmp_path: Path) -> None:
     model = str(small_checkpoint())
     first, last = run("bring_your_own_model.py", model, "bundle", "red fox", folder=tmp_path)

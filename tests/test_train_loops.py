@@ -73,7 +73,8 @@ def test_a_run_that_is_told_to_stop_goes_on_bit_for_bit(
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl") if "lr" in row] == list(range(1, STEPS + 1))
 
 
-@every_task
+# ADD's own is in tests/test_train_resume.py, with more kills: here it is run by `make test-slow`.
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow) if one == "ADD" else one for one in TOYS])
 def test_a_run_that_is_killed_goes_on_bit_for_bit(
     name: str, parts: Parts, uninterrupted: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_pictures_to_a_picture_by_the_runtime(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     import export.onnx.__main__ as onnx_command
 

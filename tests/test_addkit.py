@@ -129,7 +129,8 @@ def test_mistakes_and_help_name_what_was_typed(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.endswith("PROMPT (see addkit generate --help)\n")
     assert main(["generate", "--help"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("usage: addkit generate ") and '\n  addkit generate "' in said
+    assert said.startswith("usage: addkit generate ")
+    assert '\n  addkit generate "a red fox" --seed 7 -o fox.png\n' in said
     assert "python -m runtime " not in said
     assert importlib.import_module("runtime.__main__").main(["--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: python -m runtime ")

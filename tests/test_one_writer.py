@@ -198,11 +198,11 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
 def test_a_place_that_takes_no_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for whole in (whole_folder, kept_folder):
-        with (
-            pytest.raises(OutputError, match="file/below/out: .*(file, not a folder|Not a dir)"),
-            whole(tmp_path / "file" / "below" / "out"),
-        ):
+    for whole, why in (
+        (whole_folder, ".*/file is a file, not a folder; choose another path"),
+        (kept_folder, "Not a dir"),
+    ):
+        with pytest.raises(OutputError, match=f"file/below/out: {why}"), whole(tmp_path / "file" / "below" / "out"):
             pytest.fail("there is such a folder")
 
 

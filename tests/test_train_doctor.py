@@ -152,6 +152,7 @@ def test_one_illness_is_one_finding(tmp_path: Path, change: dict[str, float], na
     findings = diagnose(written(tmp_path / "run", healthy + ill))
     assert [finding.name for finding in findings] == [name]
     assert all(finding.evidence and finding.advice for finding in findings)
+    assert all("%" in finding.evidence for finding in findings if finding.name == "winning discriminator")
 
 
 def test_no_two_checks_are_the_same() -> None:

@@ -358,7 +358,7 @@ def _pictures(folder: str) -> dict[Path, tuple[int, int]]:
 
 
 def test_a_killed_run_ends_in_the_same_folder(ray: None) -> None:
-    killed(500, 1)
+    killed(200, 1)
 
 
 @pytest.mark.slow

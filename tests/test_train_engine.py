@@ -18,7 +18,7 @@ from train.add.draws import adversarial_rows
 from train.config import Config, to_json
 from train.run.add_task import AddTrainer
 from train.run.build import check_seen
-from train.run.engine import Engine
+from train.run.engine import Engine, settled
 
 STEPS = 3
 LAUNCH = [
@@ -115,6 +115,7 @@ def test_gradient_checkpointing_changes_nothing(parts: Parts, alone: Path, tmp_p
     assert distance(alone, run_here(settings(parts, tmp_path / "run", gradient_checkpointing=True))) < 0.01
 
 
+@pytest.mark.slow
 def test_fsdp_is_one(parts: Parts, alone: Path, tmp_path: Path) -> None:
     done = launch(settings(parts, tmp_path / "fsdp"), "--use_fsdp", "--fsdp_version", "2")
     assert done.returncode == 0, done.stderr
@@ -153,6 +154,7 @@ def test_micro_batches_that_show_the_discriminator_nothing_are_refused(
     assert "the result depends on micro_batch" in caplog.text
 
 
+@pytest.mark.slow
 def test_two_accumulating_processes_are_one(parts: Parts, tmp_path: Path) -> None:
     """Two processes with two micro-batches each are one process with four."""
     done = launch(settings(parts, tmp_path / "two", micro_batch=8, batch=32), "--multi_gpu")
@@ -165,3 +167,14 @@ def test_what_the_discriminator_sees_does_not_depend_on_the_dealing() -> None:
     assert adversarial_rows(24, 12).sum() == 12
     assert adversarial_rows(24, 0).all()
     assert adversarial_rows(24, 12)[:12].sum() == 6
+
+
+@pytest.mark.parametrize(("processor", "chosen"), [("Genoa avx2 avx512_bf16", "bf16"), ("Milan avx2", "fp32")])
+def test_auto_is_bf16_only_where_the_processor_computes_in_it(
+    processor: str, chosen: str, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.run.engine.cpu_name", lambda: processor)
+    asked = settings(parts, tmp_path, precision="auto", device="cpu")
+    assert settled(asked).precision == chosen
+    assert Engine(asked).bf16 == (chosen == "bf16")
+    assert settled(settings(parts, tmp_path, precision="bf16", device="cpu")).precision == "bf16"

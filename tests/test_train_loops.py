@@ -20,7 +20,7 @@ from tests.support.toy_runs import STEPS, TOYS, networks, run_and_die, toy_train
 from tests.support.train_fixtures import Parts, make_parts
 from train.finite import NotFinite
 from train.run.checkpoints import Checkpoints, file_hash
-from train.run.engine import Engine, choose_device
+from train.run.engine import Engine, choose_device, choose_precision
 from train.run.loop import Trainer, start
 from train.run.telemetry import read_rows
 
@@ -115,7 +115,11 @@ def test_a_checkpoint_is_safetensors_and_json(name: str, uninterrupted: dict[str
 def test_a_run_folder_has_settings_rows_and_events(name: str, uninterrupted: dict[str, Path]) -> None:
     run_dir = uninterrupted[name]
     settings = json.loads((run_dir / "config.json").read_text())
-    assert (settings["max_steps"], settings["device"], settings["precision"]) == (STEPS, "cpu", "bf16")
+    assert (settings["max_steps"], settings["device"], settings["precision"]) == (
+        STEPS,
+        "cpu",
+        choose_precision("auto", "cpu"),
+    )
     rows = read_rows(run_dir / "metrics.jsonl")
     last = [row for row in rows if "lr" in row][-1]
     assert last["step"] == STEPS and last["grad_norm"] > 0 and any(key.endswith("_per_s") for key in last)
@@ -220,7 +224,7 @@ def computed_in(trainer: Trainer) -> dict[str, set[torch.dtype]]:
 def test_single_precision_means_no_bf16_anywhere(name: str, parts: Parts, tmp_path: Path) -> None:
     single = computed_in(toy_trainer(name, parts, tmp_path / "fp32", max_steps=1, precision="fp32"))
     assert single and set().union(*single.values()) == {torch.float32}
-    half = computed_in(toy_trainer(name, parts, tmp_path / "bf16", max_steps=1))
+    half = computed_in(toy_trainer(name, parts, tmp_path / "bf16", max_steps=1, precision="bf16"))
     assert half.keys() == single.keys() and torch.bfloat16 in set().union(*half.values())
 
 

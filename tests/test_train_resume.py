@@ -86,6 +86,7 @@ def uninterrupted(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run_dir
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_and_within_a_checkpoint(parts: Parts, uninterrupted: Path, tmp_path: Path) -> None:
     run_dir = new_run(parts, tmp_path / "killed")
     checkpoints, dice = Checkpoints(run_dir, 3), random.Random(os.getpid())
@@ -183,6 +184,7 @@ def test_a_state_that_cannot_be_read_stops_no_save(tmp_path: Path) -> None:
     assert checkpoints.best() == 3
 
 
+@pytest.mark.slow
 def test_a_moved_run_goes_on_where_it_is(parts: Parts, tmp_path: Path) -> None:
     new_run(parts, tmp_path / "before")
     (tmp_path / "before").rename(tmp_path / "after")

@@ -20,6 +20,7 @@ from train.bench.run import compare
 from train.config import from_json
 from train.run.add_task import AddTask, AddTrainer
 from train.run.checkpoints import Checkpoints
+from train.run.engine import settled
 from train.run.telemetry import read_rows
 
 
@@ -57,7 +58,7 @@ def test_a_run_folder_holds_what_the_contract_names(parts: Parts, tmp_path: Path
         "data_share",
     } <= logged[-1].keys()
     assert [row["step"] for row in rows if "score_kid_lite0" in row] == [0, 2, 4]
-    assert from_json((tmp_path / "run/config.json").read_text()) == settings
+    assert from_json((tmp_path / "run/config.json").read_text()) == settled(settings)
     with Image.open(tmp_path / "run/samples/step-000004.png") as sheet:
         assert sheet.size == (8 * 68 + 4, 2 * 68 + 4)
     pipeline = StableDiffusionPipeline.from_pretrained(target, safety_checker=None)

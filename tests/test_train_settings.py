@@ -18,6 +18,7 @@ from train.config import Config, from_json, to_json
 from train.presets import make_config
 from train.random_teacher import make_random_teacher
 from train.run.add_task import AddTrainer
+from train.run.engine import choose_precision
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no augmentation": {"augment": False},
     "half of the batch is seen": {"adversarial_batch": 4},
     "LoRA": {"student": "lora", "lora_rank": 4},
-    "fp32": {"precision": "fp32"},
+    "the other precision": {"precision": "fp32" if choose_precision("auto", "cpu") == "bf16" else "bf16"},
 }
 
 

@@ -15,7 +15,7 @@ from runtime.schedule import trailing_timesteps
 
 DEMO_SHARD = str(Path(__file__).resolve().parent / "demo_shard")  # 240 real pictures, in the source tree
 RANDOM_TEACHER = "random:"  # teacher=random:SHAPE makes a network of train/random_teacher.py in the run folder
-DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("bf16", "fp32")
+DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("auto", "bf16", "fp32")
 CHOICES = {
     "student": ("full", "base", "small", "tiny", "no_hires_attention", "custom", "lora"),
     "loss": ("both", "adv", "distill"),
@@ -61,7 +61,7 @@ class RunSettings:
     batch: int = 32  # pictures per update, over all processes
     micro_batch: int = 0  # pictures that one process handles at once; 0 is batch / processes
     device: str = "auto"  # cpu, cuda, or auto: the GPU where there is one
-    precision: str = "bf16"
+    precision: str = "auto"  # bf16, fp32, or auto: bf16 where the device computes in it
     threads: int = 0  # torch threads; 0 keeps torch's default
     keep: int = 2  # newest checkpoints kept; the best one stays as well
     nan_limit: int = 3  # how often a run may go back to its last checkpoint after a value that is not finite

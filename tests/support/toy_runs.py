@@ -30,7 +30,7 @@ from train.data.corpus import load_corpus
 from train.data.encoders import encode_texts
 from train.run import engine
 from train.run.add_task import AddTask
-from train.run.engine import Engine
+from train.run.engine import Engine, settled
 from train.run.loop import Trainer, start
 from train.run.task import Task
 from train.teacher import build_unet
@@ -103,7 +103,7 @@ TOYS = {
 
 def toy_trainer(name: str, parts: Parts, run_dir: Path, **changes: Any) -> Trainer:
     """A run that has taken no step yet."""
-    settings = TOYS[name].settings(parts, run_dir, **changes)
+    settings = settled(TOYS[name].settings(parts, run_dir, **changes))
     on = start(settings, processes=True)
     return Trainer(TOYS[name].task(parts, settings, on), settings, on)
 

@@ -19,7 +19,7 @@ from train.data.corpus import load_pictures
 from train.progress import progress
 from train.run.build import Parts, build
 from train.run.ema import Ema
-from train.run.engine import Engine, seed_step
+from train.run.engine import Engine, seed_step, settled
 from train.sizes import describe_sizes, multiply_adds
 
 WARM_UP = 2
@@ -54,6 +54,7 @@ def synchronize() -> None:
 
 def compare(config: Config, turns: int, steps: int) -> dict[str, Any]:
     """Rates of both in turns, their ratios, their losses, and seconds per part of our step."""
+    config = settled(config)
     plain = replace(config, precision="fp32")
     ours_parts, naive_parts = (build(settings, Engine(settings)) for settings in (config, plain))
     records, pictures = load_pictures(Path(config.data), "train")
@@ -107,6 +108,7 @@ def once(config: Config) -> dict[str, Any]:
     On a GPU, also the fraction of what it reaches in a large bf16 matrix product.
     """
     started = time.monotonic()
+    config = settled(config)
     parts = build(config, Engine(config))
     built = time.monotonic() - started
     tell_lines(describe_sizes({"teacher": parts.teacher, "student": parts.student}))

@@ -24,7 +24,7 @@ from train.prompts import sample_prompts
 from train.run.build import SAMPLES, build
 from train.run.checkpoints import Tensors, on_cpu
 from train.run.ema import Ema, TrainedWeights
-from train.run.engine import Engine, whole
+from train.run.engine import Engine, settled, whole
 from train.run.loop import Trainer, start
 from train.run.scoring import Scorer
 from train.run.task import Stateful, Task, Values
@@ -196,6 +196,7 @@ class AddTrainer(Trainer):
     task: AddTask
 
     def __init__(self, config: Config) -> None:
+        config = settled(config)
         engine = start(config, processes=True)
         super().__init__(AddTask(config, engine), config, engine)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from runtime.bench.machine import cpu_name
 from runtime.errors import UserError
 from train.config import RunSettings
 from train.diffusion import autocast
 
 FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
+Settings = TypeVar("Settings", bound=RunSettings)
 SHARDED_BLOCKS = ("ResnetBlock2D", "Transformer2DModel")
 
 
@@ -28,6 +31,22 @@ def choose_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: torch finds no CUDA GPU on this machine; use auto or cpu")
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(name: str, device: str) -> str:
+    """bf16 or fp32. name: one of them, or auto: bf16 where the device has instructions for it.
+
+    A processor without them emulates bf16: a step takes about fifty times as long as in fp32. device: cpu or cuda.
+    """
+    if name != "auto":
+        return name
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else "bf16" in cpu_name()
+    return "bf16" if native else "fp32"
+
+
+def settled(settings: Settings) -> Settings:
+    """Settings whose precision is the one that this machine will compute in, as config.json records it."""
+    return replace(settings, precision=choose_precision(settings.precision, choose_device(settings.device)))
 
 
 class Engine:
@@ -44,7 +63,7 @@ class Engine:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         # Buffers stay apart: a broadcast into them between two passes would break the second one's backward.
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.bf16 = settings.precision == "bf16"
+        self.bf16 = choose_precision(settings.precision, choose_device(settings.device)) == "bf16"
         # A process may hold one run after another, of another precision or on another device.
         AcceleratorState._reset_state(reset_partial_state=not _in_a_group())
         self.accelerator = Accelerator(

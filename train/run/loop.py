@@ -16,7 +16,7 @@ from train.config import RunSettings, to_json
 from train.finite import NotFinite
 from train.progress import progress
 from train.run.checkpoints import Checkpoints, State, fill_optimizer, on_cpu, optimizer_tensors
-from train.run.engine import Engine, seed_step
+from train.run.engine import Engine, seed_step, settled
 from train.run.task import Task, Values
 from train.run.telemetry import Telemetry, Window
 
@@ -255,6 +255,7 @@ def refuse_old_state(run_dir: Path) -> None:
 def run_task(make: Callable[[Engine], Task], settings: RunSettings) -> Path:
     """Run a task of one process to its end; returns the folder of the result. make: builds the task's networks."""
     check_folder(settings.run_dir)  # before any network is made
+    settings = settled(settings)
     engine = start(settings)
     target = Trainer(make(engine), settings, engine).run()
     engine.close()

@@ -20,6 +20,7 @@ RUN_RANGES: Ranges = {
     "threads": (0, 4096),
     "lr": (0, 1),
 }
+PRECISION_HELP = "of matrix products; auto (default): bf16 where the device computes in it, else fp32"
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
@@ -42,7 +43,7 @@ def add_run_options(parser: argparse.ArgumentParser, saved: str, *save_flags: st
     )
     add_number(parser, "--seed", 0)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto (default): the GPU where there is one")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of matrix products (default bf16)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=PRECISION_HELP)
     add_number(parser, "--threads", 0, "torch threads; 0 keeps torch's default")
 
 

@@ -11,7 +11,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import addkit
-from export.onnx.export import Options, export_onnx
+from export.onnx.export import export_onnx
+from export.onnx.options import Options
 from export.source import open_source
 
 folder, bundle, prompt = sys.argv[1:4]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from export.locate import locate
 from export.plan import check_room, plan, show_plan
 from runtime.command import print_result
 
@@ -50,8 +51,6 @@ def only_planned(args: argparse.Namespace, format: str, precision: str, times: M
 
     args: with checkpoint, out, dry_run, no_room_check and json. Raises UserError.
     """
-    from export.source import locate
-
     made = plan(locate(args.checkpoint), format, precision, times)
     if args.dry_run:
         print_result(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))

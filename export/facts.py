@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from export.source import MOST_STEPS, Source
+from export.checks.gates import MOST_STEPS
+from export.source import Source
 from runtime import schedule
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 

@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.checks.folder import check_folder, hint
 from export.checks.prompts import GENERAL, Prompts, prompts_for
+from export.locate import locate
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
-MOST_STEPS = 4
 LARGE = 200_000_000  # parameters of a U-Net
 FACTS = "training.json"  # next to model_index.json: what the trainer says about the checkpoint
 Ids = npt.NDArray[np.int64]
@@ -108,29 +107,6 @@ def open_source(name_or_path: str, prompts: Path | None = None) -> Source:
     folder = locate(name_or_path)
     chosen = prompts_for(folder, prompts)
     return Source(name=folder.resolve().name, folder=folder, pipe=load(folder), prompts=chosen)
-
-
-def locate(name_or_path: str) -> Path:
-    """The folder of a checkpoint, or of a shipped one by its bare name, checked by its JSON files.
-
-    Raises UserError that says what was found instead, or which feature the exporters lack.
-    """
-    folder = Path(name_or_path)
-    if not (folder / "model_index.json").is_file():
-        folder = shipped(name_or_path)
-    check_folder(folder)
-    return folder
-
-
-def shipped(name: str) -> Path:
-    """The folder of a shipped checkpoint; if there is none, UserError that says what was found instead."""
-    silence()
-    from train.checkpoint import resolve_checkpoint  # imports diffusers: seconds, and not before silence()
-
-    try:
-        return resolve_checkpoint(name)
-    except UserError as error:
-        raise UserError(hint(Path(name)) or str(error)) from error
 
 
 def load(folder: Path) -> Any:

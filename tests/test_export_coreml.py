@@ -16,8 +16,8 @@ from export.checks.measure import Measure, Parity, psnr_db
 from export.coreml import __main__ as exporter
 from export.coreml import export as coreml_export
 from export.coreml.convert import convert
-from export.coreml.export import Options
 from export.coreml.graphs import Part
+from export.coreml.options import Options
 from export.coreml.package import MODEL, add_metadata, packages_in, read_spec
 from export.coreml.run import evaluated, noting, on_macos, unet_feed, whole_unet
 from export.facts import size_mb

@@ -16,8 +16,9 @@ from export.calibrate import Seen
 from export.checks.measure import psnr_db
 from export.coreml import convert, palettize, w8a8
 from export.coreml import export as coreml_export
-from export.coreml.export import Options, attention, write_package
+from export.coreml.export import attention, write_package
 from export.coreml.graphs import parts
+from export.coreml.options import Options
 from export.coreml.package import chunk, packages_in, read_spec
 from export.coreml.palettize import kmeans, middles
 from export.coreml.run import evaluated

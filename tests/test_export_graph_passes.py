@@ -17,9 +17,9 @@ from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 import runtime
 from export.checks.measure import psnr_db
 from export.graphs import TextEncoderGraph, UNetGraph, attention_as, fused_attention, plain_attention
-from export.onnx.export import Options, export_onnx
+from export.onnx.export import export_onnx
 from export.onnx.fold_timestep import folded_timestep
-from export.onnx.fused import FUSED
+from export.onnx.options import FUSED, Options
 from export.onnx.passes import optimize
 from export.onnx.run import open_session
 from export.onnx.trace import Port, Tracer, trace

@@ -17,7 +17,8 @@ from export.checks.measure import psnr_db
 from export.onnx import __main__ as exporter
 from export.onnx import bundle as onnx_bundle
 from export.onnx.bundle import write_graph
-from export.onnx.export import Options, export_onnx
+from export.onnx.export import export_onnx
+from export.onnx.options import Options
 from export.onnx.quantize.planner import copied
 from export.onnx.run import open_session
 from export.onnx.trace import Tracer

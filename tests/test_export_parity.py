@@ -23,8 +23,8 @@ from export.checks.measure import CAP_DB, measure, psnr_db
 from export.checks.reference import Reference, StoredReference, save_reference, torch_network
 from export.onnx.export import export_onnx
 from export.onnx.trace import Tracer
-from export.openvino.export import Options as OpenVinoOptions
 from export.openvino.export import export_openvino
+from export.openvino.options import Options as OpenVinoOptions
 from export.parity import __main__ as parity
 from export.parity.engines import CPU, EVALUATOR, NEEDS, Engine, NotHere, engines, onnx_network
 from export.parity.exports import open_export

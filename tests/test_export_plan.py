@@ -25,7 +25,7 @@ from export.source import open_source
 from runtime.errors import UserError
 from runtime.manifest import PRECISIONS
 from tests.support.tiny import small_checkpoint
-from train.checkpoint import resolve_checkpoint
+from train.folders import resolve_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -128,7 +128,7 @@ def test_the_room_check_can_be_left_out(tmp_path: Path, capfd, monkeypatch) -> N
         reached.append(name)
         raise UserError("x")
 
-    monkeypatch.setattr(onnx, "open_source", open_source)
+    monkeypatch.setattr("export.source.open_source", open_source)
     code, _, lines = command(capfd, small_checkpoint(), "--out", tmp_path / "out", "--no-room-check")
     assert reached == [str(small_checkpoint())] and (code, lines) == (2, ["error: x"])
 

@@ -11,7 +11,8 @@ import pytest
 from export.checks.prompts import EVERYDAY, prompts_for
 from export.checks.reference import Reference
 from export.layers import calibration
-from export.source import locate, open_source
+from export.locate import locate
+from export.source import open_source
 from runtime.errors import UserError
 from tests.support.tiny import small_checkpoint
 

@@ -21,15 +21,17 @@ from export.checks.measure import psnr_db
 from export.checks.reference import Reference, torch_network
 from export.facts import size_mb
 from export.layers import by_name, calibration, draw, layers, observed
-from export.onnx.export import Options, export_onnx
+from export.locate import locate
+from export.onnx.export import export_onnx
 from export.onnx.half import to_fp16
+from export.onnx.options import Options
 from export.onnx.quantize.codes import BLOCK, STATIC_LIMIT, STORED_LIMIT, encode, encode_blocks, layer_of
 from export.onnx.quantize.planner import FLOAT, Planner
 from export.onnx.quantize.prices import prices
 from export.onnx.quantize.qdq import INT4, STATIC, WEIGHTS, rewrite
 from export.onnx.run import open_session
 from export.onnx.trace import Tracer
-from export.source import locate, open_source
+from export.source import open_source
 from runtime.errors import UserError
 from runtime.manifest import COMPONENTS
 from tests.support.tiny import copied_graph, small_checkpoint, small_graphs

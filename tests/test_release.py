@@ -11,7 +11,8 @@ import torch
 
 import runtime
 from runtime.bundle import open_bundle, resolve_bundle
-from train.checkpoint import load_pipeline, resolve_checkpoint
+from train.checkpoint import load_pipeline
+from train.folders import resolve_checkpoint
 
 ROOT = Path(__file__).parent.parent
 PROMPT, SEED = "pizza, 3d style", 7

@@ -12,7 +12,8 @@ import pytest
 
 import runtime
 from export.mil.program import Program
-from export.onnx.export import Options, export_onnx
+from export.onnx.export import export_onnx
+from export.onnx.options import Options
 from export.source import open_source
 from runtime import coreml
 from runtime.manifest import MARKER

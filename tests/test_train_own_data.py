@@ -17,8 +17,8 @@ import train.__main__ as train_command
 import train.autoencoder
 import train.teacher
 from tests.support.train_fixtures import COLOURS, picture
-from train.checkpoint import CHECKPOINTS
 from train.data import __main__ as data_command
+from train.folders import CHECKPOINTS
 from train.prompts import read_prompts
 
 TINY_TEACHER = functools.partial(

@@ -1,4 +1,4 @@
-"""Checkpoints in diffusers' own folder layout: find, read and write them."""
+"""Checkpoints in diffusers' own folder layout: read and write them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,10 @@ from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
 from runtime.files import whole_folder
+from train.folders import resolve_checkpoint
 from train.prompts import PROMPTS, prompts_text
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
-
-
-def resolve_checkpoint(name_or_path: str | Path) -> Path:
-    """Folder of a diffusers pipeline: a path, or the bare name of a shipped one ("sticker-128").
-
-    Raises UserError when there is none.
-    """
-    path = Path(name_or_path)
-    shipped = CHECKPOINTS / path
-    if (path / "model_index.json").is_file():
-        return path
-    if len(path.parts) == 1 and (shipped / "model_index.json").is_file():
-        return shipped
-    names = sorted(folder.parent.name for folder in CHECKPOINTS.glob("*/model_index.json"))
-    raise UserError(
-        f"{name_or_path}: no diffusers pipeline there (model_index.json is missing, and nothing is downloaded); "
-        "give a pipeline folder" + (f" or one of: {', '.join(names)} (shipped in the source tree)" if names else "")
-    )
 
 
 def one_step_scheduler(teacher: Any = None) -> DDIMScheduler:

@@ -17,9 +17,10 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
-from train.checkpoint import load_part, resolve_checkpoint
+from train.checkpoint import load_part
 from train.data.corpus import load_corpus
 from train.data.encoders import encode_texts
+from train.folders import resolve_checkpoint
 from train.prompts import read_prompts, repeated, sample_prompts
 from train.run.engine import Engine
 from train.run.loop import run_task

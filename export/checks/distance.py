@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.checks.gates import MOST_RATIO
 from export.checks.measure import Network
 from export.checks.reference import pictures, torch_network
 from export.source import Source
@@ -21,7 +22,6 @@ from train.data.shards import set_of
 
 COUNT = 160  # pictures per side
 BATCH = 8
-MOST_RATIO = 1.03  # ratio of the export's distance to the checkpoint's
 SEED = 30_000
 
 Pixels = npt.NDArray[np.uint8]

@@ -13,18 +13,6 @@ import numpy.typing as npt
 from export.source import Floats, Ids
 from runtime.errors import UserError
 
-# The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR.
-THRESHOLDS_DB = {
-    "fp32": 50.0,
-    "fp16": 35.0,
-    "int8": 30.0,
-    "int8-weights": 30.0,
-    "int4-weights": 20.0,
-    "w8a8": 28.0,
-    "palettized-8bit": 28.0,
-    "palettized-6bit": 20.0,
-    "palettized-4bit": 12.0,
-}
 CAP_DB = 150.0  # what equal arrays get: JSON has no infinity
 # A broken encoder shows in no text-to-image picture, so it has a threshold of its own, in dB of PSNR.
 MIN_ENCODER_DB = 25.0

@@ -14,12 +14,9 @@ from dataclasses import fields
 from typing import Any
 
 from export.checks.report import line, table
-from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
-from export.coreml.convert import COMPUTE_UNITS, TARGETS
-from export.coreml.export import ATTENTIONS, Options, export_coreml
+from export.coreml.options import ATTENTIONS, COMPUTE_UNITS, TARGETS, Options
 from export.coreml.palettize import NBITS
-from export.source import open_source
 from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import check_free
 from runtime.manifest import MARKER
@@ -76,6 +73,11 @@ def work(args: argparse.Namespace) -> None:
     check_free(args.out, MARKER, args.overwrite)
     if only_planned(args, "coreml", options.precision, options.copies):
         return
+    # Only now: PyTorch and diffusers take seconds to import, and most refusals need neither.
+    from export.checks.weights import preflight
+    from export.coreml.export import export_coreml
+    from export.source import open_source
+
     source = open_source(args.checkpoint, args.prompts)
     preflight(source, options.precision)
     facts = export_coreml(source, args.out, options)

@@ -17,8 +17,6 @@ import torch
 from export.coreml.graphs import Part
 from runtime.errors import UserError
 
-TARGETS = ("iOS16", "iOS17", "iOS18")
-COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
 MATRIX_OPS = ("conv", "conv_transpose", "einsum", "linear", "matmul")
 FP16_MAX = 65504.0
 NO_NUMBER = 1e38  # a larger constant stands for infinity, and may become infinite in fp16

@@ -8,17 +8,17 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export.checks.measure import THRESHOLDS_DB, Measure, Parity, not_run, refuse_below
+from export.checks.measure import Measure, Parity, not_run, refuse_below
 from export.checks.reference import Reference
 from export.checks.weights import REMEDY, watching
 from export.coreml import palettize, w8a8
 from export.coreml.convert import convert
 from export.coreml.graphs import Part, parts
+from export.coreml.options import Options
 from export.coreml.package import APPLE_VERSION, add_metadata, chunk, describe, package_name
 from export.coreml.run import NEEDS_MACOS, evaluated, on_macos, predicted
 from export.coreml.split_einsum import QUERY_CHUNK, split_einsum
@@ -29,67 +29,8 @@ from export.source import Source
 from runtime.bundle import describe_files
 from runtime.errors import UserError
 from runtime.files import whole_folder
-from runtime.manifest import COMPONENTS, MARKER
+from runtime.manifest import MARKER
 from train.progress import progress
-
-ATTENTIONS = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
-ENCODER_NBITS = 8  # at least: a bad encoder would show in no picture from text
-OTHER_NBITS = 8  # of the other modules when the U-Net is W8A8
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of the command line that decide what is written."""
-
-    quantize_nbits: int | None = None
-    quantize_activations: bool = False
-    attention_implementation: str = "ORIGINAL"
-    min_deployment_target: str = "iOS16"
-    compute_unit: str = "ALL"
-    chunk_unet: bool = False
-    bundle_resources_for_swift_cli: bool = False
-    min_psnr_db: float | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises UserError when options contradict each other."""
-        if self.quantize_activations and self.quantize_nbits:
-            raise UserError("--quantize-activations brings its own 8-bit weights: leave out --quantize-nbits")
-        if self.quantize_activations and self.min_deployment_target == "iOS16":
-            raise UserError("--quantize-activations needs --min-deployment-target iOS17 or iOS18")
-
-    @property
-    def precision(self) -> str:
-        """fp16, the bits of a palettized weight, or w8a8."""
-        if self.quantize_activations:
-            return w8a8.PRECISION
-        return f"palettized-{self.quantize_nbits}bit" if self.quantize_nbits else "fp16"
-
-    @property
-    def threshold_db(self) -> float:
-        """Least PSNR of a picture."""
-        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
-
-    @property
-    def copies(self) -> dict[str, int]:
-        """How often each part is written."""
-        times = 2 if self.bundle_resources_for_swift_cli else 1
-        return {name: times * (2 if name == "unet" and self.chunk_unet else 1) for name in COMPONENTS}
-
-    def nbits(self, part: str) -> int | None:
-        """Bits of a part's palettized weights; None where it has none."""
-        if self.quantize_activations:
-            return None if part == "unet" else OTHER_NBITS
-        if part == "vae_encoder" and self.quantize_nbits:
-            return max(self.quantize_nbits, ENCODER_NBITS)
-        return self.quantize_nbits
-
-    def recipe(self, part: str) -> dict[str, Any]:
-        """How a part's weights and activations were compressed."""
-        nbits = self.nbits(part)
-        if nbits:
-            return palettize.recipe(nbits, self.min_deployment_target)
-        return w8a8.RECIPE if self.quantize_activations else {"weights": "fp16"}
 
 
 class Stages:

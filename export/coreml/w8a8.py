@@ -25,16 +25,9 @@ from export.layers import calibration, draw
 from export.mil.program import Program
 from export.source import Source
 
-PRECISION = "w8a8"
 OPERATIONS = ("conv", "linear")  # whose inputs, weights and results are int8
 PROMPTS, LARGE_PROMPTS = 8, 2  # pictures whose activations are measured
 MORE_STEPS = 4  # every other picture also runs the later timesteps
-
-RECIPE = {
-    "weights": "int8, symmetric, one scale an output channel",
-    "activations": "int8, symmetric, one scale a tensor: what convolutions and linear layers take and give",
-    "fp16": ["first and last convolution", "time embedding", "attention scores", "norms", "sums"],
-}
 
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from export.checks.distance import MOST_RATIO
+from export.checks.gates import MOST_RATIO
 from export.checks.report import table
-from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
-from export.onnx.export import Options, export_onnx
-from export.onnx.fused import FUSED
-from export.source import open_source
+from export.onnx.options import FUSED, Options
 from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import check_free
 from runtime.manifest import MANIFEST, PRECISIONS
@@ -74,6 +71,11 @@ def work(args: argparse.Namespace) -> None:
     check_free(args.out, MANIFEST, args.overwrite)
     if only_planned(args, "onnx", args.precision):
         return
+    # Only now: PyTorch and diffusers take seconds to import, and most refusals need neither.
+    from export.checks.weights import preflight
+    from export.onnx.export import export_onnx
+    from export.source import open_source
+
     source = open_source(args.checkpoint, args.prompts)
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})

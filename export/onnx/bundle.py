@@ -10,7 +10,7 @@ from onnx.external_data_helper import set_external_data
 
 from export.configs import component_config, model_index, write_json, write_tokenizer
 from export.facts import as_metadata, model_facts, model_manifest
-from export.onnx.fused import FUSED
+from export.onnx.options import FUSED
 from export.source import FACTS, Source
 from runtime.bundle import Manifest, describe_files, write_manifest
 from runtime.errors import BundleError, UserError

@@ -11,15 +11,17 @@ from typing import Any
 
 import onnx
 
-from export.checks.distance import MOST_RATIO, Distance, measure_distance, refuse_further
-from export.checks.measure import THRESHOLDS_DB, Parity, psnr_db, refuse_below
+from export.checks.distance import Distance, measure_distance, refuse_further
+from export.checks.gates import THRESHOLDS_DB
+from export.checks.measure import Parity, psnr_db, refuse_below
 from export.checks.reference import Reference
 from export.checks.weights import watching
 from export.facts import size_mb
 from export.heap import give_back_memory, keep_no_large_blocks
 from export.onnx.bundle import finish_bundle, write_configs, write_graph
-from export.onnx.fused import FUSED, fused
+from export.onnx.fused import fused
 from export.onnx.half import to_fp16
+from export.onnx.options import FUSED, Options
 from export.onnx.quantize.planner import (
     BUDGET_DB,
     FURTHER_DB,
@@ -33,42 +35,20 @@ from export.onnx.quantize.planner import (
 from export.onnx.quantize.qdq import rewrite
 from export.onnx.run import fused_pixels, network_of
 from export.onnx.trace import Tracer
-from export.source import MOST_STEPS, Source
+from export.source import Source
 from runtime.errors import UserError
 from runtime.files import whole_folder
 from runtime.manifest import COMPONENTS, MANIFEST, REQUIRED
 from train.progress import progress
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a bundle is made; None means the precision's default."""
-
-    precision: str = "fp32"
-    fold_timestep: bool = False  # the U-Net of the one-step timestep only
-    fused: bool = False  # also one graph for the whole pipeline
-    min_psnr_db: float | None = None  # of the worst picture
-    budget_db: float | None = None  # error that compressed weights may cause in the mean picture
-    max_fd_ratio: float = MOST_RATIO  # ratio of the bundle's FD-Lite0 to the checkpoint's
-    data: Path | None = None  # real pictures for FD-Lite0
-    overwrite: bool = False
-
-    @property
-    def threshold_db(self) -> float:
-        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
-
-    @property
-    def steps(self) -> int:
-        """The most steps that the bundle can be asked for."""
-        return 1 if self.fold_timestep else MOST_STEPS
-
-
-def export_onnx(source: Source, out: Path, options: Options = Options()) -> dict[str, Any]:
+def export_onnx(source: Source, out: Path, options: Options | None = None) -> dict[str, Any]:
     """Write the bundle `out` of a checkpoint and return its report.
 
     Raises UserError, and writes nothing, when `out` is taken or the pictures are too far from the checkpoint's.
     """
     started = time.perf_counter()
+    options = options or Options()
     precision = options.precision
     if source.large:
         keep_no_large_blocks()

@@ -13,7 +13,6 @@ from export.source import Source
 from runtime.errors import UserError
 from runtime.manifest import REQUIRED
 
-FUSED = "fused.onnx"
 MOST_BYTES = 2_000_000_000  # the largest file that protobuf can read
 
 

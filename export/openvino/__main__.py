@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from export.checks.report import line, table
-from export.checks.weights import preflight
 from export.command import add_export_options, only_planned
-from export.openvino.export import STORED, Options, export_openvino
-from export.source import open_source
+from export.openvino.options import STORED, Options
 from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.files import check_free
 from runtime.manifest import MARKER
@@ -50,6 +48,11 @@ def work(args: argparse.Namespace) -> None:
     check_free(args.out, MARKER, args.overwrite)
     if only_planned(args, "openvino", args.precision):
         return
+    # Only now: PyTorch and diffusers take seconds to import, and most refusals need neither.
+    from export.checks.weights import preflight
+    from export.openvino.export import export_openvino
+    from export.source import open_source
+
     source = open_source(args.checkpoint, args.prompts)
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from export.checks.measure import THRESHOLDS_DB, Measure, Parity, at_least, psnr_db, refuse_below
+from export.checks.measure import Measure, Parity, at_least, psnr_db, refuse_below
 from export.checks.reference import Reference
 from export.checks.weights import watching
 from export.facts import model_facts, size_mb
@@ -21,6 +21,7 @@ from export.openvino.convert import convert, parts
 from export.openvino.folder import note, write_configs
 from export.openvino.genai import text_to_image
 from export.openvino.int8 import quantize_weights
+from export.openvino.options import STORED, Options
 from export.openvino.run import MODEL, load_openvino, network_of
 from export.source import Source
 from runtime.bundle import describe_files
@@ -29,36 +30,19 @@ from runtime.files import whole_folder
 from runtime.manifest import COMPONENTS, MARKER
 from train.progress import progress
 
-STORED = {
-    "fp32": "f32",
-    "fp16": "f16",
-    "int8": "u8 with an f16 scale and a u8 zero point an output channel; the rest f16 or f32",
-}
 FLOAT_PARTS = ("vae_encoder",)  # not quantized: an exact projection would break, and no picture from text would show it
 COMPARED = "f32"  # what models compute in when they are compared
 GENAI_DB = 40.0  # the highest threshold for GenAI's picture: truncating its pixels to whole numbers alone gives 53 dB
 
 
-@dataclass(frozen=True)
-class Options:
-    """How the models are made; min_psnr_db: None means the precision's default."""
-
-    precision: str = "fp32"
-    min_psnr_db: float | None = None
-    overwrite: bool = False
-
-    @property
-    def threshold_db(self) -> float:
-        return THRESHOLDS_DB[self.precision] if self.min_psnr_db is None else self.min_psnr_db
-
-
-def export_openvino(source: Source, out: Path, options: Options = Options()) -> dict[str, Any]:
+def export_openvino(source: Source, out: Path, options: Options | None = None) -> dict[str, Any]:
     """Write the folder `out` of a checkpoint and return its report.
 
     Raises UserError, and writes nothing, when `out` is taken, GenAI has no scheduler for the checkpoint, or a picture
     is too far from the checkpoint's.
     """
     started = time.perf_counter()
+    options = options or Options()
     with (
         progress(f"export to OpenVINO {options.precision}", 4 + len(COMPONENTS)) as advance,
         whole_folder(out, MARKER, options.overwrite) as folder,

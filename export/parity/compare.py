@@ -14,13 +14,14 @@ import numpy as np
 from export.checks.reference import Reference, save_reference
 from export.facts import size_mb
 from export.heap import give_back_memory
+from export.locate import locate
 from export.parity.engines import Engine, engines
 from export.parity.exports import Export, read_export, refuse_other_sizes
 from export.parity.strip import Column, write_strip
 from export.parity.worker import PICTURES, REFERENCE, job_of, run_apart
 from export.plan import check_memory, plan
 from export.plan.memory import report_memory
-from export.source import Floats, locate, open_source
+from export.source import Floats, open_source
 from runtime.command import tell
 from runtime.errors import UserError
 from runtime.files import check_writable

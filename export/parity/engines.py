@@ -78,7 +78,7 @@ def openvino_engines() -> Iterator[Engine]:
 
 def coreml_engines() -> Iterator[Engine]:
     """The reference evaluator, which runs anywhere, and Core ML's compute units."""
-    from export.coreml.convert import COMPUTE_UNITS
+    from export.coreml.options import COMPUTE_UNITS
     from export.coreml.run import NEEDS_MACOS, on_macos
 
     yield Engine(EVALUATOR, timed=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.checks.measure import THRESHOLDS_DB
+from export.checks.gates import THRESHOLDS_DB
 from export.facts import PREFIX, checkpoint_sha256, size_mb
 from export.parity.engines import Engine
 from export.source import Source

@@ -11,9 +11,9 @@ from diffusers import StableDiffusionPipeline
 
 from runtime.errors import UserError
 from runtime.pixels import to_uint8
-from train.checkpoint import resolve_checkpoint
 from train.data.encoders import encode_texts
 from train.diffusion import NoiseLevels, sample
+from train.folders import resolve_checkpoint
 from train.latents import decode_latents
 from train.progress import progress
 

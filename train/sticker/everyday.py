@@ -27,10 +27,11 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
 from runtime.files import check_writable, whole_folder, write_text
-from train.checkpoint import SHARD_BYTES, load_part, resolve_checkpoint
+from train.checkpoint import SHARD_BYTES, load_part
 from train.data.encoders import encode_captions
 from train.data.shards import Record, read_facts, splits_of
 from train.evaluate.retrieval import Embed, text_embedder
+from train.folders import resolve_checkpoint
 from train.minilm import embed
 from train.sticker.captions import group_of
 from train.sticker.prompts import without_style

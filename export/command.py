@@ -15,17 +15,28 @@ from runtime.command import print_result
 def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
     """Add the options that every exporter has.
 
-    They are checkpoint, --out, --prompts, --overwrite, --dry-run and --no-room-check. makes: what the --out folder will
-    hold, for --help.
+    They are checkpoint, --out, --variant, --prompts, --overwrite, --dry-run and --no-room-check. makes: what the --out
+    folder will hold, for --help.
     """
     parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
     parser.add_argument("--out", type=Path, required=True, help=f"folder of {makes}; must not exist")
+    add_variant_option(parser)
     add_prompts_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     parser.add_argument(
         "--dry-run", action="store_true", help="print sizes and the disk space and memory needed, and write nothing"
     )
     add_room_option(parser)
+
+
+def add_variant_option(parser: argparse.ArgumentParser) -> None:
+    """Add --variant NAME."""
+    parser.add_argument(
+        "--variant",
+        metavar="NAME",
+        help="weight files to open, such as fp16 for unet/diffusion_pytorch_model.fp16.safetensors (default: the files "
+        "without such a name, or the only ones)",
+    )
 
 
 def add_prompts_option(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +60,9 @@ def add_room_option(parser: argparse.ArgumentParser) -> None:
 def only_planned(args: argparse.Namespace, format: str, precision: str, times: Mapping[str, int] | None = None) -> bool:
     """With --dry-run print the plan (JSON with --json) and say True; else check the room and say False.
 
-    args: with checkpoint, out, dry_run, no_room_check and json. Raises UserError.
+    args: with checkpoint, variant, out, dry_run, no_room_check and json. Raises UserError.
     """
-    made = plan(locate(args.checkpoint), format, precision, times)
+    made = plan(locate(args.checkpoint, args.variant), format, precision, times, args.variant)
     if args.dry_run:
         print_result(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))
     elif not args.no_room_check:

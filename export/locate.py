@@ -7,16 +7,24 @@ from pathlib import Path
 from export.checks.folder import check_folder, hint
 from runtime.errors import UserError
 from train.folders import resolve_checkpoint
+from train.weights.files import refuse_variant, stored_names
+from train.weights.keys import refuse_adapters
+
+PARTS = ("text_encoder", "unet", "vae")
 
 
-def locate(name_or_path: str) -> Path:
+def locate(name_or_path: str, variant: str | None = None) -> Path:
     """The folder of a checkpoint, or of a shipped one by its bare name, checked by its JSON files.
 
-    Raises UserError that says what was found instead, or which feature the exporters lack.
+    variant: of the weight files. Raises UserError that says what was found instead, or which feature the exporters
+    lack.
     """
     try:
         folder = resolve_checkpoint(name_or_path)
     except UserError as error:
         raise UserError(hint(Path(name_or_path)) or str(error)) from error
     check_folder(folder)
+    refuse_variant(folder, variant)
+    for part in PARTS:
+        refuse_adapters(folder / part, stored_names(folder / part, variant))
     return folder

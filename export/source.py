@@ -98,25 +98,26 @@ class Source:
         return {"licences": licences, "training": said}
 
 
-def open_source(name_or_path: str, prompts: Path | None = None) -> Source:
+def open_source(name_or_path: str, prompts: Path | None = None, variant: str | None = None) -> Source:
     """Open a diffusers folder, or a shipped checkpoint by its bare name, in fp32.
 
     prompts: a file of prompts to calibrate and compare with; by default the checkpoint's own, or everyday ones.
+    variant: of the weight files, such as "fp16".
     Raises UserError when it is not a Stable Diffusion pipeline that these exporters understand.
     """
-    folder = locate(name_or_path)
+    folder = locate(name_or_path, variant)
     chosen = prompts_for(folder, prompts)
-    return Source(name=folder.resolve().name, folder=folder, pipe=load(folder), prompts=chosen)
+    return Source(name=folder.resolve().name, folder=folder, pipe=load(folder, variant), prompts=chosen)
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, variant: str | None = None) -> Any:
     """diffusers' StableDiffusionPipeline from a folder, frozen; UserError with diffusers' reason when that fails."""
     silence()
     from train.checkpoint import load_pipeline
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipe = load_pipeline(folder)
+        pipe = load_pipeline(folder, variant=variant)
     for module in (pipe.unet, pipe.vae, pipe.text_encoder):
         module.eval().requires_grad_(False)
     return pipe

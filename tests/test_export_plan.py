@@ -20,12 +20,12 @@ from export import plan as plans
 from export.onnx import __main__ as onnx
 from export.plan import check_room, machine, plan, show_plan
 from export.plan.sizes import PARTS, WIDTHS
-from export.plan.weights import stored_weights
 from export.source import open_source
 from runtime.errors import UserError
 from runtime.manifest import PRECISIONS
 from tests.support.tiny import small_checkpoint
 from train.folders import resolve_checkpoint
+from train.weights.files import stored_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -124,7 +124,7 @@ def test_the_room_check_can_be_left_out(tmp_path: Path, capfd, monkeypatch) -> N
     monkeypatch.setattr(plans, "free_disk", lambda _: 0)
     reached: list[str] = []
 
-    def open_source(name: str, prompts: Path | None) -> None:
+    def open_source(name: str, prompts: Path | None, variant: str | None) -> None:
         reached.append(name)
         raise UserError("x")
 

@@ -116,7 +116,11 @@ CONFIGS = [
     ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "SDXL-shaped checkpoints are not exported"),
     ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "second text encoder"),
     ("model_index.json", {"_class_name": "StableDiffusionControlNetPipeline"}, "control picture"),
-    ("model_index.json", {"_class_name": "FluxPipeline"}, "a FluxPipeline is not exported"),
+    (
+        "model_index.json",
+        {"_class_name": "FluxPipeline"},
+        "a FluxPipeline is not exported or distilled: it belongs to the family FLUX",
+    ),
     ("model_index.json", {"vae": ["diffusers", "VQModel"]}, "its vae is a VQModel"),
     ("model_index.json", {"vae_decoder": ["diffusers", "OnnxRuntimeModel"]}, "an export already"),
     ("unet/config.json", {"addition_embed_type": "text_time"}, "SDXL-shaped"),

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    ModelMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -17,9 +24,20 @@ from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
 from runtime.files import whole_folder
-from train.folders import resolve_checkpoint
+from train.folders import read_json, refuse_pipeline, resolve_checkpoint
 from train.prompts import PROMPTS, prompts_text
+from train.weights.check import opening
+from train.weights.files import refuse_variant
 
+# The classes that a part may be of, and what it is opened as.
+PARTS: dict[str, dict[str, Any]] = {
+    "text_encoder": {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModel},
+    "unet": {"UNet2DConditionModel": UNet2DConditionModel},
+    "vae": {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL},
+}
+# Parts that a text needs not; a folder that names them may come without them.
+UNUSED: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+DTYPE = {True: "torch_dtype", False: "dtype"}  # the same argument in diffusers, and in transformers
 SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
 
 
@@ -52,14 +70,23 @@ def one_step_scheduler(teacher: Any = None) -> DDIMScheduler:
     )
 
 
-def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
-    """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read."""
+def load_pipeline(
+    name_or_path: str | Path, dtype: torch.dtype = torch.float32, variant: str | None = None
+) -> StableDiffusionPipeline:
+    """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read.
+
+    variant: of the weight files, such as "fp16", where a part has one. Every weight comes from the files: a part that
+    lacks some is refused.
+    """
     folder = resolve_checkpoint(name_or_path)
+    refuse_pipeline(folder)
+    refuse_variant(folder, variant)
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # loading for a second needs no bar
+    parts = {part: load_part(kind, folder / part, variant, dtype) for part, kind in kinds(folder).items()}
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
+            folder, **parts, **UNUSED, requires_safety_checker=False, local_files_only=True
         )
     except Exception as error:  # diffusers raises a dozen exception types here
         raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
@@ -67,11 +94,32 @@ def load_pipeline(name_or_path: str | Path, dtype: torch.dtype = torch.float32) 
     return pipeline
 
 
-def load_part(kind: Any, folder: Path, **options: Any) -> Any:
-    """`kind` from a folder, never from the network. Raises UserError."""
+def kinds(folder: Path) -> dict[str, Any]:
+    """The class of each network of a pipeline folder. Raises UserError for one that no Stable Diffusion has."""
+    index = read_json(folder / "model_index.json")
+    found = {part: (index.get(part) or [None, None])[1] for part in PARTS}
+    for part, name in found.items():
+        if name not in PARTS[part]:
+            known = " or ".join(PARTS[part])
+            raise UserError(f"{folder}: its {part} is a {name}, and a Stable Diffusion pipeline needs a {known}")
+    return {part: PARTS[part][name] for part, name in found.items()}
+
+
+def load_part(kind: Any, folder: Path, variant: str | None = None, dtype: torch.dtype | str | None = None) -> Any:
+    """`kind` from a folder, never from the network; a network in `dtype`, if there is one, and with all its weights.
+
+    Raises UserError, one line, also where the files lack a weight.
+    """
+    options: dict[str, Any] = {}
+    if issubclass(kind, nn.Module) and not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: cannot be opened as {kind.__name__}: config.json is missing")
     try:
+        if issubclass(kind, nn.Module):
+            options = opening(kind, folder, variant) | ({DTYPE[issubclass(kind, ModelMixin)]: dtype} if dtype else {})
         return kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # diffusers and transformers raise a dozen exception types here
         raise UserError(f"{folder}: cannot be opened as {kind.__name__}: {error}") from error
 
 

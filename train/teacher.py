@@ -91,7 +91,7 @@ def start_unet(checkpoint: str, no_attention: bool = False, student: str | None 
     With `no_attention` only the middle block attends: the text that scales and shifts the residual blocks carries
     nearly all, and a step takes 0.6 of the time. Raises UserError.
     """
-    unet = load_part(UNet2DConditionModel, resolve_checkpoint(checkpoint) / "unet", torch_dtype=torch.float32)
+    unet = load_part(UNet2DConditionModel, resolve_checkpoint(checkpoint) / "unet", dtype=torch.float32)
     if student:
         unet = build_student(unet, student)
     layers = blocks_of(unet)

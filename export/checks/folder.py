@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
+from train.families import SDXL, family_of, refusal
+from train.folders import read_json
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "LatentConsistencyModelPipeline")
 CLASSES = {
@@ -99,24 +100,13 @@ def refuse(folder: Path, faults: Iterator[str]) -> None:
         raise UserError(f"{folder}: {fault}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of the checkpoint; UserError when it is missing or damaged."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: copy the whole checkpoint") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): copy it again") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds no JSON object: copy it again")
-    return data
-
-
 def pipeline_faults(index: Config) -> Iterator[str]:
     """Why model_index.json rules out an export."""
     name = str(index.get("_class_name"))
-    if "XL" in name or "text_encoder_2" in index:
+    if (family := family_of(index)) and family.name == SDXL:
         yield f"SDXL-shaped checkpoints are not exported: a {name} has a second text encoder, export an SD-shaped model"
+    if family:
+        yield refusal(index, family)
     if "controlnet" in index or "ControlNet" in name:
         yield f"a {name} takes a control picture, which the exported U-Net has no input for: export its base model"
     if name not in PIPELINES:

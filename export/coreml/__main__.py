@@ -78,7 +78,7 @@ def work(args: argparse.Namespace) -> None:
     from export.coreml.export import export_coreml
     from export.source import open_source
 
-    source = open_source(args.checkpoint, args.prompts)
+    source = open_source(args.checkpoint, args.prompts, args.variant)
     preflight(source, options.precision)
     facts = export_coreml(source, args.out, options)
     print_result(json.dumps(facts, indent=2) if args.json else shown(facts, args))

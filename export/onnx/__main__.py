@@ -76,7 +76,7 @@ def work(args: argparse.Namespace) -> None:
     from export.onnx.export import export_onnx
     from export.source import open_source
 
-    source = open_source(args.checkpoint, args.prompts)
+    source = open_source(args.checkpoint, args.prompts, args.variant)
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_onnx(source, args.out, options)

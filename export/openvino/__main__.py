@@ -53,7 +53,7 @@ def work(args: argparse.Namespace) -> None:
     from export.openvino.export import export_openvino
     from export.source import open_source
 
-    source = open_source(args.checkpoint, args.prompts)
+    source = open_source(args.checkpoint, args.prompts, args.variant)
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_openvino(source, args.out, options)

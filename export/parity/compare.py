@@ -113,7 +113,7 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # errors come before anything is loaded
     if not args.no_room_check:
         check_memory(memory_for(locate(args.checkpoint), exports), "the report")
-    source = open_source(args.checkpoint, args.prompts)
+    source = open_source(args.checkpoint, args.prompts, args.variant)
     for export in exports:
         refuse_other_sizes(export, source)
     doubts = {export.path: export.doubts(source) for export in exports}

@@ -45,14 +45,21 @@ class Plan:
         return asdict(self) | {"checkpoint": str(self.checkpoint)} | sums
 
 
-def plan(folder: Path, format: str, precision: str, times: Mapping[str, int] | None = None) -> Plan:
+def plan(
+    folder: Path,
+    format: str,
+    precision: str,
+    times: Mapping[str, int] | None = None,
+    variant: str | None = None,
+) -> Plan:
     """What exporting the checkpoint `folder` needs.
 
     format: onnx, coreml or openvino; precision: one of `WIDTHS`. times: how often a part is written, 1 by default
-    (Core ML's --chunk-unet and Resources/ write copies). Raises UserError when weights are missing or damaged.
+    (Core ML's --chunk-unet and Resources/ write copies). variant: of the weight files. Raises UserError when weights
+    are missing or damaged.
     """
     widths = WIDTHS[format, precision]
-    weights = {part: part_weights(folder, part) for part in PARTS[format]}
+    weights = {part: part_weights(folder, part, variant) for part in PARTS[format]}
     components = tuple(
         component(part, found, widths_of(format, part, widths), (times or {}).get(part, 1))
         for part, found in weights.items()

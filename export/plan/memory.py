@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.plan.weights import Weight
+from train.weights.files import Weight
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.plan.weights import Weight, stored_weights
 from runtime.manifest import COMPONENTS
+from train.weights.files import Weight, stored_weights
 
 # The parts that each exporter writes, and the checkpoint's component that each comes from.
 PARTS = {
@@ -63,11 +63,12 @@ class Component:
     export_bytes: int
 
 
-def part_weights(folder: Path, part: str) -> dict[str, Weight]:
+def part_weights(folder: Path, part: str, variant: str | None = None) -> dict[str, Weight]:
     """The weights of one part; an autoencoder's are divided up by their names."""
     if part not in VAE_PREFIXES:
-        return stored_weights(folder / part)
-    return {name: w for name, w in stored_weights(folder / "vae").items() if name.startswith(VAE_PREFIXES[part])}
+        return stored_weights(folder / part, variant)
+    stored = stored_weights(folder / "vae", variant)
+    return {name: weight for name, weight in stored.items() if name.startswith(VAE_PREFIXES[part])}
 
 
 def widths_of(format: str, part: str, widths: Widths) -> Widths:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,27 +31,78 @@ class Weight:
         return math.prod(self.shape)
 
 
-def stored_weights(folder: Path) -> dict[str, Weight]:
+@dataclass(frozen=True)
+class Files:
+    """The weight files of one part that are opened, and how they must be asked for: variant and safetensors or not."""
+
+    paths: tuple[Path, ...]
+    variant: str | None
+    safetensors: bool
+
+
+def stored_weights(folder: Path, variant: str | None = None) -> dict[str, Weight]:
     """Tensor name -> weight, for one component's folder. Integer tensors are buffers and left out.
 
-    Raises UserError when a file is missing, truncated or not a weight file.
+    variant: as in `weight_files`. Raises UserError when a file is missing, truncated or not a weight file.
     """
     found: dict[str, Weight] = {}
-    for path in weight_files(folder):
+    for path in weight_files(folder, variant).paths:
         found |= dict(read_torch(path) if path.suffix == ".bin" else read_safetensors(path))
     return found
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that diffusers and transformers open: safetensors first, an index before a single file."""
+def stored_names(folder: Path, variant: str | None = None) -> set[str]:
+    """The tensors' names as far as headers of safetensors tell them; those of PyTorch files need PyTorch."""
+    files = weight_files(folder, variant)
+    return {name for path in files.paths if files.safetensors for name in safetensors_header(path)[0]}
+
+
+def weight_files(folder: Path, variant: str | None = None) -> Files:
+    """The files that diffusers and transformers open: safetensors first, an index before a single file.
+
+    variant: such as "fp16", where the folder has it; as in diffusers, a part without it is opened as it is. Without
+    plain files the only variant is taken. Raises UserError when there are none, or several variants.
+    """
+    if found := (variant and variant_files(folder, variant)) or variant_files(folder, None):
+        return found
+    present = variants(folder)
+    if len(present) == 1:
+        return variant_files(folder, present[0])  # type: ignore[return-value]  # there is one, by `variants`
+    if present:
+        raise UserError(f"{folder} holds weights in several variants: choose one by --variant {' or '.join(present)}")
+    raise UserError(f"{folder} holds no weights ({NAMES[0]}.safetensors or {NAMES[1]}.safetensors): copy them there")
+
+
+def variant_files(folder: Path, variant: str | None) -> Files | None:
+    """The files of one variant, None for the plain ones; None where there are none."""
+    dotted = f".{variant}" if variant else ""
     for suffix in (".safetensors", ".bin"):
         for name in NAMES:
-            index = folder / f"{name}{suffix}.index.json"
-            if index.is_file():
-                return shards(index)
-            if (folder / f"{name}{suffix}").is_file():
-                return [folder / f"{name}{suffix}"]
-    raise UserError(f"{folder} holds no weights ({NAMES[0]}.safetensors or {NAMES[1]}.safetensors): copy them there")
+            indices = {f"{name}{suffix}.index{dotted}.json", f"{name}{suffix}{dotted}.index.json"}
+            for index in sorted(folder / one for one in indices):
+                if index.is_file():
+                    return Files(tuple(shards(index)), variant, suffix != ".bin")
+            single = folder / f"{name}{dotted}{suffix}"
+            if single.is_file():
+                return Files((single,), variant, suffix != ".bin")
+    return None
+
+
+def refuse_variant(folder: Path, variant: str | None) -> None:
+    """Raise UserError when no part of a pipeline folder holds the variant that was asked for."""
+    parts = [path for path in sorted(folder.glob("*")) if path.is_dir()]
+    if variant is None or any(variant_files(part, variant) for part in parts):
+        return
+    present = sorted({name for part in parts for name in variants(part)})
+    there = f"it has {', '.join(present)}" if present else "leave the option out: it has only plain files"
+    raise UserError(f"--variant {variant}: {folder} holds no weights of that variant; {there}")
+
+
+def variants(folder: Path) -> list[str]:
+    """The names of the variants that a folder holds whole."""
+    pattern = re.compile(rf"(?:{'|'.join(NAMES)})(?:\.(\w+)\.(?:safetensors|bin)|.*\.index\.(\w+)\.json)")
+    found = {match.group(1) or match.group(2) for path in folder.glob("*") if (match := pattern.fullmatch(path.name))}
+    return sorted(name for name in found if variant_files(folder, name))
 
 
 def shards(index: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from train.weights.files import refuse_variant, stored_names
 from train.weights.keys import refuse_adapters
 
 PARTS = ("text_encoder", "unet", "vae")
+MOST_NAME = 100  # bytes of an export's name: with it the names of its files stay below 255
 
 
 def locate(name_or_path: str, variant: str | None = None) -> Path:
@@ -28,3 +29,12 @@ def locate(name_or_path: str, variant: str | None = None) -> Path:
     for part in PARTS:
         refuse_adapters(folder / part, stored_names(folder / part, variant))
     return folder
+
+
+def name_of(folder: Path) -> str:
+    """What an export of a checkpoint is called: its folder's name, of the hub's cache the model's, cut if too long."""
+    folder = folder.resolve()
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        folder = Path(folder.parent.parent.name.rpartition("--")[2])
+    printable = "".join(letter if letter.isprintable() else "_" for letter in folder.name)
+    return printable.encode()[:MOST_NAME].decode(errors="ignore").strip() or "checkpoint"

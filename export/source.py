@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from export.checks.prompts import GENERAL, Prompts, prompts_for
-from export.locate import locate
+from export.locate import locate, name_of
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
@@ -58,6 +58,12 @@ class Source:
     def prediction_type(self) -> str:
         """ "v_prediction" or "epsilon"."""
         return str(self.pipe.scheduler.config.prediction_type)
+
+    @property
+    def folded(self) -> dict[str, Any]:
+        """What the checkpoint takes as an input and its exports hold as a constant: `guidance_scale`, if anything."""
+        scale = getattr(self.pipe, "folded_guidance", None)
+        return {} if scale is None else {"guidance_scale": scale}
 
     @cached_property
     def large(self) -> bool:
@@ -107,7 +113,7 @@ def open_source(name_or_path: str, prompts: Path | None = None, variant: str | N
     """
     folder = locate(name_or_path, variant)
     chosen = prompts_for(folder, prompts)
-    return Source(name=folder.resolve().name, folder=folder, pipe=load(folder, variant), prompts=chosen)
+    return Source(name=name_of(folder), folder=folder, pipe=load(folder, variant), prompts=chosen)
 
 
 def load(folder: Path, variant: str | None = None) -> Any:

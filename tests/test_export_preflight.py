@@ -127,7 +127,6 @@ CONFIGS = [
     ("unet/config.json", {"addition_embed_type": "image"}, "addition_embed_type is 'image'"),
     ("unet/config.json", {"class_embed_type": "timestep"}, "class labels"),
     ("unet/config.json", {"num_class_embeds": 10}, "class labels"),
-    ("unet/config.json", {"time_cond_proj_dim": 256}, "guidance scale as an input"),
     ("unet/config.json", {"encoder_hid_dim_type": "ip_image_proj"}, "encoder_hid_dim_type"),
     ("unet/config.json", {"attention_type": "gated"}, "attention_type is 'gated'"),
     ("unet/config.json", {"in_channels": 9}, "takes 9 channels and gives 4: inpainting"),

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from runtime.errors import UserError
 from runtime.files import whole_folder
 from train.folders import read_json, refuse_pipeline, resolve_checkpoint
+from train.guidance import fold_guidance
 from train.prompts import PROMPTS, prompts_text
 from train.weights.check import opening
 from train.weights.files import refuse_variant
@@ -76,7 +77,8 @@ def load_pipeline(
     """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read.
 
     variant: of the weight files, such as "fp16", where a part has one. Every weight comes from the files: a part that
-    lacks some is refused.
+    lacks some is refused. A U-Net that takes the guidance scale as an input comes without it, at diffusers' default
+    scale, which is the pipeline's attribute `folded_guidance` (else None).
     """
     folder = resolve_checkpoint(name_or_path)
     refuse_pipeline(folder)
@@ -91,6 +93,7 @@ def load_pipeline(
     except Exception as error:  # diffusers raises a dozen exception types here
         raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.folded_guidance = fold_guidance(pipeline, str(read_json(folder / "model_index.json").get("_class_name")))
     return pipeline
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from export.checks.parts import size_faults, vae_faults, vocabulary_faults, width_faults
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
@@ -86,7 +87,11 @@ def check_folder(folder: Path) -> None:
     configs = {part: read_json(folder / part / "config.json") for part in ("text_encoder", "unet", "vae")}
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     refuse(folder, unet_faults(configs["unet"]))
-    refuse(folder, text_faults(configs["text_encoder"], configs["unet"]))
+    refuse(folder, size_faults(configs["unet"]))
+    refuse(folder, text_faults(configs["text_encoder"]))
+    refuse(folder, width_faults(configs["text_encoder"], configs["unet"]))
+    refuse(folder, vae_faults(configs["vae"], configs["unet"]))
+    refuse(folder, vocabulary_faults(configs["text_encoder"], folder / "tokenizer"))
     refuse(folder, scheduler_faults(scheduler))
 
 
@@ -125,14 +130,10 @@ def unet_faults(unet: Config) -> Iterator[str]:
             f"the U-Net takes {taken} channels and gives {given}: inpainting and other models that are given a "
             "picture are not exported"
         )
-    if unet.get("sample_size") is None:
-        yield "the U-Net's config.json has no sample_size, the side of the latents that it was made for"
     if unet.get("addition_embed_type") == "text_time":
         yield "SDXL-shaped checkpoints are not exported: the U-Net needs a second text encoder's pooled states"
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
         yield "the U-Net takes class labels (class_embed_type), which the exported graph has no input for"
-    if unet.get("time_cond_proj_dim") is not None:
-        yield "the U-Net takes the guidance scale as an input (time_cond_proj_dim), which the exported graph lacks"
     for key, known in (
         ("addition_embed_type", (None, "text")),
         ("encoder_hid_dim_type", (None, "text_proj")),
@@ -146,14 +147,11 @@ def unet_faults(unet: Config) -> Iterator[str]:
             yield f"the U-Net has a {block}, which no exported graph was compared with: such a model is not exported"
 
 
-def text_faults(text: Config, unet: Config) -> Iterator[str]:
+def text_faults(text: Config) -> Iterator[str]:
     """Why the text encoder's configuration rules out an export."""
     tokens = text.get("max_position_embeddings", MAX_TOKENS)
     if tokens != MAX_TOKENS:
         yield f"the text encoder must read {MAX_TOKENS} tokens, not {tokens}"
-    hidden, wanted = text.get("hidden_size", 512), unet.get("encoder_hid_dim") or unet.get("cross_attention_dim", 1280)
-    if hidden != wanted:
-        yield f"the text encoder gives {hidden} numbers a token, the U-Net takes {wanted}: they belong to two models"
 
 
 def scheduler_faults(config: Config) -> Iterator[str]:

@@ -117,7 +117,7 @@ def facts_of(source: Source, options: Options, part: str = "unet") -> dict[str, 
     """The facts that an ONNX bundle's manifest also has, and how a part's package was made."""
     of_unet = part.startswith("unet")
     recipe = options.recipe("unet" if of_unet else part)
-    recipe = recipe | ({"attention": options.attention_implementation} if of_unet else {})
+    recipe = recipe | ({"attention": options.attention_implementation} | source.folded if of_unet else {})
     return model_facts(source, options.precision, recipe) | {
         "attention_implementation": options.attention_implementation,
         "min_deployment_target": options.min_deployment_target,

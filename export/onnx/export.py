@@ -79,6 +79,7 @@ def write_graphs(
     """Write the four graphs and compare them; returns the recipe too. Plans are tried until one passes the gates."""
     tracer = Tracer(source, options.fold_timestep, keep=options.precision in LADDERS)
     recipe: dict[str, Any] = {"attention": "com.microsoft MultiHeadAttention"}
+    recipe |= source.folded
     recipe |= {"folded_timestep": source.steps(1)[0][0]} if options.fold_timestep else {}
     if options.precision not in LADDERS:
         for name in COMPONENTS:

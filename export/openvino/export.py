@@ -77,7 +77,7 @@ def write_models(folder: Path, source: Source, precision: str, advance: Callable
         del model
         give_back_memory()
         advance(1)
-    return {"weights": STORED[precision]} | ({"quantized_weights": counts} if counts else {})
+    return {"weights": STORED[precision]} | source.folded | ({"quantized_weights": counts} if counts else {})
 
 
 def verify(folder: Path, reference: Reference, options: Options) -> Parity:

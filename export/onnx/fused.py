@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
+from export.onnx.graph import refuse_doubles
 from export.source import Source
 from runtime.errors import UserError
 from runtime.manifest import REQUIRED
@@ -38,7 +39,9 @@ def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelPr
     links = {"latents": "latent_sample"}
     made = joined(made, None, models["vae_decoder"], "vae_decoder", links, ["vae_decoder.sample"])
     made = joined(made, None, to_pixels(made), None, {"vae_decoder.sample": "decoded"}, ["image"])
-    return with_plain_inputs(made, source)
+    made = with_plain_inputs(made, source)
+    refuse_doubles(made.graph, "joining the graphs")
+    return made
 
 
 def joined(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+
+from runtime.errors import UserError
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 Array = npt.NDArray[np.generic]
@@ -61,6 +65,45 @@ def add_initializer(graph: onnx.GraphProto, name: str, value: Array) -> str:
     """Store an array in the graph under `name`; returns the name."""
     graph.initializer.append(numpy_helper.from_array(value, name))
     return name
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, or `name_2`, `name_3`, ... where it is already taken; marks the result as taken."""
+    answer, n = name, 1
+    while answer in taken:
+        n += 1
+        answer = f"{name}_{n}"
+    taken.add(answer)
+    return answer
+
+
+def node_names(graph: onnx.GraphProto) -> set[str]:
+    """The names of a graph's nodes."""
+    return {node.name for node in graph.node}
+
+
+def tensor_names(graph: onnx.GraphProto) -> set[str]:
+    """The names of all tensors of a graph: given, stored and computed."""
+    return set(_tensors(graph))
+
+
+def refuse_doubles(graph: onnx.GraphProto, done: str) -> None:
+    """Raise UserError when a rewrite left two nodes, or two tensors, of one name, which no engine loads.
+
+    done: what was done to the graph, for the message.
+    """
+    nodes = [node.name for node in graph.node if node.name]
+    for what, names in (("nodes", nodes), ("tensors", _tensors(graph))):
+        double = next((name for name, count in Counter(names).items() if count > 1), None)
+        if double is not None:
+            raise UserError(f"{done} gave two {what} the name {double}: please report it with the config.json files")
+
+
+def _tensors(graph: onnx.GraphProto) -> list[str]:
+    """Names of given, stored and computed tensors; an input may have a stored default, an output may have no name."""
+    stored = [tensor.name for tensor in graph.initializer]
+    given = [port.name for port in graph.input if port.name not in set(stored)]
+    return [*given, *stored, *(name for node in graph.node for name in node.output if name)]
 
 
 def attribute(node: onnx.NodeProto, name: str) -> object | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx.graph import drop_unused
+from export.onnx.graph import drop_unused, node_names, refuse_doubles, tensor_names, unique
 
 # Sums over whole feature maps, and exponentials: fp32 inside, fp16 outside. A Cast names its own type.
 FLOAT_OPS = ("Cast", "InstanceNormalization", "LayerNormalization", "Softmax")
@@ -25,6 +26,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     Halver(copy).run()
     del copy.graph.value_info[:]  # which still say fp32
     drop_unused(copy.graph)
+    refuse_doubles(copy.graph, "to_fp16")
     return copy
 
 
@@ -37,6 +39,8 @@ class Halver:
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.cast: dict[tuple[str, int], str] = {}
+        self.tensor = partial(unique, taken=tensor_names(self.graph))
+        self.node = partial(unique, taken=node_names(self.graph))
 
     def run(self) -> None:
         """Rewrite the graph in place."""
@@ -62,11 +66,11 @@ class Halver:
 
     def converted(self, name: str, kind: int) -> str:
         """A new tensor of the other kind: a weight is stored in it, anything else is cast."""
-        made = f"{name}.{'fp16' if kind == HALF else 'fp32'}"
+        made = self.tensor(f"{name}.{'fp16' if kind == HALF else 'fp32'}")
         if name in self.weights:
             self.graph.initializer.append(numpy_helper.from_array(half(self.weights[name]), made))
         else:
-            self.nodes.append(helper.make_node("Cast", [name], [made], name=made, to=kind))
+            self.nodes.append(helper.make_node("Cast", [name], [made], name=self.node(made), to=kind))
         return made
 
     def name_outputs(self, node: onnx.NodeProto, kind: int, outputs: set[str]) -> None:
@@ -76,10 +80,10 @@ class Halver:
                 continue
             self.kinds[name] = HALF
             if name in outputs:
-                node.output[i] = f"{name}.half"
+                node.output[i] = self.tensor(f"{name}.half")
                 self.kinds[node.output[i]] = HALF
                 self.kinds[name] = FLOAT
-                back = helper.make_node("Cast", [node.output[i]], [name], name=f"{name}.back", to=FLOAT)
+                back = helper.make_node("Cast", [node.output[i]], [name], name=self.node(f"{name}.back"), to=FLOAT)
                 self.nodes.append(back)
 
 

@@ -9,21 +9,32 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.onnx.graph import MICROSOFT, add_initializer, declare_microsoft, drop_unused, initializers, producers
+from export.onnx.graph import (
+    MICROSOFT,
+    add_initializer,
+    declare_microsoft,
+    drop_unused,
+    initializers,
+    node_names,
+    producers,
+    refuse_doubles,
+    tensor_names,
+    unique,
+)
 
 
 def optimize(model: onnx.ModelProto) -> None:
     """In place: exact GELU as one operator, one scale and one shift per norm, added constants as biases."""
     graph = model.graph
-    fuse_gelu(graph)
-    merge_affines(graph)
-    fold_bias(graph)
+    for rewritten in (fuse_gelu, merge_affines, fold_bias):
+        rewritten(graph)
+        refuse_doubles(graph, rewritten.__name__)
     declare_microsoft(model)
 
 
 def fuse_gelu(graph: onnx.GraphProto) -> None:
     """x/sqrt(2) -> erf -> +1 -> *0.5 -> *x as one com.microsoft Gelu."""
-    single, made = Links(graph), producers(graph)
+    single, made, taken = Links(graph), producers(graph), node_names(graph)
     for erf in [node for node in graph.node if node.op_type == "Erf"]:
         divided = made.get(erf.input[0])
         chain = list(single.follow(erf, ("Add", "Mul", "Mul")))
@@ -36,7 +47,7 @@ def fuse_gelu(graph: onnx.GraphProto) -> None:
                     "Gelu",
                     [divided.input[0]],
                     list(last.output),
-                    name=f"{erf.name[: -len('Erf')]}Gelu",
+                    name=unique(f"{erf.name.rpartition('/')[0]}/Gelu", taken),
                     domain=MICROSOFT,
                 )
             )
@@ -49,6 +60,7 @@ def merge_affines(graph: onnx.GraphProto) -> None:
     Norms that an embedding scales and shifts have this form.
     """
     single, stored, sizes = Links(graph), initializers(graph), shapes(graph)
+    names, tensors = node_names(graph), tensor_names(graph)
     ahead: dict[int, list[onnx.NodeProto]] = {}
     for first in [node for node in graph.node if node.op_type == "Mul" and other(node, stored)]:
         chain = [first, *single.follow(first, ("Add", "Mul", "Add"))]
@@ -59,29 +71,31 @@ def merge_affines(graph: onnx.GraphProto) -> None:
         if not all(per_channel(stored.get(name)) for name in (weight, bias)) or sizes.get(scale, [])[2:] != [1, 1]:
             continue
         source, base = other_than_name(first, weight), first.output[0]
+        of = {kind: unique(f"{base}.{kind}", tensors) for kind in ("scale", "moved", "shift")}
+        called = {kind: unique(f"{first.name}.{kind}", names) for kind in of}
         made = [
-            helper.make_node("Mul", [scale, weight], [f"{base}.scale"], name=f"{first.name}.scale"),
-            helper.make_node("Mul", [scale, bias], [f"{base}.moved"], name=f"{first.name}.moved"),
-            helper.make_node("Add", [f"{base}.moved", shift], [f"{base}.shift"], name=f"{first.name}.shift"),
+            helper.make_node("Mul", [scale, weight], [of["scale"]], name=called["scale"]),
+            helper.make_node("Mul", [scale, bias], [of["moved"]], name=called["moved"]),
+            helper.make_node("Add", [of["moved"], shift], [of["shift"]], name=called["shift"]),
         ]
-        chain[2].input[:] = [source, f"{base}.scale"]
-        chain[3].input[:] = [chain[2].output[0], f"{base}.shift"]
+        chain[2].input[:] = [source, of["scale"]]
+        chain[3].input[:] = [chain[2].output[0], of["shift"]]
         ahead[id(chain[2])] = made
     insert_before(graph, ahead)
 
 
 def fold_bias(graph: onnx.GraphProto) -> None:
     """Move stored numbers per channel that are added to a convolution's result into its bias."""
-    single, stored = Links(graph), initializers(graph)
+    single, stored, taken = Links(graph), initializers(graph), tensor_names(graph)
     for conv in [node for node in graph.node if node.op_type == "Conv" and len(node.input) == 3]:
         for added in single.follow(conv, ("Add",)):
             name = other(added, stored)
             bias = stored.get(conv.input[2])
             if name and bias is not None and per_channel(stored[name]):
                 total = numpy_helper.to_array(bias) + numpy_helper.to_array(stored[name]).reshape(-1)
-                conv.input[2] = add_initializer(graph, f"{conv.name}.bias", total.astype(np.float32))
+                conv.input[2] = add_initializer(graph, unique(f"{conv.name}.bias", taken), total.astype(np.float32))
                 conv.output[0] = added.output[0]
-                added.output[0] = f"{added.output[0]}.unused"
+                added.output[0] = unique(f"{added.output[0]}.unused", taken)
     drop_unused(graph)
 
 

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGraph, attention_as, fused_attention
 from export.onnx.fold_timestep import folded_timestep
-from export.onnx.graph import add_initializer, attribute, drop_unused, producers, strip
+from export.onnx.graph import (
+    add_initializer,
+    attribute,
+    drop_unused,
+    producers,
+    refuse_doubles,
+    strip,
+    tensor_names,
+    unique,
+)
 from export.onnx.passes import optimize
 from export.source import Source
 from export.subpixel import fold_upsampling
@@ -136,6 +145,7 @@ def tidy(model: onnx.ModelProto) -> None:
     name_parts(model.graph)
     drop_unused(model.graph)
     strip(model)
+    refuse_doubles(model.graph, "tracing")
 
 
 def fix_reshapes(graph: onnx.GraphProto) -> None:
@@ -144,22 +154,22 @@ def fix_reshapes(graph: onnx.GraphProto) -> None:
         info.name: [dim.dim_value or -1 for dim in info.type.tensor_type.shape.dim]
         for info in [*graph.value_info, *graph.input]
     }
-    made = producers(graph)
+    made, taken = producers(graph), tensor_names(graph)
     for i, node in enumerate(graph.node):
         source = made.get(node.input[1]) if node.op_type == "Reshape" else None
         if source is None or source.op_type != "Shape" or (source.attribute and attribute(source, "end")):
             continue
         target = dims.get(source.input[0], [])
         if target and target.count(-1) <= 1:
-            name = f"shape_{i}"
-            add_initializer(graph, name, np.array(target, np.int64))
-            node.input[1] = name
+            name = unique(f"shape_{i}", taken)
+            node.input[1] = add_initializer(graph, name, np.array(target, np.int64))
 
 
 def name_parts(graph: onnx.GraphProto) -> None:
     """Name each node `path.of.module/Op` and each unnamed weight `path.of.module.weight`."""
     taken: set[str] = set()
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+    weights = {tensor.name for tensor in graph.initializer}
+    tensors = tensor_names(graph)
     uses = [name for node in graph.node for name in node.input]
     renamed: dict[str, str] = {}
     for node in graph.node:
@@ -167,7 +177,7 @@ def name_parts(graph: onnx.GraphProto) -> None:
         node.name = unique(f"{scope}/{node.op_type}", taken)
         weight = node.input[1] if node.op_type == "MatMul" else ""
         if weight in weights and weight.startswith("val_") and uses.count(weight) == 1:
-            renamed[weight] = unique(f"{scope}.weight", taken | weights.keys())
+            renamed[weight] = unique(f"{scope}.weight", tensors)
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
@@ -180,13 +190,3 @@ def scope_of(node: onnx.NodeProto) -> str:
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes: list[str] = ast.literal_eval(notes.get(SCOPES, "[]"))
     return next((scope for scope in reversed(scopes[:-1]) if scope and not scope.startswith("_")), "graph")
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """`name`, or `name_2`, `name_3`, ... where it is already taken; marks the result as taken."""
-    answer, n = name, 1
-    while answer in taken:
-        n += 1
-        answer = f"{name}_{n}"
-    taken.add(answer)
-    return answer

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 
 from export.calibrate import Range, scale_and_zero
-from export.onnx.graph import MICROSOFT, declare_microsoft, drop_unused
+from export.onnx.graph import MICROSOFT, declare_microsoft, drop_unused, refuse_doubles
 from export.onnx.quantize.codes import BLOCK, STORED_LIMIT, Rewriter, encode, encode_blocks, layer_of, output_axis
 from export.onnx.quantize.rows import rows_of, static_rows
 
@@ -47,6 +47,7 @@ def rewrite(
     made.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in uses)
     made.graph.initializer.extend(rewriter.tensors)
     drop_unused(made.graph)
+    refuse_doubles(made.graph, "quantization")
     declare_microsoft(made)
     return made
 

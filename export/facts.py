@@ -12,7 +12,7 @@ from typing import Any
 
 from export.checks.gates import MOST_STEPS
 from export.source import Source
-from runtime import schedule
+from runtime.manifest import step_entry
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 PREFIX = "addkit."  # prefix of each key in a file's metadata
@@ -45,7 +45,7 @@ def model_manifest(source: Source, precision: str, steps: int = MOST_STEPS) -> d
         "prediction_type": source.prediction_type,
         "scaling_factor": source.scaling_factor,
         "max_tokens": MAX_TOKENS,
-        "steps": schedule.step_table(*source.levels, steps),
+        "steps": {str(n): [step_entry(s) for s in table] for n, table in source.tables.items() if n <= steps},
     }
 
 

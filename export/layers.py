@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from export.source import Source
-from runtime import schedule
+from runtime.sampler import Memory
 from train.prompts import repeated
 
 KINDS = (nn.Conv2d, nn.Linear, nn.Embedding)
@@ -75,13 +74,14 @@ def calibration(source: Source, count: int, batch: int) -> Iterator[tuple[Tensor
 
 
 def draw(source: Source, ids: Tensor, noise: Tensor, steps: int = 1) -> Tensor:
-    """Pictures f32[B,3,H,W], [0,1] before clamping, by deterministic DDIM; differentiable."""
-    pipe, latents = source.pipe, noise
+    """Pictures f32[B,3,H,W], [0,1] before clamping, by the checkpoint's own scheduler; differentiable."""
+    pipe, table, memory = source.pipe, source.steps(steps), Memory()
+    latents = noise * table[0].noise_scale
     states = pipe.text_encoder(ids)[0]
-    for (timestep, *now), (_, *then) in pairwise([*source.steps(steps), (0, *schedule.CLEAN)]):
-        output = pipe.unet(latents, torch.tensor(float(timestep)), states, return_dict=False)[0]
-        levels = (now[0], now[1]), (then[0], then[1])
-        latents = schedule.ddim_step(latents, output, source.prediction_type, *levels)
+    for step in table:
+        output = pipe.unet(latents, torch.tensor(float(step.timestep)), states, return_dict=False)[0]
+        fresh = torch.randn(noise.shape, generator=torch.Generator().manual_seed(SEED)) if step.noise else None
+        latents = memory.advance(step, latents, output, fresh)
     return pipe.vae.decode(latents / source.scaling_factor, return_dict=False)[0] / 2 + 0.5  # type: ignore[no-any-return]
 
 

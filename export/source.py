@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.checks.gates import MOST_STEPS
 from export.checks.prompts import GENERAL, Prompts, prompts_for
 from export.locate import locate, name_of
+from export.steps import steps_of
 from runtime import schedule
 from runtime.errors import UserError
+from runtime.manifest import Step
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 LARGE = 200_000_000  # parameters of a U-Net
@@ -75,11 +79,27 @@ class Source:
         """(alpha, sigma), f64 at every training timestep."""
         return schedule.from_scheduler_config(self.pipe.scheduler.config)
 
-    def steps(self, count: int) -> list[tuple[int, float, float]]:
-        """(timestep, alpha, sigma) of each of `count` steps, noisiest first."""
-        alpha, sigma = self.levels
-        timesteps = schedule.trailing_timesteps(count, len(alpha))
-        return [(t, float(alpha[t]), float(sigma[t])) for t in timesteps]
+    @cached_property
+    def tables(self) -> dict[int, tuple[Step, ...]]:
+        """Number of steps -> the steps as the checkpoint's own scheduler takes them, for every number that it can.
+
+        Raises UserError when it cannot take one.
+        """
+        tables = {1: self._steps(1)}
+        for count in range(2, MOST_STEPS + 1):
+            with suppress(UserError):
+                tables[count] = self._steps(count)
+        return tables
+
+    def _steps(self, count: int) -> tuple[Step, ...]:
+        try:
+            return steps_of(self.pipe.scheduler, count)
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from error
+
+    def steps(self, count: int) -> tuple[Step, ...]:
+        """Each of `count` steps, noisiest first. Raises UserError when the scheduler cannot take that many."""
+        return self.tables[count] if count in self.tables else self._steps(count)
 
     def encode(self, prompts: list[str]) -> Ids:
         """Token ids i64[N,77], padded and truncated as by the pipeline's tokenizer."""
@@ -89,9 +109,14 @@ class Source:
         return np.asarray(encoded.input_ids, np.int64)
 
     def noise(self, seeds: list[int]) -> Floats:
-        """Initial latents f32[N,C,h,w], each drawn from its own seed as diffusers draws them."""
+        """The first noise f32[N,C,h,w], each of its own seed as diffusers draws it, before the scheduler scales it."""
+        return np.asarray(self.draws(seeds, 0)[0])
+
+    def draws(self, seeds: list[int], fresh: int) -> Floats:
+        """Normals f32[1+fresh,N,C,h,w]: what torch's generator of each seed gives first, and then `fresh` times."""
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        return torch.stack([torch.randn(self.latent_shape, generator=g) for g in generators]).numpy()
+        rows = [[torch.randn(self.latent_shape, generator=g) for _ in range(1 + fresh)] for g in generators]
+        return np.asarray(torch.stack([torch.stack(row) for row in rows], 1), np.float32)
 
     def facts(self) -> dict[str, Any]:
         """What the checkpoint says about its origin: `licences` and `training`, empty where it says nothing."""

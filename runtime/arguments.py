@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from runtime.generation import Generation, Job, Plan, Seeds
 from runtime.manifest import Manifest, Step
 from runtime.noise import check_seed, randn
+from runtime.schedule import ddim_weights
 
 F32 = npt.NDArray[np.float32]
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -44,7 +46,9 @@ def plan(
     texts = [""] * len(states) if states else prompts(prompt)
     wanted = jobs(texts, negative_prompt, guidance_scale, chosen_seed(seed, generator), num_images_per_prompt)
     chosen = steps(manifest, num_inference_steps, strength, image_given)
-    made = [Generation(job, start) for job, start in zip(wanted, _noises(wanted, latents, manifest), strict=True)]
+    scale = np.float32(1.0 if image_given else chosen[0].noise_scale)
+    noises = _noises(wanted, latents, manifest)
+    made = [Generation(job, start * scale) for job, start in zip(wanted, noises, strict=True)]
     repeated: list[F32 | None] = [one for one in states for _ in range(num_images_per_prompt)]
     return Plan(made, repeated or [None] * len(made), chosen, guidance_scale)
 
@@ -125,6 +129,11 @@ def steps(manifest: Manifest, num_inference_steps: int, strength: float | None, 
     if num_inference_steps == 1:
         return (_nearest(manifest, strength),)
     count = int(num_inference_steps * strength)
+    if count < num_inference_steps and any(len(step.outputs) > 1 or len(step.latents) > 1 for step in every):
+        raise ValueError(
+            f"strength {strength} is not possible in {num_inference_steps} steps of this model's scheduler, each of "
+            "which needs those before it: use strength 1 or num_inference_steps=1"
+        )
     if count == 0:
         least = math.ceil(1000 / num_inference_steps) / 1000  # rounded up: 0.333 would leave none of 3 either
         raise ValueError(f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more")
@@ -255,7 +264,9 @@ def _seeds(seed: Seeds | None, count: int) -> list[int]:
 
 
 def _nearest(manifest: Manifest, strength: float) -> Step:
-    """The manifest's timestep nearest to the fraction `strength` of the noisiest one."""
+    """One step to the picture from the manifest's timestep nearest to the fraction `strength` of the noisiest one."""
     known = [step for entries in manifest.steps.values() for step in entries]
     target = strength * (max(step.timestep for step in known) + 1) - 1
-    return min(known, key=lambda step: (abs(step.timestep - target), -step.timestep))
+    step = min(known, key=lambda step: (abs(step.timestep - target), -step.timestep))
+    of_latents, of_output = ddim_weights(manifest.prediction_type, (step.alpha, step.sigma))
+    return replace(step, latents=(of_latents,), outputs=(of_output,), noise=0.0, draw=0)

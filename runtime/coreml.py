@@ -24,7 +24,6 @@ from runtime.manifest import MARKER, Manifest
 F32 = npt.NDArray[np.float32]
 Predict = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 APPLE_SCALING = 0.18215  # by which Apple's pipelines divide latents before they decode them
-PREDICTION_TYPE = "epsilon"  # what the packages' U-Net gives
 _SAME = ("image_size", "latent_shape", "max_tokens", "scaling_factor")  # that packages share with their bundle
 
 

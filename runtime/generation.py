@@ -19,7 +19,7 @@ from runtime.manifest import REQUIRED, Step
 
 F32 = npt.NDArray[np.float32]
 # As in diffusers: (pipeline, step, timestep, {"latents": ...}) -> changed values, or None.
-Callback = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
+Callback = Callable[[Any, int, Any, dict[str, Any]], "dict[str, Any] | None"]
 Seeds = int | np.integer[Any] | Sequence[int] | npt.NDArray[np.integer[Any]]
 OutputType = Literal["pil", "np", "latent"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from runtime.errors import BundleError
-from runtime.schedule import PREDICTION_TYPES
+from runtime.schedule import CLEAN, PREDICTION_TYPES, ddim_weights
 from runtime.untrusted import shown
 
 FORMAT_VERSION = 1
@@ -23,18 +23,31 @@ MARKER = "export.json"  # what Core ML and OpenVINO exports have in the place of
 MOST_SIDE, MOST_PIXELS = 4096, 2048 * 2048
 MOST_LATENTS = 2**24  # values
 MOST_TOKENS = 4096
-MOST_TIMESTEP = 999
+MOST_TIMESTEP = 10_000  # in magnitude
+MOST_WEIGHT = 1e6  # of a step
+MOST_MEMORY = 8  # steps that a step may look back, and draws of noise
 MOST_FILES, MOST_FILE_BYTES = 1000, 16 * 10**9
 MOST_NAME = 200
+LEVEL = {"timestep", "alpha", "sigma"}  # that every step of a manifest has
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the U-Net."""
+    """One call of the U-Net and what the scheduler makes of its output.
 
-    timestep: int  # 0..999, 999 is pure noise
+    The latents after the step are a sum of `latents[k]` times the U-Net's input k steps ago, `outputs[k]` times its
+    output k steps ago, and `noise` times the seed's fresh noise number `draw`. Latents are in the U-Net's own scale:
+    alpha * picture + sigma * noise.
+    """
+
+    timestep: float  # that the U-Net is given: 999 is pure noise for most models
     alpha: float  # weight of the picture in the noised latents
     sigma: float  # weight of the noise; alpha**2 + sigma**2 = 1
+    latents: tuple[float, ...] = ()  # newest first
+    outputs: tuple[float, ...] = ()  # newest first
+    noise: float = 0.0
+    draw: int = 0  # 1 is the first after the noise that the run starts from
+    noise_scale: float = 1.0  # of the noise that a run starts from here with
 
 
 @dataclass(frozen=True)
@@ -71,14 +84,34 @@ class Manifest:
         _check_version(data)
         _check_keys(MANIFEST, data, {field.name for field in fields(cls)})
         values = {name: _converted(MANIFEST, name, data[name]) for name in data}
+        values["steps"] = {n: with_weights(steps, values["prediction_type"]) for n, steps in values["steps"].items()}
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, which `from_dict` reads back."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
-        data["steps"] = {str(n): [asdict(step) for step in steps] for n, steps in self.steps.items()}
+        data["steps"] = {str(n): [step_entry(step) for step in steps] for n, steps in self.steps.items()}
         data["files"] = {name: asdict(facts) for name, facts in self.files.items()}
         return data
+
+
+def step_entry(step: Step) -> dict[str, Any]:
+    """A step as manifest.json has it: without the fields that say nothing."""
+    defaults = {field.name: field.default for field in fields(Step)}
+    return {name: value for name, value in asdict(step).items() if value != defaults[name]}
+
+
+def with_weights(steps: Sequence[Step], prediction_type: str) -> tuple[Step, ...]:
+    """The steps; those of a manifest that gives levels alone (addkit 0.2 and before) are DDIM's from level to level."""
+    levels = [(step.alpha, step.sigma) for step in steps] + [CLEAN]
+    made = []
+    for step, level, after in zip(steps, levels, levels[1:], strict=False):
+        if step.outputs:
+            made.append(step)
+            continue
+        of_latents, of_output = ddim_weights(prediction_type, level, after)
+        made.append(replace(step, latents=(of_latents,), outputs=(of_output,)))
+    return tuple(made)
 
 
 def _check_version(data: Mapping[str, Any]) -> None:
@@ -161,10 +194,18 @@ def _steps(value: Any) -> dict[int, tuple[Step, ...]]:
     if len(table) != len(value):
         raise ValueError("a number of steps appears twice")
     for count, steps in table.items():
-        timesteps = [step.timestep for step in steps]
-        if len(steps) != count or timesteps != sorted(set(timesteps), reverse=True):
-            raise ValueError(f"{count} falling timesteps are needed under {count}")
+        _check_run(count, steps)
     return table
+
+
+def _check_run(count: int, steps: Sequence[Step]) -> None:
+    """A solver of second order evaluates the U-Net up to twice a step, the second time at the same timestep."""
+    timesteps = [step.timestep for step in steps]
+    if timesteps != sorted(timesteps, reverse=True) or len(set(timesteps)) != count or len(steps) > 2 * count:
+        raise ValueError(f"{count} falling timesteps are needed under {count}")
+    for i, step in enumerate(steps):
+        if len(step.latents) > i + 1 or len(step.outputs) > i + 1:
+            raise ValueError(f"step {i + 1} of {count} needs more steps before it than there are")
 
 
 def _count(key: Any) -> int:
@@ -177,11 +218,33 @@ def _count(key: Any) -> int:
 def _step(entry: Any) -> Step:
     if isinstance(entry, Step):
         return entry
-    _check_keys(f"{MANIFEST}: steps", entry, {"timestep", "alpha", "sigma"})
-    step = Step(_whole(entry["timestep"], 0, MOST_TIMESTEP), _real(entry["alpha"], 0, 1), _real(entry["sigma"], 0, 1))
+    _check_keys(f"{MANIFEST}: steps", entry, LEVEL | (set(entry) & {field.name for field in fields(Step)}))
+    step = Step(
+        timestep=_plain(_real(entry["timestep"], -MOST_TIMESTEP, MOST_TIMESTEP)),
+        alpha=_real(entry["alpha"], 0, 1),
+        sigma=_real(entry["sigma"], 0, 1),
+        latents=_weights(entry.get("latents", ())),
+        outputs=_weights(entry.get("outputs", ())),
+        noise=_real(entry.get("noise", 0.0), -MOST_WEIGHT, MOST_WEIGHT),
+        draw=_whole(entry.get("draw", 0), 0, MOST_MEMORY),
+        noise_scale=_real(entry.get("noise_scale", 1.0), 0, MOST_WEIGHT),
+    )
+    if bool(step.latents) != bool(step.outputs) or bool(step.noise) != bool(step.draw):
+        raise ValueError("latents goes with outputs, and noise with draw")
     if abs(step.alpha**2 + step.sigma**2 - 1) > 1e-3:
         raise ValueError(f"alpha**2 + sigma**2 is not 1 at timestep {step.timestep}")
     return step
+
+
+def _weights(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) > MOST_MEMORY:
+        raise ValueError(f"a list of at most {MOST_MEMORY} numbers is needed")
+    return tuple(_real(weight, -MOST_WEIGHT, MOST_WEIGHT) for weight in value)
+
+
+def _plain(number: float) -> float:
+    """A whole number where it is one, as messages show it."""
+    return int(number) if number == int(number) else number
 
 
 def _files(value: Any) -> dict[str, FileFacts]:

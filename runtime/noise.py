@@ -33,14 +33,15 @@ _SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 _COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
 
 
-def randn(seed: int, shape: Sequence[int]) -> F32:
+def randn(seed: int, shape: Sequence[int], draw: int = 0) -> F32:
     """`torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))`, f32[shape], to 1 ulp.
 
-    `seed` is any integer that torch takes, -2**63 to 2**64 - 1 (its low 32 bits count); ValueError outside.
+    `seed` is any integer that torch takes, -2**63 to 2**64 - 1 (its low 32 bits count); ValueError outside. `draw`:
+    how many times the generator gave as much before.
     """
     size = math.prod(shape)
-    values = _normals(check_seed(seed), size) if size >= _BLOCK else _few_normals(check_seed(seed), size)
-    return values.reshape(tuple(shape))
+    normals = _normals if size >= _BLOCK else _few_normals
+    return normals(check_seed(seed), size, draw).reshape(tuple(shape))
 
 
 def check_seed(seed: int | np.integer[Any]) -> int:
@@ -91,10 +92,11 @@ def _temper(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     return words ^ (words >> np.uint32(18))
 
 
-def _normals(seed: int, size: int) -> F32:
+def _normals(seed: int, size: int, draw: int) -> F32:
     """torch's path for 16 values and more: whole blocks first; a ragged end gets 16 uniforms of its own."""
     ragged = size % _BLOCK
-    words = mt19937(seed, size + (_BLOCK if ragged else 0))
+    taken = size + (_BLOCK if ragged else 0)
+    words = mt19937(seed, taken * (draw + 1))[taken * draw :]
     uniforms = (words & np.uint32(0xFFFFFF)).astype(np.float32) * np.float32(2**-24)
     values = np.empty(size, np.float32)
     whole = size - ragged
@@ -112,16 +114,17 @@ def _box_muller(uniforms: F32) -> F32:
     return np.stack([radius * cosine, radius * sine], axis=1).ravel()
 
 
-def _few_normals(seed: int, size: int) -> F32:
-    """torch's path below 16 values: Box-Muller in double precision, the sine kept for the next value."""
-    words = mt19937(seed, 4 * ((size + 1) // 2)).astype(np.uint64)
+def _few_normals(seed: int, size: int, draw: int) -> F32:
+    """torch's path below 16 values: Box-Muller in double precision, the sine kept for the next value or draw."""
+    total = size * (draw + 1)
+    words = mt19937(seed, 4 * ((total + 1) // 2)).astype(np.uint64)
     whole = ((words[0::2] << np.uint64(32)) | words[1::2]) & np.uint64(2**53 - 1)
     uniforms = [float(value) * 2**-53 for value in whole]
     values: list[float] = []
     for turn, height in zip(uniforms[0::2], uniforms[1::2], strict=True):
         radius, angle = math.sqrt(-2 * math.log1p(-height)), 2 * math.pi * turn
         values += [radius * math.cos(angle), radius * math.sin(angle)]
-    return np.array(values[:size], np.float32)
+    return np.array(values[total - size : total], np.float32)
 
 
 def _fma(a: F32, b: F32 | float, c: F32 | float) -> F32:

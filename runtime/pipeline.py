@@ -20,6 +20,7 @@ from runtime.generation import Callback, Generation, Images, OutputType, Plan, S
 from runtime.manifest import Manifest
 from runtime.networks import Networks, Sessions, Text, components, onnx_sessions
 from runtime.safety import SafetyChecker
+from runtime.sampler import Memory
 from runtime.stream import Stream
 from runtime.threads import Task
 from runtime.tokenizer import Tokenizer
@@ -53,10 +54,10 @@ class Pipeline:
         self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer")
         sessions: Sessions
         if coreml_packages is None:
-            self._prediction_type = bundle.manifest.prediction_type
+            self._gives_eps = False
             sessions = onnx_sessions(bundle, provider, threads, keep_graphs)
         else:
-            self._prediction_type = coreml.PREDICTION_TYPE
+            self._gives_eps = True  # as Apple's pipelines expect it
             sessions = coreml.sessions(Path(coreml_packages), bundle.manifest, components(bundle), compute_unit)
         self._networks = Networks(bundle.manifest, self.tokenizer, sessions)
 
@@ -253,15 +254,17 @@ class Pipeline:
         self, plan: Plan, texts: Sequence[Text], callback: Callback | None, cancel: CancelToken | None
     ) -> None:
         """All steps, each for every picture before the next."""
-        levels = [(step.alpha, step.sigma) for step in plan.steps] + [schedule.CLEAN]
+        memories = [Memory() for _ in plan.made]
         for i, step in enumerate(plan.steps):
-            for one, text in zip(plan.made, texts, strict=True):
+            for one, text, memory in zip(plan.made, texts, memories, strict=True):
                 output = self._networks.predict(one, step, text, plan.guidance_scale, cancel)
-                one.latents = schedule.ddim_step(one.latents, output, self._prediction_type, levels[i], levels[i + 1])
+                if self._gives_eps and self.manifest.prediction_type == "v_prediction":
+                    output = schedule.v_from_eps(one.latents, output, step.alpha, step.sigma)
+                one.latents = memory.step(step, one.latents, output, one.seed)
             if callback is not None:
                 self._call_back(callback, i, step.timestep, plan.made)
 
-    def _call_back(self, callback: Callback, i: int, timestep: int, made: Sequence[Generation]) -> None:
+    def _call_back(self, callback: Callback, i: int, timestep: float, made: Sequence[Generation]) -> None:
         returned = callback(self, i, timestep, {"latents": np.stack([one.latents for one in made])})
         if returned and "latents" in returned:
             replaced = arguments.latents(returned["latents"], len(made), self.manifest.latent_shape)

@@ -1,4 +1,4 @@
-"""The one place for schedule maths: alpha_t and sigma_t, x0 and eps, noising and the deterministic DDIM step.
+"""The one place for schedule maths: alpha_t and sigma_t, x0 and eps, noising, and one step of a sampler.
 
 Variance-preserving: x_t = alpha_t * x0 + sigma_t * eps with alpha_t**2 + sigma_t**2 = 1. The functions of
 arrays are plain arithmetic: they take numpy arrays and torch tensors alike, and alpha and sigma as floats
@@ -8,7 +8,7 @@ or as arrays that broadcast.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -82,16 +82,6 @@ def trailing_timesteps(n: int, num_train_timesteps: int = 1000) -> list[int]:
     return [int(timestep) for timestep in spaced]
 
 
-def step_table(alpha: F64, sigma: F64, most_steps: int = 4) -> dict[str, list[dict[str, float]]]:
-    """A manifest's `steps`: for 1..most_steps, each timestep with its alpha and sigma."""
-
-    def entry(timestep: int) -> dict[str, float]:
-        return {"timestep": timestep, "alpha": float(alpha[timestep]), "sigma": float(sigma[timestep])}
-
-    counts = range(1, most_steps + 1)
-    return {str(n): [entry(timestep) for timestep in trailing_timesteps(n, len(alpha))] for n in counts}
-
-
 def add_noise(x0: Array, eps: Array, alpha: Any, sigma: Any) -> Array:
     """x_t: x0 noised to the level (alpha, sigma)."""
     return alpha * x0 + sigma * eps
@@ -126,17 +116,31 @@ def x0_and_eps(x: Array, model_output: Array, prediction_type: str, alpha: Any, 
     raise ValueError(f"prediction_type {prediction_type!r} is unknown: {', '.join(PREDICTION_TYPES)}")
 
 
-def ddim_step(
-    x: Array,
-    model_output: Array,
-    prediction_type: str,
-    level: tuple[Any, Any],
-    next_level: tuple[Any, Any] = CLEAN,
-) -> Array:
-    """x at `next_level` from x at `level`, each (alpha, sigma), without fresh noise (DDIM, eta = 0).
+def ddim_weights(
+    prediction_type: str, level: tuple[float, float], next_level: tuple[float, float] = CLEAN
+) -> tuple[float, float]:
+    """Weights of x and of the model's output in x at `next_level`, each (alpha, sigma): DDIM with eta = 0.
 
-    `next_level` is that of the next timestep the model is asked at. diffusers re-noises to the level of
-    timestep - 1000 // n: the same for 1, 2 and 4 steps, one timestep (333 for 332) apart in a run of 3.
+    Song et al. 2021, eq. 12, for x0 and eps as `x0_and_eps` computes them. Raises ValueError on an unknown
+    prediction_type.
     """
-    x0, eps = x0_and_eps(x, model_output, prediction_type, *level)
-    return x0 if next_level == CLEAN else add_noise(x0, eps, *next_level)
+    (alpha, sigma), (next_alpha, next_sigma) = level, next_level
+    if prediction_type == "v_prediction":
+        return next_alpha * alpha + next_sigma * sigma, next_sigma * alpha - next_alpha * sigma
+    if prediction_type == "epsilon":
+        return next_alpha / alpha, next_sigma - next_alpha * sigma / alpha
+    raise ValueError(f"prediction_type {prediction_type!r} is unknown: {', '.join(PREDICTION_TYPES)}")
+
+
+def weighted_sum(terms: Iterable[tuple[float, Array]]) -> Array:
+    """The sum of weight * array over the terms whose weight is not 0, in their order; at least one is needed."""
+    products = [weight * array for weight, array in terms if weight]
+    total = products[0]
+    for product in products[1:]:
+        total = total + product
+    return total
+
+
+def v_from_eps(x: Array, eps: Array, alpha: Any, sigma: Any) -> Array:
+    """v = (eps - sigma * x_t) / alpha; alpha must not be 0."""
+    return (eps - sigma * x) / alpha

@@ -18,6 +18,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,21 @@ def noise() -> dict[str, Any]:
             values = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).numpy().ravel()
             at = sorted({round(i) for i in np.linspace(0, values.size - 1, min(values.size, SAMPLED))})
             rows.append({"seed": str(seed), "shape": shape, "at": at, "bits": bits(values[at])})
-    return _headed("torch.randn on x86-64", len(rows), {"ulp": 1}, cases=rows)
+    return _headed("torch.randn on x86-64", len(rows), {"ulp": 1}, cases=rows, draws=_draws())
+
+
+def _draws() -> list[dict[str, Any]]:
+    """What one generator gives when it is asked again."""
+    import torch
+
+    rows = []
+    for shape in cases.NOISE_SHAPES:
+        generator = torch.Generator("cpu").manual_seed(3)
+        for draw in range(4):
+            values = torch.randn(shape, generator=generator).numpy().ravel()
+            at = sorted({round(i) for i in np.linspace(0, values.size - 1, min(values.size, SAMPLED))})
+            rows.append({"seed": "3", "shape": shape, "draw": draw, "at": at, "bits": bits(values[at])})
+    return rows
 
 
 def schedule() -> dict[str, Any]:
@@ -80,7 +95,33 @@ def schedule() -> dict[str, Any]:
             reference.set_timesteps(n)
             row = {"prediction_type": prediction_type, "steps": n, "timesteps": reference.timesteps.tolist()}
             rows.append(row | {"calls": [_step(reference, t, draw) for t in row["timesteps"][:4]]})
-    return _headed("diffusers.DDIMScheduler", len(rows), {"relative": 1e-4}, config=config, cases=rows)
+    runs = [_run(name, {**config, **changes}, n) for name, changes in cases.SCHEDULERS for n in (1, 2, 4)]
+    return _headed("diffusers' schedulers", len(rows), {"relative": 1e-4}, config=config, cases=rows, runs=runs)
+
+
+def _run(name: str, config: dict[str, Any], count: int) -> dict[str, Any]:
+    """A whole run of a scheduler on random outputs: its last latents, and the steps that we hold it in."""
+    import diffusers
+    import torch
+
+    from export.steps import arguments, ready, steps_of
+
+    scheduler, seed, shape = getattr(diffusers, name).from_config(config), 3, (4, 2, 3)
+    steps = steps_of(scheduler, count)
+    theirs, generator = ready(scheduler, count), torch.Generator("cpu").manual_seed(seed)
+    own = torch.randn((1, *shape), generator=generator) * theirs.init_noise_sigma
+    outputs = torch.randn((len(steps), 1, *shape), generator=torch.Generator("cpu").manual_seed(count))
+    for t, output in zip(theirs.timesteps, outputs, strict=True):
+        theirs.scale_model_input(own, t)
+        own = theirs.step(output, t, own, **arguments(theirs, generator)).prev_sample
+    return {
+        "scheduler": name,
+        "seed": seed,
+        "shape": shape,
+        "steps": [asdict(step) for step in steps],
+        "model_outputs": [bits(output.numpy()) for output in outputs],
+        "expected": bits(own.float().numpy()),
+    }
 
 
 def _step(reference: Any, timestep: int, draw: Any) -> dict[str, Any]:

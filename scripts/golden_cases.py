@@ -98,6 +98,33 @@ def pixel_values() -> list[float]:
     return special + [edge + nudge for edge in thresholds for nudge in (-1e-5, 1e-5)]
 
 
+# (diffusers' class, changes of the tiny bundle's configuration)
+SCHEDULERS: list[tuple[str, dict[str, Any]]] = [
+    ("DDIMScheduler", {}),
+    ("EulerDiscreteScheduler", {"prediction_type": "epsilon"}),
+    ("EulerAncestralDiscreteScheduler", {}),
+    ("HeunDiscreteScheduler", {}),
+    ("LCMScheduler", {"prediction_type": "epsilon"}),
+    ("TCDScheduler", {"prediction_type": "epsilon"}),
+    ("DEISMultistepScheduler", {"prediction_type": "epsilon"}),
+    ("DPMSolverMultistepScheduler", {}),
+    ("UniPCMultistepScheduler", {}),
+]
+EULER_STEP: dict[str, Any] = {
+    "timestep": 999,
+    "alpha": 0.06826,
+    "sigma": 0.99767,
+    "latents": [14.6489],
+    "outputs": [-14.6147],
+    "noise_scale": 0.99767,
+}
+MULTISTEP = [
+    {**EULER_STEP, "latents": [0.85], "outputs": [0.4], "noise": 0.25, "draw": 1},
+    {"timestep": 499.5, "alpha": 0.6, "sigma": 0.8, "latents": [1.5, -0.25], "outputs": [-0.75, 0.125]},
+]
+HEUN = [EULER_STEP, {**MULTISTEP[1], "latents": [1.0, 0.5]}, {**MULTISTEP[1], "outputs": [1.0]}]
+
+
 def manifests(
     base: dict[str, Any],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, dict[str, Any]]]]:
@@ -108,6 +135,9 @@ def manifests(
         "tiny": base,
         "epsilon_int8": {**base, "prediction_type": "epsilon", "precision": "int8"},
         "one_step_only": {**base, "steps": {"1": steps["1"]}, "scaling_factor": 0.18215},
+        "steps_of_euler": {**base, "steps": {"1": [EULER_STEP]}, "prediction_type": "epsilon"},
+        "steps_with_memory": {**base, "steps": {"1": steps["1"], "2": MULTISTEP}},
+        "steps_of_heun": {**base, "steps": {"1": steps["1"], "2": HEUN}},
         "unicode_name": {**base, "name": "狐 🦊", "training": {"any": ["thing", None, 1.5]}},
     }
     invalid = {
@@ -127,6 +157,14 @@ def manifests(
         "step_count": ("two entries under 1", {**base, "steps": {"1": steps["2"]}}),
         "step_order": ("timesteps that rise", {**base, "steps": {"2": steps["2"][::-1]}}),
         "step_field": ("unknown field of a step", {**base, "steps": {"1": [{**entry, "beta": 0.1}]}}),
+        "step_weights_alone": ("latents without outputs", {**base, "steps": {"1": [{**entry, "latents": [1.0]}]}}),
+        "step_weight": ("a weight that is no number", {**base, "steps": {"1": [{**EULER_STEP, "outputs": ["1"]}]}}),
+        "step_memory": (
+            "outputs of no step",
+            {**base, "steps": {"1": [{**EULER_STEP, "outputs": [1, 2]}]}},
+        ),
+        "step_draw": ("noise without a draw", {**base, "steps": {"1": [{**EULER_STEP, "noise": 0.5}]}}),
+        "step_repeated": ("one timestep twice in two steps", {**base, "steps": {"2": [EULER_STEP, EULER_STEP]}}),
         "step_energy": ("alpha**2 + sigma**2 is not 1", {**base, "steps": {"1": [{**entry, "alpha": 0.9}]}}),
         "no_unet": ("files lacks the U-Net", {**base, "files": _without(files, "unet/model.onnx")}),
         "file_above": ("path out of the folder", {**base, "files": {**files, "../x": facts}}),

@@ -16,7 +16,9 @@ import pytest
 import runtime
 from runtime import pixels, schedule
 from runtime.bundle import Manifest
+from runtime.manifest import Step
 from runtime.noise import randn
+from runtime.sampler import Memory
 from runtime.tokenizer import Tokenizer
 from scripts import golden, golden_cases
 from tests.support.make_tiny_bundle import make
@@ -62,7 +64,7 @@ def test_tokenizer() -> None:
 
 
 def test_noise() -> None:
-    data = read("noise.json", "cases")
+    data = read("noise.json", "cases", "draws")
     ran = 0
     for case in data["cases"]:
         found = randn(int(case["seed"]), case["shape"])
@@ -70,11 +72,14 @@ def test_noise() -> None:
         far = ulps(found.ravel()[case["at"]], floats(case["bits"]))
         assert far.max() <= data["tolerance"]["ulp"], (case["seed"], case["shape"])
         ran += 1
-    assert ran == data["count"] > 200
+    for case in data["draws"]:
+        found = randn(int(case["seed"]), case["shape"], case["draw"])
+        assert ulps(found.ravel()[case["at"]], floats(case["bits"])).max() <= data["tolerance"]["ulp"], case["shape"]
+    assert ran == data["count"] > 200 and len(data["draws"]) > 20
 
 
 def test_schedule() -> None:
-    data = read("schedule.json", "config", "cases")
+    data = read("schedule.json", "config", "cases", "runs")
     alpha, sigma = schedule.from_scheduler_config(data["config"])
     relative = data["tolerance"]["relative"]
     ran = 0
@@ -86,13 +91,28 @@ def test_schedule() -> None:
     assert ran == data["count"] == 2 * len(golden_cases.STEP_COUNTS)
 
 
+def test_runs_of_schedulers() -> None:
+    """From a seed's noise to the last latents, with the outputs given: diffusers' schedulers ran them."""
+    data = read("schedule.json", "config", "cases", "runs")
+    for run in data["runs"]:
+        steps = [Step(**row | {key: tuple(row[key]) for key in ("latents", "outputs")}) for row in run["steps"]]
+        latents, memory = randn(run["seed"], run["shape"]) * np.float32(steps[0].noise_scale), Memory()
+        for step, output in zip(steps, run["model_outputs"], strict=True):
+            latents = memory.step(step, latents, floats(output).reshape(run["shape"]), run["seed"])
+        expected = floats(run["expected"])
+        tolerance = data["tolerance"]["relative"] * np.abs(expected).max()
+        np.testing.assert_allclose(latents.ravel(), expected, rtol=0, atol=tolerance, err_msg=run["scheduler"])
+    assert {run["scheduler"] for run in data["runs"]} >= {"EulerDiscreteScheduler", "LCMScheduler", "TCDScheduler"}
+
+
 def check_call(call: dict[str, Any], kind: str, alpha: np.ndarray, sigma: np.ndarray, relative: float) -> None:
     now, after = call["timestep"], call["next_timestep"]
     level = (float(alpha[now]), float(sigma[now]))
     next_level = (float(alpha[after]), float(sigma[after])) if after >= 0 else schedule.CLEAN
     np.testing.assert_allclose([level[0], next_level[0]], floats(call["alphas"]), rtol=relative)
     np.testing.assert_allclose([level[1], next_level[1]], floats(call["sigmas"]), rtol=relative)
-    found = schedule.ddim_step(floats(call["x"]), floats(call["model_output"]), kind, level, next_level)
+    of_latents, of_output = schedule.ddim_weights(kind, level, next_level)
+    found = schedule.weighted_sum([(of_latents, floats(call["x"])), (of_output, floats(call["model_output"]))])
     expected = floats(call["expected"])
     np.testing.assert_allclose(found, expected, rtol=relative, atol=relative * np.abs(expected).max())
 
@@ -109,12 +129,22 @@ def test_pixels() -> None:
     assert len(data["cases"]) + len(data["pictures"]) == data["count"] > 500
 
 
+def same_step(found: dict[str, Any], said: dict[str, Any]) -> bool:
+    """Whether a step says what its manifest said, and how DDIM takes it where that gave its level alone."""
+    weights = {key: list(found[key]) for key in ("latents", "outputs")}
+    return found | weights == weights | said
+
+
 def test_manifests() -> None:
     data = read("manifests/index.json", "cases")
     for case in data["cases"]:
         text = (GOLDEN / "manifests" / case["file"]).read_text(encoding="utf-8")
         if case["valid"]:
-            assert Manifest.from_dict(json.loads(text)).to_dict() == json.loads(text) | {
+            found = Manifest.from_dict(json.loads(text)).to_dict()
+            given = json.loads(text)["steps"]
+            pairs = [(found["steps"][n][i], step) for n in given for i, step in enumerate(given[n])]
+            assert all(same_step(step, said) for step, said in pairs) and found["steps"].keys() == given.keys()
+            assert found | {"steps": given} == json.loads(text) | {
                 "image_size": (32, 40),
                 "latent_shape": (5, 4, 5),
                 "licences": tuple(json.loads(text)["licences"]),

@@ -22,6 +22,7 @@ from runtime import BundleError, TruncationWarning, pixels, schedule
 from runtime.bundle import open_bundle, write_manifest
 from runtime.cancel import CancelToken
 from runtime.generation import Options
+from runtime.manifest import Step
 from runtime.noise import randn
 
 TINY = Path(__file__).parent / "golden" / "tiny_bundle"
@@ -490,7 +491,8 @@ def test_values_that_are_no_numbers_are_an_error(pipe: runtime.Pipeline) -> None
 def test_epsilon_and_scaling_come_from_the_manifest(tmp_path: Path, pipe: runtime.Pipeline) -> None:
     folder = Path(shutil.copytree(TINY, tmp_path / "bundle"))
     manifest = open_bundle(folder).manifest
-    write_manifest(folder, replace(manifest, prediction_type="epsilon", scaling_factor=0.5))
+    levels = {n: tuple(Step(s.timestep, s.alpha, s.sigma) for s in steps) for n, steps in manifest.steps.items()}
+    write_manifest(folder, replace(manifest, prediction_type="epsilon", scaling_factor=0.5, steps=levels))
     other = runtime.load(folder)
     x, alpha, sigma = randn(7, SHAPE), *(float(table[999]) for table in schedule.alphas_sigmas())
     x0 = latents(pipe, seed=7)[0]

@@ -45,7 +45,7 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="beta_schedule 'sigmoid'"):
         schedule.alphas_sigmas(beta_schedule="sigmoid")
     with pytest.raises(ValueError, match="prediction_type 'flow'"):
-        schedule.ddim_step(np.ones(2), np.ones(2), "flow", (0.6, 0.8))
+        schedule.ddim_weights("flow", (0.6, 0.8))
 
 
 @pytest.mark.parametrize("n", range(1, 61))
@@ -61,12 +61,12 @@ def test_impossible_step_counts_are_refused(n: int) -> None:
         schedule.trailing_timesteps(n)
 
 
-def test_the_table_of_a_manifest() -> None:
-    alpha, sigma = schedule.alphas_sigmas()
-    table = schedule.step_table(alpha, sigma)
-    assert list(table) == ["1", "2", "3", "4"]
-    assert [entry["timestep"] for entry in table["4"]] == [999, 749, 499, 249]
-    assert table["1"] == [{"timestep": 999, "alpha": alpha[999], "sigma": sigma[999]}]
+def stepped(
+    x: np.ndarray, output: np.ndarray, kind: str, level: tuple[float, float], after: tuple[float, float] = (1.0, 0.0)
+) -> np.ndarray:
+    """One DDIM step."""
+    of_latents, of_output = schedule.ddim_weights(kind, level, after)
+    return schedule.weighted_sum([(of_latents, x), (of_output, output)])
 
 
 @given(st.floats(0.01, 0.99), st.lists(st.floats(-4, 4), min_size=2, max_size=6))
@@ -79,8 +79,8 @@ def test_predictions_give_back_what_was_noised(alpha: float, values: list[float]
     for kind, output in (("v_prediction", v), ("epsilon", eps)):
         found = schedule.x0_and_eps(x, output, kind, alpha, sigma)
         np.testing.assert_allclose(found, (x0, eps), atol=1e-9)
-        assert np.allclose(schedule.ddim_step(x, output, kind, (alpha, sigma)), x0)
-        onward = schedule.ddim_step(x, output, kind, (alpha, sigma), (0.8, 0.6))
+        assert np.allclose(stepped(x, output, kind, (alpha, sigma)), x0)
+        onward = stepped(x, output, kind, (alpha, sigma), (0.8, 0.6))
         np.testing.assert_allclose(onward, 0.8 * x0 + 0.6 * eps, atol=1e-9)
 
 
@@ -94,4 +94,10 @@ def test_torch_tensors_are_taken_with_levels_of_their_own_shape() -> None:
 
 def test_float32_stays_float32() -> None:
     x = np.ones(3, np.float32)
-    assert schedule.ddim_step(x, x, "v_prediction", (0.6, 0.8), (0.8, 0.6)).dtype == np.float32
+    assert stepped(x, x, "v_prediction", (0.6, 0.8), (0.8, 0.6)).dtype == np.float32
+
+
+def test_v_comes_back_from_the_noise_in_it() -> None:
+    x, v = np.linspace(-2, 2, 5), np.linspace(1, -1, 5)
+    eps = schedule.eps_from_v(x, v, 0.6, 0.8)
+    np.testing.assert_allclose(schedule.v_from_eps(x, eps, 0.6, 0.8), v, atol=1e-12)

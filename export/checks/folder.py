@@ -36,6 +36,14 @@ BLOCKS = (
     "UNetMidBlock2DSimpleCrossAttn",
     "UNetMidBlock2D",
 )
+# Settings with which a scheduler's step is no sum of latents, output and noise, by the classes that have them.
+NOT_LINEAR = {
+    "clip_sample": ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler"),
+    "thresholding": (
+        *("DDIMScheduler", "DDPMScheduler", "LCMScheduler", "TCDScheduler", "UniPCMultistepScheduler"),
+        *("DEISMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
+    ),
+}
 SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 Config = Mapping[str, Any]
 
@@ -157,6 +165,12 @@ def text_faults(text: Config) -> Iterator[str]:
 def scheduler_faults(config: Config) -> Iterator[str]:
     """Why the scheduler's configuration rules out an export."""
     name, kind = config.get("_class_name"), config.get("prediction_type", "epsilon")
+    for key, classes in NOT_LINEAR.items():
+        if config.get(key, key == "clip_sample") and name in classes:
+            yield (
+                f"its {name} changes single values of the latents ({key}), which the steps of an export cannot hold: "
+                f"set {key} to false in scheduler/scheduler_config.json if the model allows it"
+            )
     if "FlowMatch" in str(name):
         yield f"a {name} makes it a flow model, which is not exported: alpha and sigma must preserve variance"
     if kind not in schedule.PREDICTION_TYPES:

@@ -1,24 +1,28 @@
-"""PyTorch's outputs on fixed cases: what every export is compared with."""
+"""diffusers' own pictures of fixed cases, and PyTorch's outputs on them: what every export is compared with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.checks.gates import MOST_STEPS
 from export.checks.measure import MIN_ENCODER_DB, Measure, Network, Parity, at_least, measure, psnr_db
+from export.checks.pipeline import drawn_by_diffusers
 from export.checks.prompts import LARGE_COMPARED
 from export.source import Floats, Ids, Source
 from runtime import schedule
+from runtime.manifest import Step
 from runtime.pixels import unit_to_uint8
+from runtime.sampler import Memory
 
-ARRAYS = ("ids", "noise", "states", "prediction", "latents", "decoded", "pictures")
-STEPS = (1, 4)
+ARRAYS = ("ids", "draws", "states", "prediction", "latents", "decoded", "pictures")
 
 
 def torch_network(source: Source) -> Network:
@@ -47,21 +51,35 @@ def torch_network(source: Source) -> Network:
     )
 
 
-def pictures(network: Network, source: Source, ids: Ids, noise: Floats, steps: int = 1) -> Floats:
-    """Pictures f32[N,3,H,W] in [0,1] from token ids and initial latents, by deterministic DDIM."""
+class Sampling(Protocol):
+    """What `pictures` needs to know of a checkpoint."""
+
+    @property
+    def prediction_type(self) -> str: ...
+    @property
+    def scaling_factor(self) -> float: ...
+    def steps(self, count: int) -> tuple[Step, ...]: ...
+
+
+def pictures(network: Network, sampling: Sampling, ids: Ids, draws: Floats, steps: int = 1) -> Floats:
+    """Pictures f32[N,3,H,W] in [0,1] from token ids and normals f32[1+fresh,N,C,h,w], as a client of the export makes.
+
+    draws: see `Source.draws`.
+    """
     states = network.text_encoder(ids)
-    latents = noise
-    kind = network.prediction_type or source.prediction_type
-    for (timestep, *now), (_, *then) in pairwise([*source.steps(steps), (0, *schedule.CLEAN)]):
-        output = network.unet(latents, float(timestep), states)
-        latents = schedule.ddim_step(latents, output, kind, (now[0], now[1]), (then[0], then[1]))
-        latents = latents.astype(np.float32)
-    decoded = network.vae_decoder(latents / np.float32(source.scaling_factor))
+    table, memory = sampling.steps(steps), Memory()
+    latents = draws[0] * np.float32(table[0].noise_scale)
+    for step in table:
+        output = network.unet(latents, float(step.timestep), states)
+        if network.prediction_type == "epsilon" and sampling.prediction_type == "v_prediction":
+            output = schedule.v_from_eps(latents, output, step.alpha, step.sigma)
+        latents = memory.advance(step, latents, output, draws[step.draw] if step.noise else None).astype(np.float32)
+    decoded = network.vae_decoder(latents / np.float32(sampling.scaling_factor))
     return np.clip(decoded / 2 + 0.5, 0, 1).astype(np.float32)
 
 
 class Reference:
-    """The PyTorch model's outputs on the fixed cases, computed once for any number of comparisons."""
+    """The fixed cases: diffusers' pictures of prompts and seeds, and what each module gives. Computed once."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -69,16 +87,26 @@ class Reference:
         compared = source.prompts.compared[:LARGE_COMPARED] if source.large else source.prompts.compared
         self.notes: dict[str, Any] = {"prompts": source.prompts.origin}
         self.ids = source.encode(list(compared))
-        self.noise = source.noise(list(range(len(compared))))
+        seeds = list(range(len(compared)))
+        self.draws = source.draws(seeds, MOST_STEPS)
         self.states = self.network.text_encoder(self.ids)
-        self.timestep, self.alpha, self.sigma = source.steps(1)[0]
-        self.prediction = self.network.unet(self.noise, float(self.timestep), self.states)
-        level = (self.alpha, self.sigma)
-        clean = schedule.ddim_step(self.noise, self.prediction, source.prediction_type, level)
-        self.latents = (clean / source.scaling_factor).astype(np.float32)
+        (self.step,) = source.steps(1)
+        self.prediction = self.network.unet(self.start, float(self.step.timestep), self.states)
+        self.pictures, latents = drawn_by_diffusers(source, compared, seeds)
+        self.latents = (latents / source.scaling_factor).astype(np.float32)
         self.decoded = self.network.vae_decoder(self.latents)
-        self.pictures = np.clip(self.decoded / 2 + 0.5, 0, 1)
-        self.four = None if source.large else pictures(self.network, source, self.ids, self.noise, steps=4)
+        several = not source.large and MOST_STEPS in source.tables
+        self.four = drawn_by_diffusers(source, compared, seeds, MOST_STEPS)[0] if several else None
+
+    @property
+    def noise(self) -> Floats:
+        """Each case's first noise, f32[N,C,h,w]."""
+        return np.asarray(self.draws[0])
+
+    @property
+    def start(self) -> Floats:
+        """Each case's first input of the U-Net, f32[N,C,h,w]."""
+        return np.multiply(self.noise, self.step.noise_scale, dtype=np.float32)
 
     def compare(self, network: Network, min_psnr_db: float) -> Parity:
         """Compare every module on the reference's own inputs, then the whole picture against `min_psnr_db`."""
@@ -91,22 +119,22 @@ class Reference:
         """PSNR of all cases' four-step pictures; None for a one-step network or a model that is too slow here."""
         if self.four is None or network.one_step:
             return None
-        return psnr_db(self.four, pictures(network, self.source, self.ids, self.noise, steps=4), peak=1.0)
+        return psnr_db(self.four, pictures(network, self.source, self.ids, self.draws, steps=MOST_STEPS), peak=1.0)
 
     def pictures_db(self, network: Network) -> list[float]:
         """PSNR of each case's one-step picture."""
-        found = pictures(network, self.source, self.ids, self.noise)
+        found = pictures(network, self.source, self.ids, self.draws)
         return [psnr_db(a, b, peak=1.0) for a, b in zip(self.pictures, found, strict=True)]
 
     def pixels(self, network: Network) -> npt.NDArray[np.uint8]:
         """Each case's one-step picture, u8[N,H,W,3]."""
-        return unit_to_uint8(pictures(network, self.source, self.ids, self.noise).transpose(0, 2, 3, 1))
+        return unit_to_uint8(pictures(network, self.source, self.ids, self.draws).transpose(0, 2, 3, 1))
 
     def modules(self, network: Network) -> dict[str, Measure]:
         """Each module alone; a U-Net that gives epsilon instead of v is compared by the v computed from it."""
-        unet = network.unet(self.noise, float(self.timestep), self.states)
+        unet = network.unet(self.start, float(self.step.timestep), self.states)
         if network.prediction_type == "epsilon" and self.source.prediction_type == "v_prediction":
-            unet = ((unet - self.sigma * self.noise) / self.alpha).astype(np.float32)
+            unet = schedule.v_from_eps(self.start, unet, self.step.alpha, self.step.sigma).astype(np.float32)
         found = {
             "text_encoder": measure(self.states, network.text_encoder(self.ids)),
             "unet": measure(self.prediction, unet),
@@ -119,15 +147,15 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """What `export.checks.reference.pictures` needs from a Source."""
+class StoredSampling:
+    """A `Sampling` read from a file."""
 
     prediction_type: str
     scaling_factor: float
-    tables: dict[int, list[tuple[int, float, float]]]
+    tables: Mapping[int, tuple[Step, ...]]
 
-    def steps(self, count: int) -> list[tuple[int, float, float]]:
-        """(timestep, alpha, sigma) of each step, noisiest first."""
+    def steps(self, count: int) -> tuple[Step, ...]:
+        """Each step, noisiest first."""
         return self.tables[count]
 
 
@@ -139,8 +167,12 @@ def save_reference(reference: Reference, path: Path) -> None:
         arrays["four"] = reference.four
     if reference.network.vae_encoder is not None:
         arrays["encoded"] = reference.network.vae_encoder(reference.decoded)
-    arrays |= {f"steps_{count}": np.array(source.steps(count)) for count in STEPS}
-    scalars = {"prediction_type": source.prediction_type, "scaling_factor": source.scaling_factor} | reference.notes
+    tables = {n: [asdict(step) for step in steps] for n, steps in source.tables.items()}
+    scalars = {
+        "prediction_type": source.prediction_type,
+        "scaling_factor": source.scaling_factor,
+        "steps": json.dumps(tables),
+    } | reference.notes
     np.savez(path, allow_pickle=False, **arrays, **{name: np.array(value) for name, value in scalars.items()})
 
 
@@ -154,16 +186,21 @@ class StoredReference(Reference):
         for name in ARRAYS:
             setattr(self, name, stored[name])
         self.four = stored.get("four")
-        tables = {n: [(int(t), float(a), float(s)) for t, a, s in stored[f"steps_{n}"]] for n in STEPS}
-        schedule = Schedule(str(stored["prediction_type"]), float(stored["scaling_factor"]), tables)
-        self.source = cast(Source, schedule)  # of which nothing else is needed
-        self.timestep, self.alpha, self.sigma = schedule.steps(1)[0]
+        tables = {int(n): stored_steps(rows) for n, rows in json.loads(str(stored["steps"])).items()}
+        sampling = StoredSampling(str(stored["prediction_type"]), float(stored["scaling_factor"]), tables)
+        self.source = cast(Source, sampling)  # of which nothing else is needed
+        (self.step,) = sampling.steps(1)
         self.network, self.notes = recalled(stored), {"prompts": str(stored["prompts"])}
 
     def pictures_db(self, network: Network) -> list[float]:
         """As in Reference; the pictures are kept."""
-        self.drawn = pictures(network, self.source, self.ids, self.noise)
+        self.drawn = pictures(network, self.source, self.ids, self.draws)
         return [psnr_db(a, b, peak=1.0) for a, b in zip(self.pictures, self.drawn, strict=True)]
+
+
+def stored_steps(rows: list[dict[str, Any]]) -> tuple[Step, ...]:
+    """Steps from their JSON form."""
+    return tuple(Step(**row | {key: tuple(row[key]) for key in ("latents", "outputs")}) for row in rows)
 
 
 def recalled(stored: Any) -> Network:

@@ -18,7 +18,7 @@ LARGEST_HALF = 65504.0  # the largest number of fp16
 REMEDY = "export it to ONNX or OpenVINO in fp32 or int8"
 CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
 # Schedulers of models that are distilled to one or a few steps, whatever their timestep spacing.
-FEW_STEPS = ("CMStochasticIterativeScheduler", "LCMScheduler", "TCDScheduler")
+FEW_STEPS = ("LCMScheduler", "TCDScheduler")
 
 
 def preflight(source: Source, precision: str) -> None:
@@ -64,15 +64,17 @@ def weights(source: Source) -> Iterator[tuple[str, Tensor]]:
 
 def many_steps(source: Source) -> str:
     """Why a checkpoint seems to need many steps and guidance; "" where it does not."""
-    scheduler = source.pipe.scheduler
-    name, spacing = type(scheduler).__name__, scheduler.config.get("timestep_spacing", "leading")
+    name = type(source.pipe.scheduler).__name__
+    (step,) = source.steps(1)
     said = source.facts()["training"]
     if said.get("role") == "teacher":
         return "its training.json says that it is a teacher"
     if said.get("method") or name in FEW_STEPS:
         return ""
-    if spacing != "trailing":
-        return f"its {name} spaces timesteps as {spacing!r}, and one-step models start at the last: 'trailing'"
+    if step.sigma < step.alpha:
+        return (
+            f"the one step of its {name} starts at timestep {step.timestep:g}, where hardly any noise is left to remove"
+        )
     return "by its name it is a teacher" if "teacher" in source.name.lower() else ""
 
 

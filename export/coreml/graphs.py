@@ -31,6 +31,7 @@ from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
 from export.source import Source
 from export.subpixel import fold_upsampling
 from runtime.coreml import APPLE_SCALING
+from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 NO_NOISE = -30.0  # the smallest log-variance that Encoder.swift keeps: a standard deviation of 3e-7
@@ -71,6 +72,12 @@ class AppleUNet(nn.Module):
         super().__init__()
         self.inner = UNetGraph(source.pipe.unet)
         self.predicts_v = source.prediction_type == "v_prediction"
+        times = [step.timestep for steps in source.tables.values() for step in steps]
+        if self.predicts_v and any(t != int(t) or t < 0 for t in times):
+            raise UserError(
+                f"{source.name} gives its U-Net timesteps such as {times[0]:.3g}, for which Core ML's graph has no "
+                "noise level: export it to ONNX"
+            )
         alpha, sigma = (torch.from_numpy(level).float() for level in source.levels)
         self.register_buffer("alpha", alpha, persistent=False)
         self.register_buffer("sigma", sigma, persistent=False)

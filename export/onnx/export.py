@@ -80,7 +80,7 @@ def write_graphs(
     tracer = Tracer(source, options.fold_timestep, keep=options.precision in LADDERS)
     recipe: dict[str, Any] = {"attention": "com.microsoft MultiHeadAttention"}
     recipe |= source.folded
-    recipe |= {"folded_timestep": source.steps(1)[0][0]} if options.fold_timestep else {}
+    recipe |= {"folded_timestep": source.steps(1)[0].timestep} if options.fold_timestep else {}
     if options.precision not in LADDERS:
         for name in COMPONENTS:
             write_component(folder, name, tracer, to_fp16 if options.precision == "fp16" else as_it_is)

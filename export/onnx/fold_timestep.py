@@ -26,7 +26,7 @@ class Constant(nn.Module):
 
 
 @contextmanager
-def folded_timestep(unet: Any, timestep: int) -> Iterator[None]:
+def folded_timestep(unet: Any, timestep: float) -> Iterator[None]:
     """Within the block the U-Net computes the output for `timestep`, whatever timestep it is given.
 
     Where only time is embedded, each block's projection of it is a constant too.

@@ -26,7 +26,7 @@ def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelPr
     if total > MOST_BYTES:
         raise UserError(f"--fused: {total / 1e9:.1f} GB of weights, beyond one file's 2 GB: use a smaller --precision")
     models = {name: lean(graphs[name]) for name in REQUIRED}
-    models["unet"] = at_timestep(models["unet"], source.steps(1)[0][0])
+    models["unet"] = at_timestep(models["unet"], source.steps(1)[0].timestep)
     made = joined(
         models["text_encoder"],
         "text_encoder",
@@ -67,7 +67,7 @@ def lean(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def at_timestep(model: onnx.ModelProto, timestep: int) -> onnx.ModelProto:
+def at_timestep(model: onnx.ModelProto, timestep: float) -> onnx.ModelProto:
     """The U-Net with its timestep stored instead of given."""
     graph = model.graph
     inputs = [port for port in graph.input if port.name != "timestep"]
@@ -78,17 +78,19 @@ def at_timestep(model: onnx.ModelProto, timestep: int) -> onnx.ModelProto:
 
 
 def to_latents(source: Source, like: onnx.ModelProto) -> onnx.ModelProto:
-    """x0 = alpha x - sigma v, or (x - sigma eps) / alpha, divided by the scaling factor: the decoder's input."""
-    _, alpha, sigma = source.steps(1)[0]
-    scale = source.scaling_factor * (1 if source.prediction_type == "v_prediction" else alpha)
-    of_noise = (alpha if source.prediction_type == "v_prediction" else 1) / scale
+    """The scheduler's one step, such as alpha x - sigma v, divided by the scaling factor: the decoder's input."""
+    (step,) = source.steps(1)
+    (of_latents,), (of_output,), scale = step.latents, step.outputs, source.scaling_factor
     shape = ["batch", *source.latent_shape]
     nodes = [
         helper.make_node("Mul", ["noise", "of_noise"], ["kept"], name="x0/Mul"),
         helper.make_node("Mul", ["prediction", "of_prediction"], ["removed"], name="x0/Mul_2"),
         helper.make_node("Sub", ["kept", "removed"], ["latents"], name="x0/Sub"),
     ]
-    numbers = {"of_noise": np.array(of_noise, np.float32), "of_prediction": np.array(sigma / scale, np.float32)}
+    numbers = {
+        "of_noise": np.array(of_latents / scale, np.float32),
+        "of_prediction": np.array(-of_output / scale, np.float32),
+    }
     ports = [float_port(name, shape) for name in ("noise", "prediction")]
     return model_of(nodes, ports, [float_port("latents", shape)], numbers, like)
 
@@ -132,7 +134,12 @@ def with_plain_inputs(model: onnx.ModelProto, source: Source) -> onnx.ModelProto
     """The inputs under the names that the docstring of `fused` promises."""
     for node in model.graph.node:
         for i, name in enumerate(node.input):
-            node.input[i] = {"text_encoder.input_ids": "input_ids", "unet.sample": "noise"}.get(name, name)
+            node.input[i] = {"text_encoder.input_ids": "input_ids", "unet.sample": "start", "noise": "start"}.get(
+                name, name
+            )
+    scale = numpy_helper.from_array(np.array(source.steps(1)[0].noise_scale, np.float32), "noise_scale")
+    model.graph.initializer.append(scale)
+    model.graph.node.insert(0, helper.make_node("Mul", ["noise", "noise_scale"], ["start"], name="start/Mul"))
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", source.encode([""]).shape[1]])
     del model.graph.input[:]
     model.graph.input.extend([ids, float_port("noise", ["batch", *source.latent_shape])])

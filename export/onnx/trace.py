@@ -67,7 +67,7 @@ class Tracer:
         """sample, timestep, encoder_hidden_states -> out_sample."""
         pipe = self.source.pipe
         states = torch.zeros(2, self.source.encode([""]).shape[1], pipe.text_encoder.config.hidden_size)
-        timestep = self.source.steps(1)[0][0]
+        timestep = self.source.steps(1)[0].timestep
         ports = [
             Port("sample", torch.zeros(2, *self.source.latent_shape)),
             Port("timestep", torch.tensor(float(timestep)), batched=False),

@@ -69,7 +69,7 @@ def parts(source: Source) -> Iterator[Part]:
     yield Part("text_encoder", text, (ids,), ("last_hidden_state", "pooler_output"))
     inputs = (
         Port("sample", latents, sizes),
-        Port("timestep", torch.tensor([source.steps(1)[0][0]]), (1,)),
+        Port("timestep", torch.tensor([source.steps(1)[0].timestep]), (1,)),
         Port("encoder_hidden_states", torch.zeros(1, MAX_TOKENS, hidden), (ANY, MAX_TOKENS, hidden)),
     )
     yield Part("unet", UNetGraph(pipe.unet), inputs, ("out_sample",))

@@ -83,7 +83,7 @@ def timed(network: Network, reference: StoredReference, engine: Engine) -> dict[
     seconds: list[float] = []
     while len(seconds) <= LEAST_RUNS or (len(seconds) <= RUNS and sum(seconds) < ENOUGH_S):
         started = time.perf_counter()
-        pictures(network, reference.source, reference.ids[:1], reference.noise[:1])
+        pictures(network, reference.source, reference.ids[:1], reference.draws[:, :1])
         seconds.append(time.perf_counter() - started)
     median = statistics.median(seconds[1:])
     return {"first_ms": round(1000 * seconds[0], 2), "latency_ms": round(1000 * median, 2)}

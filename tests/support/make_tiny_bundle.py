@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.bundle import Manifest, describe_files, write_manifest
-from runtime.schedule import alphas_sigmas, step_table
+from runtime.schedule import alphas_sigmas, trailing_timesteps
 from train.clip_vocab import write_tokenizer_files
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +178,15 @@ def scheduler_config() -> dict[str, Any]:
     }
 
 
+def levels_of_steps() -> dict[str, list[dict[str, float]]]:
+    """Steps by their levels alone, as bundles of addkit 0.2 and before have them."""
+    alpha, sigma = alphas_sigmas()
+    return {
+        str(n): [{"timestep": t, "alpha": float(alpha[t]), "sigma": float(sigma[t])} for t in trailing_timesteps(n)]
+        for n in range(1, 5)
+    }
+
+
 def manifest(folder: Path) -> Manifest:
     """The facts of the folder as it lies there."""
     licence = {"what": "random weights", "licence": LICENCE, "source": "tests/support/make_tiny_bundle.py"}
@@ -193,7 +202,7 @@ def manifest(folder: Path) -> Manifest:
             "prediction_type": "v_prediction",
             "scaling_factor": 1.0,
             "max_tokens": TOKENS,
-            "steps": step_table(*alphas_sigmas()),
+            "steps": levels_of_steps(),
             "files": files,
             "licences": [licence, merges],
             "training": {},

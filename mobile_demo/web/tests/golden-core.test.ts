@@ -1,16 +1,18 @@
 import { readdirSync } from 'node:fs';
 import { describe, expect, it, test } from 'vitest';
 import { BundleError } from '../src/core/errors';
-import { parseManifest } from '../src/core/manifest';
+import { parseManifest, type Step } from '../src/core/manifest';
 import { randn } from '../src/core/noise';
 import { toRgba, toUint8 } from '../src/core/pixels';
+import { Memory } from '../src/core/sampler';
 import {
   CLEAN,
-  ddimStep,
+  ddimWeights,
   type Level,
   type PredictionType,
   scaledLinearLevels,
   trailingTimesteps,
+  weightedSum,
 } from '../src/core/schedule';
 import { Tokenizer } from '../src/core/tokenizer';
 import { bytes, floats, golden, ROOT, ulps } from './golden';
@@ -53,7 +55,7 @@ describe('tokenizer', () => {
 });
 
 test('noise: within the stated ulps', () => {
-  const data = golden('noise.json', 'cases');
+  const data = golden('noise.json', 'cases', 'draws');
   let ran = 0;
   for (const { seed, shape, at, bits } of data.cases) {
     const found = randn(BigInt(seed), shape);
@@ -63,6 +65,13 @@ test('noise: within the stated ulps', () => {
     expect(Math.max(...far), `seed ${seed}, ${shape}`).toBeLessThanOrEqual(data.tolerance.ulp);
     ran += 1;
   }
+  for (const { seed, shape, draw, at, bits } of data.draws) {
+    const found = randn(BigInt(seed), shape, draw);
+    const expected = floats(bits);
+    const far = at.map((index: number, i: number) => ulps(found[index] as number, expected[i] as number));
+    expect(Math.max(...far), `draw ${draw}, ${shape}`).toBeLessThanOrEqual(data.tolerance.ulp);
+  }
+  expect(data.draws.length).toBeGreaterThan(20);
   expect(ran).toBe(data.count);
   expect(ran).toBeGreaterThan(200);
 });
@@ -75,8 +84,17 @@ interface Case {
     Record<'timestep' | 'next_timestep', number>)[];
 }
 
+interface Run {
+  scheduler: string;
+  seed: number;
+  shape: number[];
+  steps: (Omit<Step, 'noiseScale'> & { noise_scale: number })[];
+  model_outputs: string[][];
+  expected: string[];
+}
+
 describe('schedule', () => {
-  const data = golden('schedule.json', 'config', 'cases');
+  const data = golden('schedule.json', 'config', 'cases', 'runs');
   const { relative } = data.tolerance;
   const levels = scaledLinearLevels(
     data.config.beta_start,
@@ -98,14 +116,26 @@ describe('schedule', () => {
         const next = call.next_timestep < 0 ? CLEAN : (levels[call.next_timestep] as Level);
         near([now.alpha, next.alpha], floats(call.alphas), relative);
         near([now.sigma, next.sigma], floats(call.sigmas), relative);
-        near(
-          ddimStep(floats(call.x), floats(call.model_output), prediction_type, now, next),
-          floats(call.expected),
-          relative,
-        );
+        const [ofLatents, ofOutput] = ddimWeights(prediction_type, now, next);
+        const sum = weightedSum([
+          [ofLatents, floats(call.x)],
+          [ofOutput, floats(call.model_output)],
+        ]);
+        near(sum, floats(call.expected), relative);
       }
     },
   );
+
+  it.each(data.runs as Run[])('$scheduler, $steps.length evaluations', (run) => {
+    const steps: Step[] = run.steps.map(({ noise_scale, ...step }) => ({ ...step, noiseScale: noise_scale }));
+    const memory = new Memory(BigInt(run.seed), run.shape);
+    const scale = Math.fround((steps[0] as Step).noiseScale);
+    let latents: Float32Array = randn(BigInt(run.seed), run.shape).map((value) => value * scale);
+    for (const [i, step] of steps.entries()) {
+      latents = memory.step(step, latents, floats(run.model_outputs[i] as string[]));
+    }
+    near(latents, floats(run.expected), relative);
+  });
 });
 
 function near(found: ArrayLike<number>, expected: Float32Array, relative: number): void {

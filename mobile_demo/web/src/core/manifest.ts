@@ -1,7 +1,7 @@
 /** manifest.json: its fields, read as strictly as the Python runtime reads them (runtime/manifest.py). */
 
 import { BundleError } from './errors';
-import type { Level, PredictionType } from './schedule';
+import { CLEAN, ddimWeights, type Level, type PredictionType } from './schedule';
 
 const FORMAT_VERSION = 1;
 const PRECISIONS = ['fp32', 'fp16', 'int8', 'int8-weights', 'int4-weights'];
@@ -12,15 +12,26 @@ const MOST = {
   pixels: 2048 ** 2,
   latents: 2 ** 24,
   tokens: 4096,
-  timestep: 999,
+  timestep: 10_000,
+  weight: 1e6,
+  memory: 8,
   files: 1000,
   bytes: 16e9,
 };
 const MOST_NAME = 200;
 
-/** One call of the U-Net: the timestep (0..999, 999 is pure noise) and its level. */
+/**
+ * One call of the U-Net and what the scheduler makes of its output: a sum of `latents[k]` times the U-Net's input k
+ * steps ago, `outputs[k]` times its output k steps ago, and `noise` times the seed's fresh noise number `draw`.
+ */
 export interface Step extends Level {
   timestep: number;
+  latents: readonly number[];
+  outputs: readonly number[];
+  noise: number;
+  draw: number;
+  /** Of the noise that a run starts from here with. */
+  noiseScale: number;
 }
 
 /** What a file of the bundle must be. */
@@ -86,7 +97,7 @@ export function parseManifest(data: unknown): Manifest {
     predictionType: read.prediction_type as PredictionType,
     scalingFactor: read.scaling_factor as number,
     maxTokens: read.max_tokens as number,
-    steps: read.steps as Map<number, Step[]>,
+    steps: withWeights(read.steps as Map<number, Step[]>, read.prediction_type as PredictionType),
     files: read.files as Map<string, FileFacts>,
   };
 }
@@ -182,20 +193,54 @@ function count(key: string): number {
 
 function readStepsOf(n: number, entries: unknown[]): Step[] {
   const steps = entries.map(readStep);
-  const falling = steps.every((step, i) => i === 0 || step.timestep < (steps[i - 1] as Step).timestep);
-  if (steps.length !== n || !falling) throw new Error(`${n} falling timesteps are needed under ${n}`);
+  const falling = steps.every((step, i) => i === 0 || step.timestep <= (steps[i - 1] as Step).timestep);
+  const distinct = new Set(steps.map((step) => step.timestep)).size;
+  // A solver of second order evaluates the U-Net up to twice a step, the second time at the same timestep.
+  if (!falling || distinct !== n || steps.length > 2 * n) {
+    throw new Error(`${n} falling timesteps are needed under ${n}`);
+  }
+  const early = steps.findIndex(
+    ({ latents, outputs }, i) => Math.max(latents.length, outputs.length) > i + 1,
+  );
+  if (early >= 0) throw new Error(`step ${early + 1} of ${n} needs more steps before it than there are`);
   return steps;
 }
 
 function readStep(value: unknown): Step {
   const entry = object(value);
-  checkKeys(entry, ['timestep', 'alpha', 'sigma']);
+  const optional = ['latents', 'outputs', 'noise', 'draw', 'noise_scale'].filter((key) => key in entry);
+  checkKeys(entry, ['timestep', 'alpha', 'sigma', ...optional]);
   const [alpha, sigma] = [real(entry.alpha, 0, 1), real(entry.sigma, 0, 1)];
-  const timestep = whole(entry.timestep, 0, MOST.timestep);
+  const timestep = real(entry.timestep, -MOST.timestep, MOST.timestep);
   if (Math.abs(alpha ** 2 + sigma ** 2 - 1) > 1e-3) {
     throw new Error(`alpha**2 + sigma**2 is not 1 at timestep ${timestep}`);
   }
-  return { timestep, alpha, sigma };
+  const [latents, outputs] = [weights(entry.latents ?? []), weights(entry.outputs ?? [])];
+  const noise = real(entry.noise ?? 0, -MOST.weight, MOST.weight);
+  const draw = whole(entry.draw ?? 0, 0, MOST.memory);
+  if (!latents.length !== !outputs.length || !noise !== !draw) {
+    throw new Error('latents goes with outputs, and noise with draw');
+  }
+  const noiseScale = real(entry.noise_scale ?? 1, 0, MOST.weight);
+  return { timestep, alpha, sigma, latents, outputs, noise, draw, noiseScale };
+}
+
+function weights(value: unknown): number[] {
+  const found = list(value).map((weight) => real(weight, -MOST.weight, MOST.weight));
+  if (found.length > MOST.memory) throw new Error(`a list of at most ${MOST.memory} numbers is needed`);
+  return found;
+}
+
+/** Those of a manifest that gives levels alone (addkit 0.2 and before) are DDIM's from level to level. */
+function withWeights(table: Map<number, Step[]>, kind: PredictionType): Map<number, Step[]> {
+  const complete = (step: Step, next: Level): Step => {
+    if (step.outputs.length) return step;
+    const [ofLatents, ofOutput] = ddimWeights(kind, step, next);
+    return { ...step, latents: [ofLatents], outputs: [ofOutput] };
+  };
+  return new Map(
+    [...table].map(([n, steps]) => [n, steps.map((step, i) => complete(step, steps[i + 1] ?? CLEAN))]),
+  );
 }
 
 /** {"unet/model.onnx": {sha256, bytes}, ...}; a path that leaves the folder is refused. */

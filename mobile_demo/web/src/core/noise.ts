@@ -26,12 +26,13 @@ const COS = [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2].
 
 /**
  * `torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))`, f32[product of shape], to 1 ulp.
+ * `draw`: how many times the generator gave as much before.
  * @throws RangeError when the seed is out of torch's range, -2**63 to 2**64 - 1 (its low 32 bits count).
  */
-export function randn(seed: bigint, shape: readonly number[]): Float32Array {
+export function randn(seed: bigint, shape: readonly number[], draw = 0): Float32Array {
   const size = shape.reduce((product, side) => product * side, 1);
   const word = Number(BigInt.asUintN(32, checkSeed(seed)));
-  return size >= BLOCK ? normals(word, size) : fewNormals(word, size);
+  return size >= BLOCK ? normals(word, size, draw) : fewNormals(word, size, draw);
 }
 
 /** The seed itself; RangeError when torch would refuse it. */
@@ -73,9 +74,10 @@ function temper(word: number): number {
 }
 
 /** torch's path for 16 values and more: whole blocks first; a ragged end gets 16 uniforms of its own. */
-function normals(seed: number, size: number): Float32Array {
+function normals(seed: number, size: number, draw: number): Float32Array {
   const ragged = size % BLOCK;
-  const words = mt19937(seed, size + (ragged ? BLOCK : 0));
+  const taken = size + (ragged ? BLOCK : 0);
+  const words = mt19937(seed, taken * (draw + 1)).subarray(taken * draw);
   const values = new Float32Array(size);
   for (let start = 0; start + BLOCK <= size; start += BLOCK) boxMuller(words, start, values, start);
   if (ragged) boxMuller(words, size, values, size - BLOCK);
@@ -97,9 +99,10 @@ function uniform(word: number): number {
   return (word & 0xffffff) * 2 ** -24;
 }
 
-/** torch's path below 16 values: Box-Muller in double precision, the sine kept for the next value. */
-function fewNormals(seed: number, size: number): Float32Array {
-  const words = mt19937(seed, 4 * Math.ceil(size / 2));
+/** torch's path below 16 values: Box-Muller in double precision, the sine kept for the next value or draw. */
+function fewNormals(seed: number, size: number, draw: number): Float32Array {
+  const total = size * (draw + 1);
+  const words = mt19937(seed, 4 * Math.ceil(total / 2));
   const uniforms = Array.from({ length: words.length / 2 }, (_, i) => {
     const [high, low] = [words[2 * i] as number, words[2 * i + 1] as number];
     return ((high & 0x1fffff) * 2 ** 32 + low) * 2 ** -53;
@@ -110,7 +113,7 @@ function fewNormals(seed: number, size: number): Float32Array {
     const angle = 2 * Math.PI * (uniforms[i] as number);
     values.push(radius * Math.cos(angle), radius * Math.sin(angle));
   }
-  return Float32Array.from(values.slice(0, size));
+  return Float32Array.from(values.slice(total - size, total));
 }
 
 /** a * b + c rounded once: in double precision the product of two floats is exact. */

@@ -6,7 +6,7 @@ import { lerp } from './lerp';
 import type { Manifest, Step } from './manifest';
 import { checkSeed, randn } from './noise';
 import { toRgba } from './pixels';
-import { CLEAN, ddimStep } from './schedule';
+import { Memory } from './sampler';
 import type { Tokenizer } from './tokenizer';
 
 /** An array with its shape. */
@@ -49,12 +49,14 @@ export class Pipeline {
     const ms: Times = { text_encoder: 0, unet: 0, vae_decoder: 0, total: 0 };
     const steps = this.steps(request.steps);
     const { latentShape } = this.manifest;
-    let latents = randn(checkSeed(parseSeed(request.seed)), latentShape);
+    const seed = checkSeed(parseSeed(request.seed));
+    let latents = scaled(randn(seed, latentShape), steps);
     const text = await timed(ms, 'text_encoder', () => this.text(request, checkpoint));
     const { guidance } = request;
     const unwanted =
       guidance && (await timed(ms, 'text_encoder', () => this.states(guidance.negativePrompt, checkpoint)));
-    for (const [i, step] of steps.entries()) {
+    const memory = new Memory(seed, latentShape);
+    for (const step of steps) {
       await checkpoint();
       const output = await timed(ms, 'unet', async () => {
         const wanted = await this.predict(latents, step, text.states);
@@ -62,7 +64,7 @@ export class Pipeline {
           ? lerp(await this.predict(latents, step, unwanted.states), wanted, guidance.scale)
           : wanted;
       });
-      latents = ddimStep(latents, output, this.manifest.predictionType, step, steps[i + 1] ?? CLEAN);
+      latents = memory.step(step, latents, output);
     }
     await checkpoint();
     const chw = await timed(ms, 'vae_decoder', () => this.decode(latents));
@@ -127,6 +129,12 @@ export class Pipeline {
     if (!allFinite(chw)) throw new BundleError(`bundle ${name} computed values that are not numbers`);
     return chw;
   }
+}
+
+/** The first noise as the scheduler scales it. */
+function scaled(noise: Float32Array, [first]: readonly Step[]): Float32Array {
+  const scale = Math.fround(first?.noiseScale ?? 1);
+  return scale === 1 ? noise : noise.map((value) => scale * value);
 }
 
 /** A plain loop: `every` with a function takes ten times as long. */

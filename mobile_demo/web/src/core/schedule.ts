@@ -1,5 +1,5 @@
 /**
- * Schedule maths: alpha_t and sigma_t, x0, re-noising and the deterministic DDIM step.
+ * Schedule maths: alpha_t and sigma_t, the weights of a DDIM step, and sums of arrays.
  *
  * Variance-preserving: x_t = alpha_t * x0 + sigma_t * eps with alpha_t**2 + sigma_t**2 = 1.
  */
@@ -17,35 +17,33 @@ export const CLEAN: Level = { alpha: 1, sigma: 0 };
 
 const f32 = Math.fround;
 
+/** Weights of x and of the model's output in x at level `next`: DDIM with eta = 0 (Song et al. 2021, eq. 12). */
+export function ddimWeights(kind: PredictionType, now: Level, next: Level = CLEAN): [number, number] {
+  const { alpha, sigma } = now;
+  return kind === 'v_prediction'
+    ? [next.alpha * alpha + next.sigma * sigma, next.sigma * alpha - next.alpha * sigma]
+    : [next.alpha / alpha, next.sigma - (next.alpha * sigma) / alpha];
+}
+
 /**
- * x at level `next` from x at level `now`, without fresh noise (DDIM, eta = 0). `output`: the model's.
+ * The sum of weight * array over the terms whose weight is not 0, in their order.
  *
  * Every operation is rounded to single precision, as numpy rounds it: a network in 8 bits turns the last bit of its
  * input into a difference that can be seen.
  */
-export function ddimStep(
-  x: Float32Array,
-  output: Float32Array,
-  kind: PredictionType,
-  now: Level,
-  next: Level = CLEAN,
-): Float32Array {
-  const [alpha, sigma, nextAlpha, nextSigma] = [now.alpha, now.sigma, next.alpha, next.sigma].map(
-    f32,
-  ) as Four;
-  return x.map((value, i) => {
-    const out = output[i] as number;
-    const x0 =
-      kind === 'v_prediction'
-        ? f32(f32(alpha * value) - f32(sigma * out))
-        : f32(f32(value - f32(sigma * out)) / alpha);
-    if (next === CLEAN) return x0;
-    const eps = kind === 'v_prediction' ? f32(f32(sigma * value) + f32(alpha * out)) : out;
-    return f32(nextAlpha * x0) + f32(nextSigma * eps);
-  });
+export function weightedSum(terms: readonly [number, Float32Array][]): Float32Array {
+  const [first, ...others] = terms
+    .filter(([weight]) => weight !== 0)
+    .map(([weight, array]) => [f32(weight), array] as const);
+  if (!first) throw new Error('a sum needs a term');
+  const total = first[1].map((value) => first[0] * value);
+  for (const [weight, array] of others) {
+    for (let i = 0; i < total.length; i++) {
+      total[i] = (total[i] as number) + f32(weight * (array[i] as number));
+    }
+  }
+  return total;
 }
-
-type Four = [number, number, number, number];
 
 /** The n timesteps of diffusers' `timestep_spacing: trailing`, noisiest first, such as 999, 666, 332. */
 export function trailingTimesteps(n: number, trainTimesteps = 1000): number[] {

@@ -1,0 +1,39 @@
+"""What a run of steps remembers, and one step of it: sums of latents, outputs and fresh noise, by a manifest's weights.
+
+Any scheduler whose step is linear takes this form: DDIM, Euler, LCM, TCD, DPM-Solver++, UniPC, DEIS, Heun.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.manifest import Step
+from runtime.noise import randn
+from runtime.schedule import weighted_sum
+
+F32 = npt.NDArray[np.float32]
+Array = Any  # a numpy array or a torch tensor
+
+
+class Memory:
+    """The U-Net's inputs and outputs of one picture's run, newest first."""
+
+    def __init__(self) -> None:
+        self._latents: list[Array] = []
+        self._outputs: list[Array] = []
+
+    def step(self, step: Step, latents: F32, output: F32, seed: int) -> F32:
+        """The latents after `step`, f32[C, h, w], from those before it and the U-Net's output on them."""
+        noise = randn(seed, latents.shape, step.draw) if step.noise else None
+        made: F32 = self.advance(step, latents, output, noise)
+        return made
+
+    def advance(self, step: Step, latents: Array, output: Array, noise: Array | None = None) -> Array:
+        """The same with the fresh noise given, of which None is none."""
+        self._latents.insert(0, latents)
+        self._outputs.insert(0, output)
+        terms = [*zip(step.latents, self._latents, strict=False), *zip(step.outputs, self._outputs, strict=False)]
+        return weighted_sum(terms if noise is None else [*terms, (step.noise, noise)])

@@ -137,6 +137,8 @@ CONFIGS = [
     ("text_encoder/config.json", {"max_position_embeddings": 248}, "must read 77 tokens, not 248"),
     ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type is 'sample'"),
     ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "flow model"),
+    ("scheduler/scheduler_config.json", {"clip_sample": True}, "set clip_sample to false"),
+    ("scheduler/scheduler_config.json", {"thresholding": True}, "set thresholding to false"),
     ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
     ("scheduler/scheduler_config.json", {"prediction_type": "epsilon", "rescale_betas_zero_snr": True}, "pure noise"),
 ]
@@ -200,12 +202,13 @@ def with_scheduler(source: Source, kind: str, **config: Any) -> Source:
     ("kind", "config", "warned"),
     [
         ("PNDMScheduler", {"skip_prk_steps": True}, True),  # Stable Diffusion 1 and 2
-        ("DDIMScheduler", {"prediction_type": "v_prediction"}, True),  # Stable Diffusion 2.1
+        ("DDIMScheduler", {"prediction_type": "v_prediction", "clip_sample": False}, True),  # Stable Diffusion 2.1
         ("DPMSolverMultistepScheduler", {}, True),
         ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, True),
         ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, False),  # SD-Turbo
         ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, False),
-        ("DDIMScheduler", {"timestep_spacing": "trailing"}, False),
+        ("DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}, False),
+        ("DEISMultistepScheduler", {}, False),  # SDXS
         ("LCMScheduler", {}, False),
         ("TCDScheduler", {}, False),
     ],

@@ -19,6 +19,15 @@ REMEDY = "export it to ONNX or OpenVINO in fp32 or int8"
 CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
 # Schedulers of models that are distilled to one or a few steps, whatever their timestep spacing.
 FEW_STEPS = ("LCMScheduler", "TCDScheduler")
+# Solvers of higher order, which gain nothing in one step. SDXS ships with DEIS, which is therefore not one of them.
+MANY_STEPS = (
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
 
 
 def preflight(source: Source, precision: str) -> None:
@@ -71,6 +80,8 @@ def many_steps(source: Source) -> str:
         return "its training.json says that it is a teacher"
     if said.get("method") or name in FEW_STEPS:
         return ""
+    if name in MANY_STEPS:
+        return f"its {name} is a solver for many steps"
     if step.sigma < step.alpha:
         return (
             f"the one step of its {name} starts at timestep {step.timestep:g}, where hardly any noise is left to remove"

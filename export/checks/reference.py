@@ -127,8 +127,11 @@ class Reference:
         return [psnr_db(a, b, peak=1.0) for a, b in zip(self.pictures, found, strict=True)]
 
     def pixels(self, network: Network) -> npt.NDArray[np.uint8]:
-        """Each case's one-step picture, u8[N,H,W,3]."""
-        return unit_to_uint8(pictures(network, self.source, self.ids, self.draws).transpose(0, 2, 3, 1))
+        """Each case's one-step picture, u8[N,H,W,3], made alone: in a batch, sums of 8-bit layers round differently."""
+        each = [
+            pictures(network, self.source, self.ids[i : i + 1], self.draws[:, i : i + 1]) for i in range(len(self.ids))
+        ]
+        return unit_to_uint8(np.concatenate(each).transpose(0, 2, 3, 1))
 
     def modules(self, network: Network) -> dict[str, Measure]:
         """Each module alone; a U-Net that gives epsilon instead of v is compared by the v computed from it."""

@@ -132,14 +132,15 @@ def model_of(
 
 def with_plain_inputs(model: onnx.ModelProto, source: Source) -> onnx.ModelProto:
     """The inputs under the names that the docstring of `fused` promises."""
+    noise_scale = source.steps(1)[0].noise_scale
+    start = "noise" if noise_scale == 1 else "start"
+    plain = {"text_encoder.input_ids": "input_ids", "unet.sample": start, "noise": start}
     for node in model.graph.node:
         for i, name in enumerate(node.input):
-            node.input[i] = {"text_encoder.input_ids": "input_ids", "unet.sample": "start", "noise": "start"}.get(
-                name, name
-            )
-    scale = numpy_helper.from_array(np.array(source.steps(1)[0].noise_scale, np.float32), "noise_scale")
-    model.graph.initializer.append(scale)
-    model.graph.node.insert(0, helper.make_node("Mul", ["noise", "noise_scale"], ["start"], name="start/Mul"))
+            node.input[i] = plain.get(name, name)
+    if noise_scale != 1:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(noise_scale, np.float32), "noise_scale"))
+        model.graph.node.insert(0, helper.make_node("Mul", ["noise", "noise_scale"], ["start"], name="start/Mul"))
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", source.encode([""]).shape[1]])
     del model.graph.input[:]
     model.graph.input.extend([ids, float_port("noise", ["batch", *source.latent_shape])])

@@ -112,7 +112,9 @@ def feed_of(folder: Path) -> Feed:
     height, width = (size, size) if isinstance(size, int) else size
     generator = np.random.default_rng(0)
     sample = generator.standard_normal((1, config["in_channels"], height, width)).astype(np.float32)
-    states = generator.standard_normal((1, MAX_TOKENS, config["cross_attention_dim"])).astype(np.float32)
+    text_width = config["cross_attention_dim"]
+    text_width = text_width if isinstance(text_width, int) else text_width[0]
+    states = generator.standard_normal((1, MAX_TOKENS, text_width)).astype(np.float32)
     return {"sample": sample, "timestep": np.array(999, np.float32), "encoder_hidden_states": states}
 
 

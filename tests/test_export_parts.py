@@ -14,12 +14,17 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
+from export.coreml import __main__ as coreml
 from export.locate import MOST_NAME, locate, name_of
 from export.onnx import __main__ as onnx
 from export.openvino import __main__ as openvino
 from runtime.errors import UserError
 from tests.support.tiny import small_checkpoint
 from train.checkpoint import load_pipeline
+from train.evaluate import __main__ as evaluate
+from train.random_teacher import make_random_teacher
+from train.run.build import check_teacher
+from train.sizes import latent_side
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "openvino", "coremltools")
@@ -136,11 +141,6 @@ def test_trainers_refuse_other_families_in_the_same_words(checkpoint: Path) -> N
         load_pipeline(checkpoint)
 
 
-def test_widths_of_every_level_may_be_listed(checkpoint: Path) -> None:
-    config("unet/config.json", cross_attention_dim=[32, 32])(checkpoint)
-    locate(str(checkpoint))
-
-
 def test_the_remedy_for_a_foreign_autoencoder_works(checkpoint: Path) -> None:
     shutil.copytree(checkpoint / "vae", checkpoint.parent / "own")
     shutil.rmtree(checkpoint / "vae")
@@ -178,3 +178,35 @@ def test_the_remedy_for_added_tokens_works(checkpoint: Path, tmp_path: Path) -> 
 def test_an_export_is_called_after_its_checkpoint(folder: str, name: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir(parents=True)
     assert name_of(tmp_path / folder) == name
+
+
+def test_evaluating_another_family_is_one_line(checkpoint: Path, capfd) -> None:
+    index(_class_name="StableDiffusionXLPipeline", **SECOND)(checkpoint)
+    code = evaluate.main([str(checkpoint), "--sheet-only", "--sheet", str(checkpoint.parent / "sheet.png")])
+    lines = capfd.readouterr().err.splitlines()
+    assert code == 2 and len(lines) == 1 and "belongs to the family SDXL" in lines[0]
+
+
+def test_lists_of_one_width_and_equal_sides_are_trained(tmp_path: Path) -> None:
+    checkpoint = make_random_teacher(tmp_path / "tiny", "tiny")
+    config("unet/config.json", cross_attention_dim=[32, 32, 32], sample_size=[8, 8])(checkpoint)
+    locate(str(checkpoint))
+    pipe = load_pipeline(checkpoint)
+    check_teacher(pipe, "x")
+    assert latent_side(pipe.unet) == 8
+
+
+def test_oblong_latents_are_not_trained_and_the_remedy_works(checkpoint: Path) -> None:
+    config("unet/config.json", sample_size=[12, 20])(checkpoint)
+    with pytest.raises(UserError, match="set it to one side in unet/config.json"):
+        check_teacher(load_pipeline(checkpoint), "x")
+    config("unet/config.json", sample_size=12)(checkpoint)
+    check_teacher(load_pipeline(checkpoint), "x")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("main", [onnx.main, openvino.main, coreml.main], ids=["onnx", "openvino", "coreml"])
+def test_oblong_pictures_are_exported(main: Callable[[list[str]], int], checkpoint: Path) -> None:
+    """Judged by the exporter's own gate, for OpenVINO also by GenAI's picture."""
+    config("unet/config.json", sample_size=[6, 10])(checkpoint)
+    assert main([str(checkpoint), "--out", str(checkpoint.parent / "out")]) == 0

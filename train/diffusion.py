@@ -15,6 +15,7 @@ from runtime.errors import UserError
 from runtime.noise import randn
 from runtime.schedule import PREDICTION_TYPES, add_noise, alphas_sigmas, from_scheduler_config, trailing_timesteps
 from runtime.schedule import x0_and_eps as schedule_x0_and_eps
+from train.sizes import latent_side
 
 LAST_TIMESTEP = 999
 
@@ -109,7 +110,7 @@ def sample(
     """
     device = text.device
     levels = levels or NoiseLevels(device)
-    side = unet.config.sample_size
+    side = latent_side(unet)
     shape = (unet.config.in_channels, side, side)
     x = torch.from_numpy(np.stack([randn(seed, shape) for seed in seeds])).to(device)
     timesteps = [int(t) for t in trailing_timesteps(steps)]

@@ -9,6 +9,8 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from runtime.errors import UserError
+
 FP16_BYTES = 2
 
 
@@ -22,6 +24,24 @@ def count_adapters(network: nn.Module) -> int:
     return sum(parameter.numel() for name, parameter in network.named_parameters() if ".lora_" in name)
 
 
+def latent_side(unet: UNet2DConditionModel) -> int:
+    """The side of the square latents that a U-Net is made for. Raises UserError for others."""
+    size = unet.config.sample_size
+    sides = {size} if isinstance(size, int) else set(size or ())
+    if len(sides) != 1:
+        raise UserError(
+            f"the U-Net's sample_size is {size}, and only square pictures are trained and evaluated: set it to one "
+            "side in unet/config.json, the weights fit any size"
+        )
+    return int(sides.pop())
+
+
+def text_widths(unet: UNet2DConditionModel) -> set[int]:
+    """The widths of the text states that a U-Net's levels read; one where they agree."""
+    width = unet.config.cross_attention_dim
+    return {width} if isinstance(width, int) else set(width)
+
+
 @torch.no_grad()
 def multiply_adds(unet: UNet2DConditionModel, tokens: int = 77) -> int:
     """Multiply-adds of one evaluation for one picture, counted by torch's own operator counter.
@@ -31,8 +51,7 @@ def multiply_adds(unet: UNet2DConditionModel, tokens: int = 77) -> int:
     """
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    text_width = unet.config.cross_attention_dim
-    text_width = text_width if isinstance(text_width, int) else text_width[0]
+    text_width = max(text_widths(unet))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         bare = UNet2DConditionModel.from_config(unet.config)
         noise = torch.zeros(1, unet.config.in_channels, height, width)

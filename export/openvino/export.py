@@ -98,7 +98,7 @@ def genai_picture(folder: Path, reference: Reference, least_db: float) -> Measur
     """The first case's picture by GenAI beside the one by diffusers, each with its own tokenizer and scheduler."""
     source, noise = reference.source, reference.noise[0]
     prompt = source.prompts.compared[0]
-    found = text_to_image(folder, prompt, noise, precision_hint=COMPARED)
+    found = text_to_image(folder, prompt, noise, precision_hint=COMPARED, size=source.image_size)
     latents = torch.from_numpy(noise[None])
     expected = source.pipe(prompt, latents=latents, num_inference_steps=1, guidance_scale=0.0, output_type="np").images[
         0

@@ -20,7 +20,7 @@ def write_configs(folder: Path, source: Source) -> str:
     """Write everything but the models; returns the scheduler's name, and which one it replaced."""
     for name in COMPONENTS:
         (folder / name).mkdir()
-        write_json(folder / name / "config.json", component_config(source, name))
+        write_json(folder / name / "config.json", component_config(source, name) | one_side(source, name))
     write_tokenizer(folder / "tokenizer", source)
     write_openvino_tokenizer(folder / "tokenizer", int(source.pipe.tokenizer.pad_token_id))
     scheduler = genai_scheduler(source)
@@ -28,6 +28,14 @@ def write_configs(folder: Path, source: Source) -> str:
     name, own = type(scheduler).__name__, type(source.pipe.scheduler).__name__
     write_json(folder / "model_index.json", genai_index(source, name))
     return name if name == own else f"{name} in place of {own}"
+
+
+def one_side(source: Source, part: str) -> dict[str, Any]:
+    """The U-Net's sample_size as GenAI reads it: one side of the latents, of an oblong picture the longer.
+
+    GenAI draws a square of that side unless height and width are given.
+    """
+    return {"sample_size": max(source.latent_shape[1:])} if part == "unet" else {}
 
 
 def genai_index(source: Source, scheduler: str) -> dict[str, Any]:

@@ -15,18 +15,25 @@ from runtime.errors import UserError
 
 
 def text_to_image(
-    folder: Path, prompt: str, noise: Floats, device: str = "CPU", precision_hint: str = "f32"
+    folder: Path,
+    prompt: str,
+    noise: Floats,
+    device: str = "CPU",
+    precision_hint: str = "f32",
+    size: tuple[int, int] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """The one-step picture u8[H,W,3] of a prompt from initial latents f32[C,h,w].
 
-    Raises UserError with OpenVINO's reason where GenAI cannot open the folder or draw with it.
+    size: (height, width) of the picture. Raises UserError with OpenVINO's reason where GenAI cannot open the folder or
+    draw with it.
     """
     load_openvino()
     import openvino_genai
 
     try:
         pipe = openvino_genai.Text2ImagePipeline(folder, device, INFERENCE_PRECISION_HINT=precision_hint)
-        made = pipe.generate(prompt, num_inference_steps=1, guidance_scale=0.0, generator=given([noise]))
+        sides = dict(zip(("height", "width"), size, strict=True)) if size else {}
+        made = pipe.generate(prompt, num_inference_steps=1, guidance_scale=0.0, generator=given([noise]), **sides)
     except RuntimeError as error:
         raise UserError(f"OpenVINO GenAI cannot draw with {folder}: {reason(error)}") from error
     return np.array(made.data[0], np.uint8)

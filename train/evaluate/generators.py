@@ -16,6 +16,7 @@ from train.diffusion import NoiseLevels, sample
 from train.folders import resolve_checkpoint
 from train.latents import decode_latents
 from train.progress import progress
+from train.sizes import latent_side
 
 SCORER_PICTURES = 4000  # real training pictures that the retrieval scorer learns from, at most
 # prompts, seeds, steps -> pictures u8[N, H, W, 3]
@@ -28,7 +29,7 @@ def checkpoint_generator(pipeline: StableDiffusionPipeline, guidance: float, bat
     batch: pictures at once; 0 is 32 of 128 pixels, fewer of larger ones.
     """
     levels = NoiseLevels.of(pipeline.scheduler, pipeline.device)
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    side = latent_side(pipeline.unet) * pipeline.vae_scale_factor
     batch = batch or max(2, 32 * 128**2 // side**2)
 
     def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:

@@ -30,6 +30,7 @@ from train.random_teacher import make_random_teacher
 from train.run.engine import Engine, whole
 from train.run.learning_rate import learning_rate, set_rate
 from train.run.timing import Timer
+from train.sizes import latent_side, text_widths
 from train.student import build_student
 
 log = logging.getLogger(__name__)
@@ -173,7 +174,8 @@ def check_teacher(pipeline: Any, name: str) -> None:
             f"teacher={name}: the U-Net maps {unet.config.in_channels} to {unet.config.out_channels} channels, the "
             f"autoencoder's latents have {latents}; an inpainting or foreign U-Net cannot be distilled"
         )
-    if unet.config.cross_attention_dim != width:
+    latent_side(unet)
+    if text_widths(unet) != {width}:
         raise UserError(
             f"teacher={name}: the U-Net reads texts {unet.config.cross_attention_dim} wide, the text encoder's are "
             f"{width} wide; these parts do not belong together"
@@ -212,7 +214,7 @@ def check_start(start: Any, teacher: Any, name: str) -> None:
 
 
 def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    side = latent_side(pipeline.unet) * pipeline.vae_scale_factor
     encoders = Encoders(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, side, engine.device)
     return open_source(
         config.data,

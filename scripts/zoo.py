@@ -57,7 +57,7 @@ def one_step(scheduler: Any) -> Any:
     """The scheduler with which any of these models draws from pure noise in one step: PNDM would start at t = 1."""
     if isinstance(scheduler, diffusers.LCMScheduler):
         return scheduler
-    return diffusers.DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+    return diffusers.DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing", clip_sample=False)
 
 
 def sd(folder: Path, parts: dict[str, Any], pad: str, kind: Any = StableDiffusionPipeline) -> Any:

@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 
 from export import plan as plans
 from export.onnx import __main__ as onnx
-from export.plan import check_room, machine, plan, show_plan
+from export.onnx.quantize.planner import BATCH
+from export.plan import check_room, machine, memory, plan, show_plan
 from export.plan.sizes import PARTS, WIDTHS
-from export.source import open_source
+from export.source import LARGE, open_source
 from runtime.errors import UserError
 from runtime.manifest import PRECISIONS
 from tests.support.tiny import small_checkpoint
 from train.folders import resolve_checkpoint
-from train.weights.files import stored_weights
+from train.weights.files import Weight, stored_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -250,3 +251,28 @@ def test_a_header_of_another_form_is_one_line(header: str, tmp_path: Path) -> No
 def test_the_table_says_gigabytes_of_large_models() -> None:
     made = replace(plan(small_checkpoint(), "onnx", "fp32"), other_bytes=3 * 10**9)
     assert "3.0" in show_plan(made) and "GB" in show_plan(made)
+
+
+def kl_folder(folder: Path, side: int) -> Path:
+    """The JSON files of a pipeline with Stable Diffusion's autoencoder."""
+    vae = {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
+    for part, values in (("vae", vae), ("unet", {"sample_size": side})):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_pricing_a_kl_decoder_counts(tmp_path: Path) -> None:
+    """2.0 GB were measured at 192 x 192; at SD-Turbo's size the decoder outweighs the weights."""
+    small = kl_folder(tmp_path / "small", 24)
+    assert memory.priced_decoder(small, memory.HELD["int8"]) == pytest.approx(2.0e9, rel=0.05)
+    turbo = kl_folder(tmp_path / "turbo", 64)
+    weights = {"unet": {"w": Weight((866_000_000,), 16)}, "text_encoder": {"w": Weight((340_000_000,), 16)}}
+    needed = {kind: memory.peak_memory(turbo, "onnx", kind, weights) for kind in ("fp32", "int8", "int8-weights")}
+    assert needed["int8"] > needed["int8-weights"] > needed["fp32"]
+    assert needed["int8"] == pytest.approx(20e9, rel=0.05)
+    assert (memory.LARGE, memory.BATCH) == (LARGE, BATCH)
+
+
+def test_a_tiny_decoder_needs_no_more() -> None:
+    assert memory.priced_decoder(small_checkpoint(), memory.HELD["int8"]) == 0

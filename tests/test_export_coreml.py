@@ -108,7 +108,8 @@ def test_the_report_and_the_folder(made) -> None:
 
 def test_the_unet_gives_epsilon(made, source) -> None:
     noise, states = source.noise([3]), torch.randn(1, 77, SMALL.hidden).numpy()
-    (timestep, alpha, sigma), *_ = source.steps(1)
+    (step,) = source.steps(1)
+    timestep, alpha, sigma = step.timestep, step.alpha, step.sigma
     with torch.no_grad():
         v = source.pipe.unet(torch.from_numpy(noise), timestep, torch.from_numpy(states)).sample.numpy()
     runner = Program(packages_in(made[0], "small")["unet"]).run

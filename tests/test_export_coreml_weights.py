@@ -47,7 +47,8 @@ def operations(package: Path) -> Counter[str]:
 def epsilon_db(source, packages: dict[str, Path]) -> float:
     """PSNR of the packages' epsilon to PyTorch's, at the noisiest timestep."""
     noise, states = source.noise([3]), torch.randn(1, 77, SMALL.hidden)
-    (timestep, alpha, sigma), *_ = source.steps(1)
+    (step,) = source.steps(1)
+    timestep, alpha, sigma = step.timestep, step.alpha, step.sigma
     with torch.no_grad():
         v = source.pipe.unet(torch.from_numpy(noise), timestep, states).sample.numpy()
     found = evaluated(packages, 1.0).unet(noise, float(timestep), states.numpy())

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from export.checkpoint.changes import add_change_options, brought
 from export.locate import locate
 from export.plan import check_room, plan, show_plan
 from runtime.command import print_result
@@ -15,18 +16,27 @@ from runtime.command import print_result
 def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
     """Add the options that every exporter has.
 
-    They are checkpoint, --out, --variant, --prompts, --overwrite, --dry-run and --no-room-check. makes: what the --out
-    folder will hold, for --help.
+    They are checkpoint, --out, --variant, --vae, --lora, --scheduler, --prompts, --overwrite, --dry-run and
+    --no-room-check. makes: what the --out folder will hold, for --help.
     """
-    parser.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
+    parser.add_argument(
+        "checkpoint",
+        help="a pipeline folder, a hub id in the local cache, or a shipped one's name",
+    )
     parser.add_argument("--out", type=Path, required=True, help=f"folder of {makes}; must not exist")
-    add_variant_option(parser)
+    add_checkpoint_options(parser)
     add_prompts_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     parser.add_argument(
         "--dry-run", action="store_true", help="print sizes and the disk space and memory needed, and write nothing"
     )
     add_room_option(parser)
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which checkpoint is meant: --variant, --vae, --lora and --scheduler."""
+    add_variant_option(parser)
+    add_change_options(parser)
 
 
 def add_variant_option(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +70,10 @@ def add_room_option(parser: argparse.ArgumentParser) -> None:
 def only_planned(args: argparse.Namespace, format: str, precision: str, times: Mapping[str, int] | None = None) -> bool:
     """With --dry-run print the plan (JSON with --json) and say True; else check the room and say False.
 
-    args: with checkpoint, variant, out, dry_run, no_room_check and json. Raises UserError.
+    args.checkpoint becomes the folder with the options' changes made. args: with checkpoint, those of
+    add_checkpoint_options, out, dry_run, no_room_check and json. Raises UserError.
     """
+    args.checkpoint = brought(args)
     made = plan(locate(args.checkpoint, args.variant), format, precision, times, args.variant)
     if args.dry_run:
         print_result(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.command import add_prompts_option, add_room_option, add_variant_option
+from export.command import add_checkpoint_options, add_prompts_option, add_room_option
 from export.parity.compare import checked, failed, report
 from export.parity.table import shown
 from runtime.command import Parser, command_parser, print_result, run_command
@@ -29,10 +29,13 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     """The command line."""
     made = command_parser("export.parity", __doc__, EXAMPLES)
-    made.add_argument("checkpoint", help="a diffusers pipeline folder, or the name of a shipped one")
+    made.add_argument(
+        "checkpoint",
+        help="a pipeline folder, a hub id in the local cache, or a shipped one's name",
+    )
     made.add_argument("exports", nargs="+", type=Path, help="ONNX bundles, OpenVINO IR, folders of Core ML packages")
     made.add_argument("--strip", type=Path, metavar="PATH.png", help="also draw the exports' pictures beside PyTorch's")
-    add_variant_option(made)
+    add_checkpoint_options(made)
     add_prompts_option(made)
     add_room_option(made)
     return made

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.checkpoint.changes import brought
 from export.checks.reference import Reference, save_reference
 from export.facts import size_mb
 from export.heap import give_back_memory
@@ -111,6 +112,7 @@ def strip(
 def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """The reports on all exports, and the strip; `folder` is where their processes exchange data."""
     exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # errors come before anything is loaded
+    args.checkpoint = brought(args)
     if not args.no_room_check:
         check_memory(memory_for(locate(args.checkpoint), exports), "the report")
     source = open_source(args.checkpoint, args.prompts, args.variant)

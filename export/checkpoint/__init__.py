@@ -1,0 +1,1 @@
+"""What people bring instead of a pipeline folder, made into one before anything else looks at it."""

@@ -11,6 +11,7 @@ from typing import Any
 from export.source import Source
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+ADDED_FILE, FAST_FILE = "added_tokens.json", "tokenizer.json"
 
 
 def component_config(source: Source, component: str) -> dict[str, Any]:
@@ -43,14 +44,19 @@ def model_index(source: Source) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, source: Source) -> None:
-    """Copy the checkpoint's tokenizer files byte for byte; convert them where it has them in another form."""
+    """Copy the checkpoint's tokenizer files byte for byte; convert them where it has them in another form.
+
+    Either way transformers' CLIPTokenizer reads the folder, and gives the checkpoint's ids.
+    """
     origin = source.folder / "tokenizer"
     if not all((origin / name).is_file() for name in TOKENIZER_FILES):
         source.pipe.tokenizer.save_pretrained(folder)
+        (folder / FAST_FILE).unlink(missing_ok=True)  # what it holds is in the other files
         return
     folder.mkdir()
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(origin / name, folder / name)
+    for name in (*TOKENIZER_FILES, ADDED_FILE):
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, folder / name)
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ def model_manifest(source: Source, precision: str, steps: int = MOST_STEPS) -> d
     """The part of `model_facts` that a bundle's manifest has as separate fields."""
     return {
         "format_version": 1,
+        "tokenizer": tokens_of(source.pipe.tokenizer).to_dict(),
         "name": source.name,
         "precision": precision,
         "image_size": list(source.image_size),

@@ -11,6 +11,7 @@ from typing import Any
 
 from runtime.errors import BundleError
 from runtime.schedule import CLEAN, PREDICTION_TYPES, ddim_weights
+from runtime.tokenizer import Tokens
 from runtime.untrusted import shown
 
 FORMAT_VERSION = 1
@@ -29,6 +30,7 @@ MOST_MEMORY = 8  # steps that a step may look back, and draws of noise
 MOST_FILES, MOST_FILE_BYTES = 1000, 16 * 10**9
 MOST_NAME = 200
 LEVEL = {"timestep", "alpha", "sigma"}  # that every step of a manifest has
+OPTIONAL = ("tokenizer",)  # fields that bundles of older versions lack
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Manifest:
     licences: tuple[Mapping[str, Any], ...]  # {"what", "licence", "source"}
     training: Mapping[str, Any]  # free
     parity: Mapping[str, Any]  # free
+    tokenizer: Tokens | None = None  # padding and added tokens; None in bundles of older versions
 
     @classmethod
     def from_dict(cls, data: Any) -> Manifest:
@@ -82,7 +85,7 @@ class Manifest:
         if not isinstance(data, Mapping):
             raise BundleError(f"{MANIFEST} holds no JSON object")
         _check_version(data)
-        _check_keys(MANIFEST, data, {field.name for field in fields(cls)})
+        _check_keys(MANIFEST, data, {field.name for field in fields(cls)} - (set(OPTIONAL) - set(data)))
         values = {name: _converted(MANIFEST, name, data[name]) for name in data}
         values["steps"] = {n: with_weights(steps, values["prediction_type"]) for n, steps in values["steps"].items()}
         return cls(**values)
@@ -92,7 +95,8 @@ class Manifest:
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         data["steps"] = {str(n): [step_entry(step) for step in steps] for n, steps in self.steps.items()}
         data["files"] = {name: asdict(facts) for name, facts in self.files.items()}
-        return data
+        data["tokenizer"] = self.tokenizer and self.tokenizer.to_dict()
+        return {name: value for name, value in data.items() if name not in OPTIONAL or value is not None}
 
 
 def step_entry(step: Step) -> dict[str, Any]:
@@ -304,4 +308,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "licences": _licences,
     "training": _object,
     "parity": _object,
+    "tokenizer": Tokens.from_dict,
 }

@@ -51,7 +51,7 @@ class Pipeline:
         hashes, which could be another's.
         """
         self.bundle, self.safety_checker = bundle, safety_checker
-        self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer")
+        self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer", bundle.manifest.tokenizer)
         sessions: Sessions
         if coreml_packages is None:
             self._gives_eps = False

@@ -12,6 +12,7 @@ from export.configs import component_config, model_index, write_json, write_toke
 from export.facts import as_metadata, model_facts, model_manifest
 from export.onnx.options import FUSED
 from export.source import FACTS, Source
+from export.tokens import check_written
 from runtime.bundle import Manifest, describe_files, write_manifest
 from runtime.errors import BundleError, UserError
 from runtime.manifest import COMPONENTS
@@ -26,6 +27,7 @@ def write_configs(folder: Path, source: Source) -> None:
         (folder / name).mkdir()
         write_json(folder / name / "config.json", component_config(source, name))
     write_tokenizer(folder / "tokenizer", source)
+    check_written(folder / "tokenizer", source.pipe.tokenizer)
     source.pipe.scheduler.save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", model_index(source))
 

@@ -1,21 +1,25 @@
-"""CLIP's byte-pair encoding, with the same ids as transformers' CLIPTokenizerFast, from vocab.json and merges.txt."""
+"""CLIP's byte-pair encoding, with the same ids as transformers' CLIPTokenizerFast, added tokens and padding included."""
 
 from __future__ import annotations
 
 import heapq
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.tokenizer.vocabulary import END, END_OF_WORD, START, Merges, Vocabulary, alphabet, read
+from runtime.tokenizer.added import AddedToken, Splitter, Tokens, tokens_of_folder
+from runtime.tokenizer.vocabulary import END_OF_WORD, Merges, Vocabulary, alphabet, read
 
-_MARKS = re.compile("(" + re.escape(START) + "|" + re.escape(END) + ")")
+__all__ = ["AddedToken", "Encoding", "Tokenizer", "Tokens"]
+
 # Unicode's White_Space. `str.split` would also split at U+001C..U+001F, which CLIP keeps.
 _SPACES = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 # CLIP's pattern, on a word whose characters beyond ASCII became A (letters), 0 (numbers) or ~ (the rest).
@@ -29,6 +33,7 @@ _LATER_MARKS = re.compile(
     "\U00011a34\U00011a47\U00011a99\U00011d42\U00011d44\U00011d45\U00011d97\U00011f41\U00011f42\U00016ff0\U00016ff1"
     "\U0001e08f\U0001e130-\U0001e136\U0001e2ae\U0001e2ec-\U0001e2ef\U0001e4ec-\U0001e4ef])"
 )
+_NO_SPACE = re.compile("[^ ]+")
 _STAND_IN = {"L": "A", "N": "0"}
 
 
@@ -36,7 +41,7 @@ _STAND_IN = {"L": "A", "N": "0"}
 class Encoding:
     """A prompt as the text encoder reads it.
 
-    ids: i64[max_tokens], start mark, tokens, end mark, then end marks as padding.
+    ids: i64[max_tokens], start mark, tokens, end mark, then padding.
     dropped_words: the prompt's words that did not fit, wholly or in part, as they were typed.
     """
 
@@ -51,13 +56,20 @@ class Tokenizer:
     packages are installed (the slow tokenizer cleans text with ftfy where that is there).
     """
 
-    def __init__(self, vocabulary: Vocabulary, merges: Merges) -> None:
-        self._vocabulary, self._merges = vocabulary, merges
+    def __init__(self, vocabulary: Vocabulary, merges: Merges, tokens: Tokens) -> None:
+        self._vocabulary, self._merges, self.tokens = vocabulary, merges, tokens
+        self._raw = Splitter([token for token in tokens.added if not token.normalized])
+        self._clean = Splitter([token for token in tokens.added if token.normalized], _normalized)
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """Reads a folder's vocab.json and merges.txt; BundleError when they are not in CLIP's form."""
-        return cls(*read(folder))
+    def from_folder(cls, folder: str | Path, tokens: Tokens | None = None) -> Tokenizer:
+        """Reads a folder's vocab.json and merges.txt; BundleError when they are not in CLIP's form.
+
+        tokens: padding and added tokens, as a bundle's manifest holds them; None reads them from the folder's
+        tokenizer_config.json and special_tokens_map.json.
+        """
+        vocabulary, merges = read(folder)
+        return cls(vocabulary, merges, tokens or tokens_of_folder(folder, vocabulary.find))
 
     def encode(self, text: str, max_tokens: int = 77) -> Encoding:
         """`text` -> Encoding of `max_tokens` ids; what does not fit is dropped from the end and named.
@@ -67,24 +79,44 @@ class Tokenizer:
         room = max_tokens - 2
         words = [word for word in _SPACES.split(text) if word]
         tokens: list[int] = []
-        kept = 0
-        for word in words:
-            tokens += self._word(word)
+        kept = len(words)
+        for word, ids in self._read(text):
+            tokens += ids
             if len(tokens) > room:
+                kept = word
                 break
-            kept += 1
-        ids = [self._vocabulary.start, *tokens[:room]]
-        ids += [self._vocabulary.end] * (max_tokens - len(ids))
+        ids = [self._vocabulary.start, *tokens[:room], self._vocabulary.end]
+        ids += [self.tokens.pad_id] * (max_tokens - len(ids))
         return Encoding(np.array(ids, np.int64), tuple(words[kept:]))
 
-    def _word(self, word: str) -> list[int]:
-        """Ids of one word of the prompt: a piece of text without white space."""
-        clean = "".join(character.lower() for character in _composed(word))
-        return [i for piece in _split(clean) for i in self._piece(piece)]
+    def _read(self, text: str) -> Iterator[tuple[int, list[int]]]:
+        """(number of the word, ids) of added tokens and of what lies between them; a word may come in parts."""
+        number, within = -1, False  # of the word that was begun last; whether the text before ends in it
+        for _, part, token in self._raw.split(text):
+            pieces = list(_words(part))
+            numbers = []
+            for spaced, word in pieces:
+                number += bool(word) and (spaced or not within)
+                within = bool(word)
+                numbers.append(number)
+            if token is not None:
+                yield numbers[0], [token.id]
+            else:
+                yield from self._read_plain(pieces, numbers)
+
+    def _read_plain(self, pieces: list[tuple[bool, str]], numbers: list[int]) -> Iterator[tuple[int, list[int]]]:
+        """The same for text without raw tokens: its words are cleaned, then added tokens are looked for across them."""
+        clean = [" " * spaced + _cleaned(word) for spaced, word in pieces]
+        starts = list(accumulate(map(len, clean), initial=0))[:-1]
+        for start, part, token in self._clean.split("".join(clean)):
+            if token is not None:
+                yield numbers[bisect_right(starts, start) - 1], [token.id]
+                continue
+            for match in _NO_SPACE.finditer(part):
+                ids = [i for piece in _split(match[0]) for i in self._piece(piece)]
+                yield numbers[bisect_right(starts, start + match.start()) - 1], ids
 
     def _piece(self, piece: str) -> list[int]:
-        if piece in (START, END):
-            return [self._vocabulary.start if piece == START else self._vocabulary.end]
         try:
             letters = [_alphabet()[byte] for byte in piece.encode("utf-8")]
         except UnicodeEncodeError as error:
@@ -130,14 +162,27 @@ def _composed(word: str) -> str:
     return "".join(unicodedata.normalize("NFC", part) for part in _LATER_MARKS.split(word))
 
 
+def _cleaned(word: str) -> str:
+    return "".join(character.lower() for character in _composed(word))
+
+
+def _normalized(text: str) -> str:
+    """A text as the reference normalizes it: NFC, runs of white space as one space, lower case."""
+    return "".join(" " * spaced + _cleaned(word) for spaced, word in _words(text))
+
+
+def _words(text: str) -> Iterator[tuple[bool, str]]:
+    """(whether white space goes before it, word); the last word is empty where the text ends in white space."""
+    first, *others = _SPACES.split(text)
+    if first:
+        yield False, first
+    yield from ((True, word) for word in others)
+
+
 def _split(word: str) -> Iterator[str]:
-    """Literal marks, contractions, runs of letters, single digits, runs of anything else."""
-    for part in _MARKS.split(word):
-        if _MARKS.fullmatch(part):
-            yield part
-        elif part:
-            for match in _PIECES.finditer(part if part.isascii() else "".join(map(_stand_in, part))):
-                yield part[match.start() : match.end()]
+    """Contractions, runs of letters, single digits, runs of anything else."""
+    for match in _PIECES.finditer(word if word.isascii() else "".join(map(_stand_in, word))):
+        yield word[match.start() : match.end()]
 
 
 def _stand_in(character: str) -> str:

@@ -110,6 +110,11 @@ class Vocabulary:
         self._ids = dict(zip(_tokens_without_merges(), range(2 * LETTERS), strict=True)) if ids is None else ids
         self._counted = ids is None
 
+    def find(self, token: str) -> int | None:
+        """The id of a token of vocab.json that no merge made, or a mark; with CLIP's own two files other ids are None."""
+        marks = {START: self.start, END: self.end}
+        return marks[token] if token in marks else self._ids.get(token)
+
     def id(self, token: str, rank: int | None) -> int:
         """The id of a token, which a merge of this rank made, if one did; an unknown token's is the end mark's."""
         if self._counted and rank is not None:

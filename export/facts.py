@@ -12,6 +12,7 @@ from typing import Any
 
 from export.checks.gates import MOST_STEPS
 from export.source import Source
+from export.tokens import tokens_of
 from runtime.manifest import step_entry
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 

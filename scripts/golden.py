@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 import runtime
+from export.tokens import tokens_of
 from runtime.command import Parser, command_parser, run_command
 from runtime.files import write_whole
 from runtime.interpolate.slerp import lerp
@@ -50,8 +51,22 @@ def tokenizer() -> dict[str, Any]:
         encoded = reference(texts, truncation=True, max_length=MAX_TOKENS).input_ids
         rows = [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
         groups.append({"tokenizer": folder, "pad_id": reference.pad_token_id, "cases": rows})
+    groups.append(_added_tokens())
     count = sum(len(group["cases"]) for group in groups)
     return _headed("transformers.CLIPTokenizerFast", count, "exact", max_tokens=MAX_TOKENS, groups=groups)
+
+
+def _added_tokens() -> dict[str, Any]:
+    """Ids of a tokenizer that pads with "!", as Stable Diffusion 2's, and has tokens of every kind added."""
+    from transformers import AddedToken, CLIPTokenizerFast
+
+    reference = CLIPTokenizerFast.from_pretrained(ROOT / TOKENIZERS[1], pad_token="!")
+    reference.add_tokens([AddedToken(content, **flags) for content, flags in cases.ADDED_TOKENS])
+    tokens = tokens_of(reference)
+    texts = cases.added_token_texts()
+    encoded = reference(texts, truncation=True, max_length=MAX_TOKENS).input_ids
+    rows = [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
+    return {"tokenizer": TOKENIZERS[1], "pad_id": tokens.pad_id, "added": tokens.to_dict()["added"], "cases": rows}
 
 
 def noise() -> dict[str, Any]:

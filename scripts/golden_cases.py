@@ -34,6 +34,23 @@ PIECES = (
 )  # fmt: skip
 RANDOM_TEXTS = 400
 
+TOKEN_FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
+ADDED_TOKENS: tuple[tuple[str, dict[str, bool]], ...] = (
+    ("<frog-toy>", {"normalized": True}),
+    ("<frog", {"normalized": True}),
+    ("<Exact>", {"normalized": False}),
+    ("<one>", {"normalized": False, "single_word": True}),
+    ("two Words", {"normalized": True}),
+    ("Ünder", {"normalized": True}),
+    ("on2", {"normalized": True, "single_word": True}),
+    ("<wide>", {"normalized": False, "lstrip": True, "rstrip": True, "special": True}),
+)
+ADDED_PIECES = (
+    *(content for content, _ in ADDED_TOKENS), "<FROG-TOY>", "<exact>", "TWO  words", "U\u0308nder", "ON2", "!", "!!",
+    " ", " ", " ", "fox", "'s", ",", "_", "9", "é", "漢", "\u0301", "\u00a0", "½", "<|endoftext|>",
+    "<|EndOfText|>", "\n",
+)  # fmt: skip
+
 NOISE_SEEDS = (
     0, 1, 7, 42, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 7, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1,
     -1, -7, -(2**31), -(2**63), 1234567890123456789,
@@ -91,6 +108,15 @@ def tokenizer_texts() -> list[str]:
     return [*BOUNDARY_TEXTS, *lengths, *mixtures]
 
 
+def added_token_texts() -> list[str]:
+    """Every added token alone, in a word, beside punctuation, in capitals, at the edge, and in random mixtures."""
+    draw = random.Random(8)
+    forms = ("{}", "a {}, red", "my{}x", "{}{}!", "A {}.", "fox! " * 36 + "{} {} {} {}")
+    written = [one for content, _ in ADDED_TOKENS for one in (content, content.upper())]
+    mixtures = ["".join(draw.choices(ADDED_PIECES, k=draw.randint(1, 30))) for _ in range(RANDOM_TEXTS // 2)]
+    return ["", "fox", "fox!", "! a !", *(form.replace("{}", one) for one in written for form in forms), *mixtures]
+
+
 def pixel_values() -> list[float]:
     """Values of [-1, 1] pictures: ends, beyond them, the exact half, values beside each level's threshold."""
     special = [0.0, -0.0, 1.0, -1.0, 1.5, -1.5, 1e30, -1e30, 1e-30, math.inf, -math.inf, math.nan]
@@ -131,6 +157,7 @@ def manifests(
     """(valid, invalid) manifests by name, variations of `base`; an invalid one with what is wrong."""
     steps, files = base["steps"], base["files"]
     entry, facts = steps["1"][0], next(iter(files.values()))
+    token = {"id": 914, "content": "<frog-toy>", **dict.fromkeys(TOKEN_FLAGS, False)}
     valid = {
         "tiny": base,
         "epsilon_int8": {**base, "prediction_type": "epsilon", "precision": "int8"},
@@ -138,9 +165,19 @@ def manifests(
         "steps_of_euler": {**base, "steps": {"1": [EULER_STEP]}, "prediction_type": "epsilon"},
         "steps_with_memory": {**base, "steps": {"1": steps["1"], "2": MULTISTEP}},
         "steps_of_heun": {**base, "steps": {"1": steps["1"], "2": HEUN}},
+        "tokens": {**base, "tokenizer": {"pad_id": 0, "added": [token]}},
         "unicode_name": {**base, "name": "狐 🦊", "training": {"any": ["thing", None, 1.5]}},
     }
     invalid = {
+        "token_field": ("unknown field of a token", _with_token(base, {**token, "colour": "red"})),
+        "token_id": ("a token's id is negative", _with_token(base, {**token, "id": -1})),
+        "token_id_huge": ("a token's id is huge", _with_token(base, {**token, "id": 2**31})),
+        "token_flag": ("a flag is a number", _with_token(base, {**token, "special": 0})),
+        "token_empty": ("an empty token", _with_token(base, {**token, "content": ""})),
+        "token_long": ("a long token", _with_token(base, {**token, "content": "x" * 201})),
+        "token_space": ("white space at a token's end", _with_token(base, {**token, "content": "a "})),
+        "token_twice": ("a token twice", {**base, "tokenizer": {"pad_id": 0, "added": [token, token]}}),
+        "pad_id": ("pad_id is a text", {**base, "tokenizer": {"pad_id": "0", "added": []}}),
         "version_2": ("unknown format_version", {**base, "format_version": 2}),
         "version_text": ("format_version is a text", {**base, "format_version": "1"}),
         "unknown_field": ("unknown field", {**base, "colour": "red"}),
@@ -175,6 +212,10 @@ def manifests(
         "licence": ("licence without a source", {**base, "licences": [{"what": "a", "licence": "b"}]}),
     }
     return copy.deepcopy(valid), copy.deepcopy(invalid)
+
+
+def _with_token(base: dict[str, Any], token: dict[str, Any]) -> dict[str, Any]:
+    return {**base, "tokenizer": {"pad_id": 0, "added": [token]}}
 
 
 def _without(table: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from export.openvino.int8 import quantize
 from export.openvino.run import devices, network_of
 from export.openvino.scheduler import KNOWN, genai_scheduler
 from export.openvino.tokenizer import genai_ids, write_openvino_tokenizer
+from export.tokens import expected_ids
 from runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +37,7 @@ def test_tokens_are_clips(tmp_path: Path) -> None:
     golden = read(ROOT / "tests" / "golden" / "tokenizer.json")
     group = next(group for group in golden["groups"] if "tiny_bundle" in group["tokenizer"])
     folder = shutil.copytree(ROOT / group["tokenizer"], tmp_path / "tokenizer")
-    write_openvino_tokenizer(folder, group["pad_id"])
+    write_openvino_tokenizer(folder, CLIPTokenizerFast.from_pretrained(folder))
     texts = [case["text"] for case in group["cases"]]
     wrong = [
         case["text"] for case, found in zip(group["cases"], genai_ids(folder, texts), strict=True)
@@ -46,16 +48,23 @@ def test_tokens_are_clips(tmp_path: Path) -> None:
     assert wrong in (["q\u0307\u0323", "<|EndOfText|>"], ["q\u0323\u0307", "<|EndOfText|>"])
 
 
-def test_padding_with_an_ordinary_word(tmp_path: Path) -> None:
-    """Stable Diffusion 2 pads with "!", which stays a word all the same."""
+@pytest.mark.parametrize("pad", ["!", "<|endoftext|>"])
+def test_padding_and_added_tokens_are_the_checkpoints(tmp_path: Path, pad: str) -> None:
+    """Stable Diffusion 2 pads with "!", which transformers then reads as the padding in prompts too."""
     folder = shutil.copytree(ROOT / "tests" / "golden" / "tiny_bundle" / "tokenizer", tmp_path / "tokenizer")
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        (folder / name).write_text(json.dumps(read(folder / name) | {"pad_token": "!"}))
-    write_openvino_tokenizer(folder, 0)
-    plain, exclaimed = genai_ids(folder, ["fox", "fox!"])
-    vocabulary = read(folder / "vocab.json")
-    assert vocabulary["!"] == 0 and plain[4:].tolist() == [0] * 73
-    assert exclaimed[3] == vocabulary["!</w>"] and exclaimed[5:].tolist() == [0] * 72
+    tokenizer = CLIPTokenizer.from_pretrained(folder, pad_token=pad)
+    tokenizer.add_tokens(["<frog-toy>"])
+    write_openvino_tokenizer(folder, tokenizer)
+    prompts = ["fox", "fox!", "a <frog-toy>, red", "my<frog-toy>x!", "fox " * 74 + "<frog-toy>"]
+    assert genai_ids(folder, prompts).tolist() == [expected_ids(tokenizer, prompt) for prompt in prompts]
+
+
+def test_an_added_token_that_openvino_misreads_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "tests" / "golden" / "tiny_bundle" / "tokenizer", tmp_path / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zebra"])
+    with pytest.raises(UserError, match="OpenVINO GenAI reads 'ZEBRA' differently"):
+        write_openvino_tokenizer(folder, tokenizer)
 
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

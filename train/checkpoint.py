@@ -19,7 +19,7 @@ from diffusers import (
 )
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
@@ -86,15 +86,29 @@ def load_pipeline(
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # loading for a second needs no bar
     parts = {part: load_part(kind, folder / part, variant, dtype) for part, kind in kinds(folder).items()}
+    fast = fast_tokenizer(folder / "tokenizer")
+    if fast is not None:
+        parts["tokenizer"] = None  # diffusers refuses one of another class than model_index.json says
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, **parts, **UNUSED, requires_safety_checker=False, local_files_only=True
         )
     except Exception as error:  # diffusers raises a dozen exception types here
         raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
+    if fast is not None:
+        pipeline.register_modules(tokenizer=fast)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.folded_guidance = fold_guidance(pipeline, str(read_json(folder / "model_index.json").get("_class_name")))
     return pipeline
+
+
+def fast_tokenizer(folder: Path) -> CLIPTokenizerFast | None:
+    """The tokenizer of a folder that holds tokenizer.json alone, as transformers 5 writes it; else None."""
+    slow = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if slow or not (folder / "tokenizer.json").is_file():
+        return None
+    made: CLIPTokenizerFast = load_part(CLIPTokenizerFast, folder)
+    return made
 
 
 def kinds(folder: Path) -> dict[str, Any]:
@@ -130,7 +144,7 @@ def save_pipeline(
     target: Path,
     vae: AutoencoderTiny,
     text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
+    tokenizer: CLIPTokenizer | CLIPTokenizerFast,
     unet: UNet2DConditionModel,
     dtype: torch.dtype = torch.float16,
     facts: dict[str, object] | None = None,

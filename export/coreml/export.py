@@ -22,7 +22,7 @@ from export.coreml.options import Options
 from export.coreml.package import APPLE_VERSION, add_metadata, chunk, describe, package_name
 from export.coreml.run import NEEDS_MACOS, evaluated, on_macos, predicted
 from export.coreml.split_einsum import QUERY_CHUNK, split_einsum
-from export.coreml.swift_resources import write_resources
+from export.coreml.swift_resources import refuse_swift, write_resources
 from export.facts import model_facts, size_mb
 from export.graphs import attention_as, plain_attention
 from export.source import Source
@@ -50,9 +50,12 @@ class Stages:
 def export_coreml(source: Source, out: Path, options: Options) -> dict[str, Any]:
     """Write the folder `out` of a checkpoint and return its report.
 
-    Raises UserError, and writes nothing, when the folder is taken, a layer leaves fp16's range or a picture is below
+    Raises UserError, and writes nothing, when the folder is taken, Apple's Swift package is to read a tokenizer that
+    it does not know, a layer leaves fp16's range or a picture is below
     the threshold.
     """
+    if options.bundle_resources_for_swift_cli:
+        refuse_swift(source)
     started = time.perf_counter()
     stages = Stages(6 + options.chunk_unet + options.bundle_resources_for_swift_cli)
     with whole_folder(out, MARKER, options.overwrite) as folder:

@@ -14,6 +14,7 @@ from typing import Any
 from export.configs import write_tokenizer
 from export.coreml.run import NEEDS_MACOS, on_macos
 from export.source import Source
+from export.tokens import refuse_all_but_clips, tokens_of
 from runtime.errors import UserError
 
 FOLDER = "Resources"
@@ -65,6 +66,14 @@ LIMITS = """
 Image to image does not work with that package: its Encoder.swift reads {apple} latent channels, this model has {ours}
 (VAEEncoder gives mean and log-variance, {ours} channels each).
 """
+
+
+def refuse_swift(source: Source) -> None:
+    """Raise UserError when Swift's BPETokenizer, which reads vocab.json and merges.txt alone, gives other ids."""
+    try:
+        refuse_all_but_clips(tokens_of(source.pipe.tokenizer), "Apple's Swift package")
+    except UserError as error:
+        raise UserError(f"{error}; export without --bundle-resources-for-swift-cli") from error
 
 
 def write_resources(folder: Path, source: Source, packages: dict[str, Path]) -> dict[str, Any]:

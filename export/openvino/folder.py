@@ -22,7 +22,7 @@ def write_configs(folder: Path, source: Source) -> str:
         (folder / name).mkdir()
         write_json(folder / name / "config.json", component_config(source, name) | one_side(source, name))
     write_tokenizer(folder / "tokenizer", source)
-    write_openvino_tokenizer(folder / "tokenizer", int(source.pipe.tokenizer.pad_token_id))
+    write_openvino_tokenizer(folder / "tokenizer", source.pipe.tokenizer)
     scheduler = genai_scheduler(source)
     scheduler.save_pretrained(folder / "scheduler")
     name, own = type(scheduler).__name__, type(source.pipe.scheduler).__name__

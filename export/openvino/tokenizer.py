@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import numpy as np
 from export.checks.prompts import EVERYDAY
 from export.openvino.run import load_openvino
 from export.source import Ids
+from export.tokens import check_reader, tokens_of
 from runtime.errors import UserError
+from runtime.tokenizer import Tokenizer
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 TOKENIZER = "openvino_tokenizer.xml"
+READER = "OpenVINO GenAI"
 PADDING = 4  # RaggedToDense's input with the padding value
+VOCABULARY = 5  # BPETokenizer's first input with the vocabulary
 ADDED = 2  # tokens around a prompt's: <|startoftext|> and <|endoftext|>
 DOTTED_I = ("\u0130", "i\u0307")  # case folding leaves it as it is, lower case splits it
 # Lower-case letters that case folding still changes: micro sign, long s, final sigma, iota subscript.
@@ -27,19 +32,38 @@ PROMPTS = (
 )  # fmt: skip
 
 
-def write_openvino_tokenizer(folder: Path, pad_token_id: int) -> None:
-    """Add openvino_tokenizer.xml and .bin to a folder with vocab.json and merges.txt of a CLIP tokenizer.
+def write_openvino_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Add openvino_tokenizer.xml and .bin to a folder with the files of a CLIP tokenizer, the checkpoint's `tokenizer`.
 
-    The ids are CLIP's own, as transformers' CLIPTokenizerFast gives them; prompts are padded with `pad_token_id`.
-    Raises UserError when they differ for one of PROMPTS.
+    The ids are the checkpoint's own, padding and added tokens included. Raises UserError when they differ for a prompt
+    with one of them, or for one of PROMPTS.
     """
     openvino = load_openvino()
-    from transformers import CLIPTokenizerFast
+    from transformers import AddedToken, CLIPTokenizerFast
 
-    # From these two files alone: others may make an ordinary word special, as Stable Diffusion 2 does with "!".
-    reference = CLIPTokenizerFast(folder / "vocab.json", folder / "merges.txt", model_max_length=MAX_TOKENS)
-    openvino.save_model(converted(reference, pad_token_id), folder / TOKENIZER, compress_to_fp16=False)
-    refuse_others(folder, reference, pad_token_id)
+    tokens = tokens_of(tokenizer)
+    # From these two files alone: what is added comes from the checkpoint's tokenizer, whichever files hold it.
+    fast = CLIPTokenizerFast(folder / "vocab.json", folder / "merges.txt", model_max_length=MAX_TOKENS)
+    marks = fast.get_added_vocab()
+    for added in sorted(tokens.added, key=lambda token: token.id):
+        if added.content not in marks:
+            facts = {
+                name: getattr(added, name) for name in ("lstrip", "rstrip", "single_word", "normalized", "special")
+            }
+            fast.add_tokens([AddedToken(added.content, **facts)])
+    openvino.save_model(converted(fast, tokens.pad_id), folder / TOKENIZER, compress_to_fp16=False)
+    opened = openvino_genai_tokenizer(folder)
+
+    def read(prompt: str) -> list[int]:
+        return [int(number) for number in ids_of(opened, [prompt])[0]]
+
+    check_reader(read, tokenizer, READER)
+    ours = Tokenizer.from_folder(folder, tokens)  # on these the slow tokenizer depends on which packages are installed
+    for prompt in PROMPTS:
+        if read(prompt) != ours.encode(prompt, MAX_TOKENS).ids.tolist():
+            raise UserError(
+                f"the checkpoint's tokenizer cannot be carried over: {READER} reads {prompt[:40]!r} differently"
+            )
 
 
 def converted(tokenizer: Any, pad_token_id: int) -> Any:
@@ -51,6 +75,7 @@ def converted(tokenizer: Any, pad_token_id: int) -> Any:
     nodes = {node.get_type_name(): node for node in model.get_ordered_ops()}
     always_cut(nodes["Truncate"])
     know_suffixed(nodes["BPETokenizer"])
+    exchange_ids(nodes["BPETokenizer"], [token.content for token in tokenizer.added_tokens_decoder.values()])
     lower_case(nodes["CharsMapNormalization"])
     nodes["RaggedToDense"].input(PADDING).replace_source_output(ops.constant(np.int32(pad_token_id)).output(0))
     model.set_rt_info(pad_token_id, "pad_token_id")  # GenAI pads with it
@@ -70,13 +95,36 @@ def know_suffixed(node: Any) -> None:
 
     Otherwise </w> is left over and becomes four more tokens.
     """
-    from openvino_tokenizers.utils import create_string_constant_node
 
     suffix = node.get_attributes()["end_suffix"]
-    first = node.get_input_size() - 4  # starts, ends and characters of the special tokens, then their ids
+    rename(node, node.get_input_size() - 4, lambda names: [name + suffix.encode() for name in names])
+
+
+def exchange_ids(node: Any, contents: list[str]) -> None:
+    """Give an added token that is a letter of the vocabulary, as the padding "!" is, its own id at the end of a word.
+
+    The node looks a token up in the vocabulary first, where "!</w>" has another id than "!". With "!" added, the
+    prompt is split at each: neither is ever part of a longer word.
+    """
+    suffix = node.get_attributes()["end_suffix"]
+    pairs = {one.encode(): (one + suffix).encode() for one in contents if one.lower() == one.upper()}
+    exchanged = pairs | {long: short for short, long in pairs.items()}
+
+    def renamed(names: list[bytes]) -> list[bytes]:
+        known = set(names)
+        return [exchanged[name] if exchanged.get(name) in known else name for name in names]
+
+    rename(node, VOCABULARY, renamed)
+
+
+def rename(node: Any, first: int, names: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Replace a constant list of texts, which a node takes as starts, ends and characters from the input `first`."""
+    from openvino_tokenizers.utils import create_string_constant_node
+
     begins, ends, characters = (node.input_value(first + index).get_node().get_data() for index in range(3))
-    names = [bytes(characters[begin:end]).decode() + suffix for begin, end in zip(begins, ends, strict=True)]
-    for index, output in enumerate(create_string_constant_node(names)):
+    text = bytes(characters)
+    found = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    for index, output in enumerate(create_string_constant_node(names(found))):
         node.input(first + index).replace_source_output(output)
 
 
@@ -104,22 +152,23 @@ def replaced(outputs: list[Any], pairs: list[tuple[str, str]]) -> list[Any]:
     return outputs
 
 
-def genai_ids(folder: Path, prompts: list[str]) -> Ids:
-    """Token ids i64[N,77] as OpenVINO GenAI's CLIPTextModel computes them from prompts, one by one."""
+def openvino_genai_tokenizer(folder: Path) -> Any:
+    """OpenVINO GenAI's tokenizer of a folder."""
     load_openvino()
     import openvino_genai
 
-    tokenizer = openvino_genai.Tokenizer(folder)
+    return openvino_genai.Tokenizer(folder)
+
+
+def genai_ids(folder: Path, prompts: list[str]) -> Ids:
+    """Token ids i64[N,77] as OpenVINO GenAI's CLIPTextModel computes them from prompts, one by one."""
+    return ids_of(openvino_genai_tokenizer(folder), prompts)
+
+
+def ids_of(tokenizer: Any, prompts: list[str]) -> Ids:
+    """The same by an opened tokenizer."""
     rows = np.full((len(prompts), MAX_TOKENS), tokenizer.get_pad_token_id(), np.int64)
     for row, prompt in zip(rows, prompts, strict=True):
         ids = tokenizer.encode(prompt).input_ids.data.reshape(-1)[:MAX_TOKENS]
         row[: len(ids)] = ids
     return rows
-
-
-def refuse_others(folder: Path, reference: Any, pad_token_id: int) -> None:
-    """Raise UserError for a tokenizer that GenAI reads differently from transformers."""
-    for prompt, found in zip(PROMPTS, genai_ids(folder, list(PROMPTS)), strict=True):
-        ids = reference(prompt, max_length=MAX_TOKENS, truncation=True).input_ids
-        if found.tolist() != ids + [pad_token_id] * (MAX_TOKENS - len(ids)):
-            raise UserError(f"the tokenizer cannot be written for OpenVINO GenAI: it reads {prompt[:40]!r} differently")

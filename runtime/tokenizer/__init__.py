@@ -1,4 +1,4 @@
-"""CLIP's byte-pair encoding, with the same ids as transformers' CLIPTokenizerFast, added tokens and padding included."""
+"""CLIP's byte-pair encoding, with the same ids as transformers' CLIPTokenizerFast, padding and added tokens too."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _decoder(config: Mapping[str, Any]) -> list[AddedToken]:
     entries = config.get("added_tokens_decoder") or {}
     if len(entries) > MOST_ADDED:
         raise ValueError(f"{len(entries)} added tokens are too many, {MOST_ADDED} at most are allowed")
-    flags = {name: False for name in _FLAGS}
+    flags = dict.fromkeys(_FLAGS, False)
     return [_token({**flags, **entry, "id": int(key)}) for key, entry in entries.items()]
 
 

@@ -111,7 +111,7 @@ class Vocabulary:
         self._counted = ids is None
 
     def find(self, token: str) -> int | None:
-        """The id of a token of vocab.json that no merge made, or a mark; with CLIP's own two files other ids are None."""
+        """The id of a mark or a letter, or of any token of a vocabulary that is not numbered as CLIP's; else None."""
         marks = {START: self.start, END: self.end}
         return marks[token] if token in marks else self._ids.get(token)
 

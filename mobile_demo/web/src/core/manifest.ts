@@ -1,5 +1,6 @@
 /** manifest.json: its fields, read as strictly as the Python runtime reads them (runtime/manifest.py). */
 
+import { readTokens, type Tokens } from './added';
 import { BundleError } from './errors';
 import { CLEAN, ddimWeights, type Level, type PredictionType } from './schedule';
 
@@ -58,6 +59,8 @@ export interface Manifest {
   steps: Map<number, Step[]>;
   /** Every file but manifest.json, by its path with "/". */
   files: Map<string, FileFacts>;
+  /** Padding and added tokens; undefined in bundles of older versions. */
+  tokens: Tokens | undefined;
 }
 
 const FIELDS: Record<string, (value: unknown) => unknown> = {
@@ -74,7 +77,9 @@ const FIELDS: Record<string, (value: unknown) => unknown> = {
   licences: readLicences,
   training: object,
   parity: object,
+  tokenizer: (value) => (value === undefined ? undefined : readTokens(value)),
 };
+const OPTIONAL = ['tokenizer']; // fields that bundles of older versions lack
 
 /** Checks and converts parsed JSON. @throws BundleError on an unknown or missing field or a bad value. */
 export function parseManifest(data: unknown): Manifest {
@@ -99,6 +104,7 @@ export function parseManifest(data: unknown): Manifest {
     maxTokens: read.max_tokens as number,
     steps: withWeights(read.steps as Map<number, Step[]>, read.prediction_type as PredictionType),
     files: read.files as Map<string, FileFacts>,
+    tokens: read.tokenizer as Tokens | undefined,
   };
 }
 
@@ -120,7 +126,7 @@ function shown(value: unknown): string {
 /** Exactly these keys: an unread one would be a hidden mistake. */
 function checkKeys(found: Record<string, unknown>, known: string[]): void {
   const unknown = Object.keys(found).filter((key) => !known.includes(key));
-  const missing = known.filter((key) => !Object.hasOwn(found, key));
+  const missing = known.filter((key) => !Object.hasOwn(found, key) && !OPTIONAL.includes(key));
   if (unknown.length) throw new BundleError(`manifest.json: unknown field ${shown(unknown.join(', '))}`);
   if (missing.length) throw new BundleError(`manifest.json: missing field ${missing.join(', ')}`);
 }

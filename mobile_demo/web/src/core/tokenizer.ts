@@ -1,5 +1,6 @@
 /** CLIP's byte-pair encoding, with the same ids as transformers' CLIPTokenizerFast, from vocab.json and merges.txt. */
 
+import { Splitter, type Tokens } from './added';
 import { BundleError } from './errors';
 
 const START = '<|startoftext|>';
@@ -8,7 +9,6 @@ const END_OF_WORD = '</w>';
 
 const NO_MERGE = Number.POSITIVE_INFINITY; // as a rank
 
-const MARKS = /(<\|startoftext\|>|<\|endoftext\|>)/u;
 // Unicode's White_Space, spelled out: JavaScript's \s counts U+FEFF as well, and CLIP keeps that.
 const SPACES = /[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
 const PIECES = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{L}\p{N}]+/gu;
@@ -25,7 +25,7 @@ const LATER_MARKS = new RegExp(
 
 /** A prompt as the text encoder reads it. */
 export interface Encoding {
-  /** i64[maxTokens]: start mark, tokens, end mark, then end marks as padding. */
+  /** i64[maxTokens]: start mark, tokens, end mark, then padding. */
   ids: BigInt64Array;
   /** The prompt's words that did not fit, wholly or in part, as they were typed. */
   droppedWords: string[];
@@ -38,11 +38,15 @@ export class Tokenizer {
   private readonly ranks: Map<string, number>;
   private readonly letters = alphabet();
   private readonly words = new Map<string, number[]>();
+  private readonly padId: number;
+  private readonly raw: Splitter;
+  private readonly clean: Splitter;
 
   /** @throws BundleError when the files are not in CLIP's form. */
   constructor(
     private readonly ids: Map<string, number>,
     merges: string,
+    tokens?: Tokens,
   ) {
     const [start, end] = [ids.get(START), ids.get(END)];
     if (start === undefined || end === undefined) {
@@ -50,10 +54,17 @@ export class Tokenizer {
     }
     [this.start, this.end] = [start, end];
     this.ranks = ranksOf(merges);
+    const { padId, added } = tokens ?? clipTokens(start, end);
+    this.padId = padId;
+    this.raw = new Splitter(added.filter((token) => !token.normalized));
+    this.clean = new Splitter(
+      added.filter((token) => token.normalized),
+      normalized,
+    );
   }
 
-  /** From the text of vocab.json and of merges.txt. */
-  static parse(vocab: string, merges: string): Tokenizer {
+  /** From the text of vocab.json and of merges.txt; `tokens` as the manifest holds them, CLIP's own without. */
+  static parse(vocab: string, merges: string, tokens?: Tokens): Tokenizer {
     const parsed: unknown = parseJson(vocab);
     if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
       throw new BundleError('vocab.json holds no JSON object');
@@ -61,7 +72,7 @@ export class Tokenizer {
     const entries = Object.entries(parsed);
     const wrong = entries.find(([, id]) => !Number.isInteger(id) || id < 0);
     if (wrong) throw new BundleError(`vocab.json: ${JSON.stringify(wrong[0])} has no whole number as its id`);
-    return new Tokenizer(new Map(entries), merges);
+    return new Tokenizer(new Map(entries), merges, tokens);
   }
 
   /**
@@ -74,33 +85,64 @@ export class Tokenizer {
     const room = maxTokens - 2;
     const words = text.split(SPACES).filter(Boolean);
     const tokens: number[] = [];
-    let kept = 0;
-    for (const word of words) {
-      tokens.push(...this.word(word));
-      if (tokens.length > room) break;
-      kept += 1;
+    let kept = words.length;
+    for (const [word, found] of this.read(text)) {
+      tokens.push(...found);
+      if (tokens.length > room) {
+        kept = word;
+        break;
+      }
     }
-    const ids = new BigInt64Array(maxTokens).fill(BigInt(this.end));
-    [this.start, ...tokens.slice(0, room)].forEach((id, i) => {
+    const ids = new BigInt64Array(maxTokens).fill(BigInt(this.padId));
+    [this.start, ...tokens.slice(0, room), this.end].forEach((id, i) => {
       ids[i] = BigInt(id);
     });
     return { ids, droppedWords: words.slice(kept) };
   }
 
-  /** Ids of a piece of text without white space. Cached: while someone types, all words but the last stay the same. */
+  /** [number of the word, ids] of added tokens and of what lies between them; a word may come in parts. */
+  private *read(text: string): Generator<[number, number[]]> {
+    let number = -1; // of the word that was begun last
+    let within = false; // whether the text before ends in it
+    for (const { text: part, token } of this.raw.split(text)) {
+      const pieces = spacedWords(part);
+      const numbers = pieces.map(([spaced, word]) => {
+        if (word && (spaced || !within)) number += 1;
+        within = word !== '';
+        return number;
+      });
+      if (token) yield [numbers[0] as number, [token.id]];
+      else yield* this.readPlain(pieces, numbers);
+    }
+  }
+
+  /** The same for text without raw tokens: its words are cleaned, then added tokens are looked for across them. */
+  private *readPlain(pieces: SpacedWord[], numbers: number[]): Generator<[number, number[]]> {
+    const clean = pieces.map(([spaced, word]) => (spaced ? ' ' : '') + cleaned(word));
+    let end = 0;
+    const ends = clean.map((word) => (end += word.length));
+    let at = 0;
+    const wordAt = (place: number) => {
+      while ((ends[at] as number) <= place) at += 1;
+      return numbers[at] as number;
+    };
+    for (const { start, text, token } of this.clean.split(clean.join(''))) {
+      if (token) yield [wordAt(start), [token.id]];
+      else for (const word of text.matchAll(/[^ ]+/g)) yield [wordAt(start + word.index), this.word(word[0])];
+    }
+  }
+
+  /** Ids of a cleaned word. Cached: while someone types, all words but the last stay the same. */
   private word(word: string): number[] {
     const known = this.words.get(word);
     if (known) return known;
-    const clean = Array.from(composed(word), (character) => character.toLowerCase()).join('');
-    const ids = pieces(clean).flatMap((piece) => this.piece(piece));
+    const ids = (word.match(PIECES) ?? []).flatMap((piece) => this.piece(piece));
     if (this.words.size >= 1000) this.words.clear();
     this.words.set(word, ids);
     return ids;
   }
 
   private piece(piece: string): number[] {
-    if (piece === START) return [this.start];
-    if (piece === END) return [this.end];
     const letters = Array.from(new TextEncoder().encode(piece), (byte) => this.letters[byte] as string);
     letters[letters.length - 1] += END_OF_WORD;
     return this.merge(letters).map((token) => this.ids.get(token) ?? this.end);
@@ -161,9 +203,32 @@ function composed(word: string): string {
     .join('');
 }
 
-/** Literal marks, contractions, runs of letters, single digits, runs of anything else. */
-function pieces(word: string): string[] {
-  return word.split(MARKS).flatMap((part) => (MARKS.test(part) ? [part] : (part.match(PIECES) ?? [])));
+function cleaned(word: string): string {
+  return Array.from(composed(word), (character) => character.toLowerCase()).join('');
+}
+
+/** A text as the reference normalizes it: NFC, runs of white space as one space, lower case. */
+function normalized(text: string): string {
+  return spacedWords(text)
+    .map(([spaced, word]) => (spaced ? ' ' : '') + cleaned(word))
+    .join('');
+}
+
+/** [whether white space goes before it, word]; the last is empty where the text ends in white space. */
+type SpacedWord = [boolean, string];
+
+function spacedWords(text: string): SpacedWord[] {
+  const found = text.split(SPACES).map((word, i): SpacedWord => [i > 0, word]);
+  return found[0]?.[1] === '' ? found.slice(1) : found;
+}
+
+function clipTokens(start: number, end: number): Tokens {
+  const mark = { single_word: false, normalized: true, special: true };
+  const added = [
+    { id: start, content: START, ...mark },
+    { id: end, content: END, ...mark },
+  ];
+  return { padId: end, added };
 }
 
 function isWellFormed(text: string): boolean {

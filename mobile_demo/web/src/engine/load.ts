@@ -50,7 +50,8 @@ export async function load(
   const graphs = await openAll(runtime, files, listener);
   settle(runtime);
   void deviceLost(runtime).then(listener.onLost);
-  const tokenizer = Tokenizer.parse(text(files, 'tokenizer/vocab.json'), text(files, 'tokenizer/merges.txt'));
+  const [vocab, merges] = [text(files, 'tokenizer/vocab.json'), text(files, 'tokenizer/merges.txt')];
+  const tokenizer = Tokenizer.parse(vocab, merges, manifest.tokens);
   return new Pipeline(manifest, tokenizer, graphs);
 }
 

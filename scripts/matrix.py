@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
+from runtime.errors import UserError
 
 PROMPTS = ("a red fox", "a photograph of an old lighthouse at dusk, oil on canvas")
 STEPS = (1, 2, 4)
@@ -74,7 +75,7 @@ def exported(folder: Path, out: Path, precision: str) -> Path:
 
     arguments = [str(folder), "--out", str(out), "--precision", precision, "--overwrite", "--no-room-check"]
     if code := export(arguments):
-        raise RuntimeError(f"export of {folder.name} in {precision} ended with {code}")
+        raise UserError(f"export of {folder.name} in {precision} ended with {code}")
     return out
 
 
@@ -84,7 +85,7 @@ def row(name: str, out: Path, precision: str) -> dict[int, float]:
 
     folder = out / "zoo" / name
     if not folder.is_dir() and zoo([name, "--out", str(out / "zoo")]):
-        raise RuntimeError(f"the zoo cannot build {name}")
+        raise UserError(f"the zoo cannot build {name}")
     return compared(folder, exported(folder, out / f"{name}-{precision}", precision))
 
 

@@ -350,10 +350,11 @@ def killed(count: int, kills: int, *arguments: str, shard: int = 1) -> None:
 def _pictures(folder: str) -> dict[Path, tuple[int, int]]:
     """Pictures and shards with what changes when they are written again."""
     found = {}
-    for path in [*Path(folder).rglob("*.png"), *Path(folder).rglob("*.tar")]:
-        if not path.name.startswith("."):
-            facts = path.stat()
-            found[path] = (facts.st_ino, facts.st_mtime_ns)
+    for place, _, names in os.walk(folder):  # which passes over what vanishes meanwhile
+        for path in [Path(place, name) for name in names if not name.startswith(".")]:
+            if path.suffix in (".png", ".tar"):
+                facts = path.stat()
+                found[path] = (facts.st_ino, facts.st_mtime_ns)
     return found
 
 

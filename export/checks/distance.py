@@ -104,8 +104,9 @@ def drawn(source: Source, network: Network, data: Path) -> float:
 def batch_of(source: Source, network: Network, texts: tuple[str, ...], start: int) -> Pixels:
     """Pictures u8[B,H,W,3] of the captions from index `start` on."""
     part = list(texts[start : start + BATCH])
-    noise = source.noise([SEED + start + i for i in range(len(part))])
-    return unit_to_uint8(pictures(network, source, source.encode(part), noise).transpose(0, 2, 3, 1))
+    fresh = max(step.draw for step in source.steps(1))
+    draws = source.draws([SEED + start + i for i in range(len(part))], fresh)
+    return unit_to_uint8(pictures(network, source, source.encode(part), draws).transpose(0, 2, 3, 1))
 
 
 @cache

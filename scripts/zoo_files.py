@@ -17,7 +17,7 @@ from scripts.zoo_parts import lora_modules
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 # As in latent-consistency/lcm-lora-sdv1-5 (openrail++): attention, feed-forward, projections and resnets.
 LCM_TARGETS = (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut")
-LCM_TARGETS = (*LCM_TARGETS, "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj")
+LCM_TARGETS = (*LCM_TARGETS, "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj")  # type: ignore[assignment]
 
 
 def lora_file(model: nn.Module, path: Path, layout: str, rank: int = 4, ends: tuple[str, ...] = LCM_TARGETS) -> Path:

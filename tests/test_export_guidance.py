@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -35,7 +36,7 @@ def make_consistency_model(folder: Path, name: str) -> Path:
     return folder
 
 
-def drawn(pipe: object, steps: int, **options: float) -> np.ndarray:
+def drawn(pipe: Any, steps: int, **options: float) -> np.ndarray:
     """A picture of diffusers' pipeline, f32[H,W,3] in [0,1]."""
     generator = torch.Generator().manual_seed(1)
     call = pipe("a red fox", num_inference_steps=steps, generator=generator, output_type="np", **options)

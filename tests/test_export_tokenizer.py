@@ -51,7 +51,7 @@ def json_alone(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [checkpoint, json_alone])
-def test_the_bundle_gives_the_checkpoints_ids(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_the_bundle_gives_the_checkpoints_ids(tmp_path: Path, make) -> None:
     source = open_source(str(make(tmp_path / "checkpoint")))
     reference = source.pipe.tokenizer
     (tmp_path / "bundle").mkdir()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import runtime
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
 
@@ -28,13 +29,10 @@ EXAMPLES = """examples:
   python -m scripts.matrix sd-turbo --out /tmp/matrix --precision fp32"""
 
 
-def by_diffusers(folder: Path, steps: int) -> npt.NDArray[np.float32]:
-    """Pictures f32[N,H,W,3] in [0,1] by the pipeline that the checkpoint names, without guidance of two evaluations."""
+def by_diffusers(pipe: Any, steps: int) -> npt.NDArray[np.float32]:
+    """Pictures f32[N,H,W,3] in [0,1] by the checkpoint's own pipeline, without guidance of two evaluations."""
     import torch
-    from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
     options: dict[str, Any] = {} if "LatentConsistency" in type(pipe).__name__ else {"guidance_scale": 0.0}
     made = [
         pipe(
@@ -49,23 +47,24 @@ def by_diffusers(folder: Path, steps: int) -> npt.NDArray[np.float32]:
     return np.concatenate(made)
 
 
-def by_runtime(bundle: Path, steps: int) -> npt.NDArray[np.float32]:
-    """The same by the bundle."""
-    import runtime
-
-    pipe = runtime.load(bundle, "cpu")
+def by_runtime(pipe: runtime.Pipeline, steps: int) -> npt.NDArray[np.float32]:
+    """The same by the bundle's pipeline."""
     drawn = pipe(list(PROMPTS), seed=list(range(len(PROMPTS))), num_inference_steps=steps, output_type="np")
     return np.asarray(drawn, np.float32)
 
 
 def compared(folder: Path, bundle: Path) -> dict[int, float]:
     """Number of steps -> dB of the worst picture."""
+    from diffusers import DiffusionPipeline
+
     from export.checks.measure import psnr_db
 
-    found = {}
+    judge = DiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+    judge.set_progress_bar_config(disable=True)
+    ours, found = runtime.load(bundle, "cpu"), {}
     for steps in STEPS:
-        pairs = zip(by_diffusers(folder, steps), by_runtime(bundle, steps), strict=True)
-        found[steps] = min(psnr_db(theirs, ours, peak=1.0) for theirs, ours in pairs)
+        pairs = zip(by_diffusers(judge, steps), by_runtime(ours, steps), strict=True)
+        found[steps] = min(psnr_db(theirs, mine, peak=1.0) for theirs, mine in pairs)
     return found
 
 

@@ -165,9 +165,6 @@ def test_what_is_no_pipeline_folder_gets_a_hint(checkpoint: Path, tmp_path: Path
     run = tmp_path / "run"
     shutil.copytree(checkpoint, run / "pipeline")
     assert f"give {run / 'pipeline'}" in refused(run, capfd)
-    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123abc"
-    shutil.copytree(checkpoint, snapshot)
-    assert f"give {snapshot}" in refused(tmp_path / "models--a--b", capfd)
     assert f"is one part of a pipeline: give {checkpoint}" in refused(checkpoint / "unet", capfd)
     assert "from_single_file" in refused(checkpoint / UNET, capfd)
     assert f"give its folder, {checkpoint}" in refused(checkpoint / "model_index.json", capfd)

@@ -1,114 +1,157 @@
-"""Checkpoints as people bring them, exported and drawn by the runtime, beside diffusers' own pipeline.
+"""Checkpoints as people bring them, in every format, beside the pictures of diffusers' own pipelines.
 
-`python -m scripts.matrix sd-turbo sdxs-512-0.9 --out DIR` builds models of scripts/zoo.py, exports each to ONNX, draws
-in 1, 2 and 4 steps from prompts and seeds alone, and prints how far the pictures are from diffusers', in dB of PSNR.
+Small models with the structure of the real ones (scripts/zoo.py) are exported by the commands that their users type and
+drawn in 1, 2 and 4 steps from prompts and seeds alone; the table holds how close the worst picture is, in dB of PSNR.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-import runtime
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
+from scripts.matrix_formats import FORMATS, Draw, Format, Pictures, Refused, export
+from scripts.matrix_models import MODELS, Model
 
 PROMPTS = ("a red fox", "a photograph of an old lighthouse at dusk, oil on canvas")
 STEPS = (1, 2, 4)
-PRECISIONS = ("fp32", "int8")
-LEAST_DB = {"fp32": 60.0, "int8": 35.0}
 EXAMPLES = """examples:
-  python -m scripts.matrix sd-turbo lcm-dreamshaper --out /tmp/matrix
-  python -m scripts.matrix sd-turbo --out /tmp/matrix --precision fp32"""
+  python -m scripts.matrix --out out/matrix
+  python -m scripts.matrix sd-turbo lcm-dreamshaper --out out/matrix --format onnx-fp32"""
 
 
-def by_diffusers(pipe: Any, steps: int) -> npt.NDArray[np.float32]:
-    """Pictures f32[N,H,W,3] in [0,1] by the checkpoint's own pipeline, without guidance of two evaluations."""
-    import torch
+@dataclass(frozen=True)
+class Row:
+    """A model in a format: number of steps -> dB of the worst picture, or why there is none."""
 
-    options: dict[str, Any] = {} if "LatentConsistency" in type(pipe).__name__ else {"guidance_scale": 0.0}
-    made = [
-        pipe(
-            prompt,
-            num_inference_steps=steps,
-            generator=torch.Generator("cpu").manual_seed(seed),
-            output_type="np",
-            **options,
-        ).images
-        for seed, prompt in enumerate(PROMPTS)
-    ]
-    return np.concatenate(made)
+    model: Model
+    format: Format
+    cells: Mapping[int, float | str]
+    refused: str = ""
 
+    @property
+    def passed(self) -> bool:
+        """Whether every picture that is drawn is close enough."""
+        return all(isinstance(cell, str) or cell >= self.format.least_db for cell in self.cells.values())
 
-def by_runtime(pipe: runtime.Pipeline, steps: int) -> npt.NDArray[np.float32]:
-    """The same by the bundle's pipeline."""
-    drawn = pipe(list(PROMPTS), seed=list(range(len(PROMPTS))), num_inference_steps=steps, output_type="np")
-    return np.asarray(drawn, np.float32)
+    def to_markdown(self) -> str:
+        """The table's line."""
+        cells = [cell if isinstance(cell, str) else f"{cell:.1f}" for cell in self.cells.values()]
+        said = self.refused or "; ".join(sorted({cell for cell in cells if " " in cell}))
+        shown = ["-" if " " in cell else cell for cell in cells] if cells else ["-"] * len(STEPS)
+        return "| " + " | ".join([self.model.title, self.format.title, *shown, said]) + " |"
 
 
-def compared(folder: Path, bundle: Path) -> dict[int, float]:
-    """Number of steps -> dB of the worst picture."""
-    from diffusers import DiffusionPipeline
+class Judge:
+    """diffusers' own pipeline of one model, and its pictures, each drawn once."""
 
+    def __init__(self, model: Model, zoo: Path) -> None:
+        self.model = model
+        self.pipe = model.judge(zoo)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.drawn: dict[int, Pictures] = {}
+
+    def pictures(self, steps: int) -> Pictures:
+        """By `__call__` with prompt and generator: the seeds are 0, 1, ..."""
+        if steps not in self.drawn:
+            self.drawn[steps] = np.concatenate([self.one(*case, steps) for case in enumerate(PROMPTS)])
+        return self.drawn[steps]
+
+    def one(self, seed: int, prompt: str, steps: int) -> Pictures:
+        """A single picture f32[1,H,W,3] in [0,1]."""
+        import torch
+
+        options = {"num_inference_steps": steps, "output_type": "np", **self.model.called}
+        return np.asarray(self.pipe(prompt, generator=torch.Generator("cpu").manual_seed(seed), **options).images)
+
+
+def measured(model: Model, format: Format, judge: Judge, zoo: Path, out: Path) -> Row:
+    """One row: the model is exported to `out` and drawn."""
+    try:
+        draw = format.open(export(format, model.arguments(zoo), out), judge.pipe)
+    except Refused as refused:
+        return Row(model, format, {}, str(refused))
+    return Row(model, format, {steps: distance(judge, draw, steps) for steps in STEPS})
+
+
+def distance(judge: Judge, draw: Draw, steps: int) -> float | str:
+    """dB of the worst picture, or why the format does not draw in that many steps."""
     from export.checks.measure import psnr_db
 
-    judge = DiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
-    judge.set_progress_bar_config(disable=True)
-    ours, found = runtime.load(bundle, "cpu"), {}
-    for steps in STEPS:
-        pairs = zip(by_diffusers(judge, steps), by_runtime(ours, steps), strict=True)
-        found[steps] = min(psnr_db(theirs, mine, peak=1.0) for theirs, mine in pairs)
-    return found
+    try:
+        found = draw(PROMPTS, steps)
+    except (Refused, ValueError) as refused:
+        return str(refused)
+    return min(psnr_db(*pair, peak=1.0) for pair in zip(judge.pictures(steps), found, strict=True))
 
 
-def exported(folder: Path, out: Path, precision: str) -> Path:
-    """The bundle of a checkpoint, exported as its user would."""
-    from export.onnx.__main__ import main as export
+def built(model: Model, zoo: Path) -> None:
+    """Write what a model needs of the zoo, if it is not there."""
+    from scripts.zoo import build
 
-    arguments = [str(folder), "--out", str(out), "--precision", precision, "--overwrite", "--no-room-check"]
-    if code := export(arguments):
-        raise UserError(f"export of {folder.name} in {precision} ended with {code}")
-    return out
+    for part in model.parts:
+        if not (zoo / part).is_dir():
+            build(part, zoo / part)
 
 
-def row(name: str, out: Path, precision: str) -> dict[int, float]:
-    """Builds, exports and compares one model."""
-    from scripts.zoo import main as zoo
+@contextmanager
+def environment(model: Model, zoo: Path) -> Iterator[None]:
+    """Within the block the process has the model's environment."""
+    before = dict(os.environ)
+    os.environ.update({key: value.replace("{zoo}", str(zoo)) for key, value in model.environment.items()})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
-    folder = out / "zoo" / name
-    if not folder.is_dir() and zoo([name, "--out", str(out / "zoo")]):
-        raise UserError(f"the zoo cannot build {name}")
-    return compared(folder, exported(folder, out / f"{name}-{precision}", precision))
+
+def rows(names: Sequence[str], formats: Sequence[str], out: Path) -> Iterator[Row]:
+    """Every model in every format, one after the other; models and exports are written below `out`."""
+    from export.source import silence
+
+    silence()
+    zoo = out / "zoo"
+    for name in names:
+        model = MODELS[name]
+        built(model, zoo)
+        judge = Judge(model, zoo)
+        for format in formats:
+            tell(f"{name}, {format}")
+            with environment(model, zoo), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield measured(model, FORMATS[format], judge, zoo, out / f"{name}-{format}")
 
 
 def parser() -> Parser:
     """The command line."""
     made = command_parser("scripts.matrix", __doc__, EXAMPLES, json=False)
-    made.add_argument("names", nargs="+", metavar="NAME", help="models of scripts/zoo.py that are pipeline folders")
-    made.add_argument("--out", type=Path, required=True, help="folder for models and bundles")
-    made.add_argument("--precision", choices=PRECISIONS, action="append", help="default: each of them")
+    made.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(MODELS)}")
+    made.add_argument("--out", type=Path, required=True, help="folder for models and exports")
+    made.add_argument("--format", choices=tuple(FORMATS), action="append", help="default: each of them")
     return made
 
 
 def work(args: argparse.Namespace) -> int:
-    """Print a line for each model and precision; 1 when one is below its limit."""
-    warnings.simplefilter("ignore")
-    below = 0
-    for name in args.names:
-        for precision in args.precision or PRECISIONS:
-            tell(f"{name}, {precision}")
-            found = row(name, args.out, precision)
-            below += min(found.values()) < LEAST_DB[precision]
-            cells = " | ".join(f"{found[steps]:.1f}" for steps in STEPS)
-            print_result(f"| {name} | ONNX {precision} | {cells} |")
-    return int(below > 0)
+    """Print the table; 1 when a picture is further than its format's limit."""
+    if unknown := [name for name in args.names if name not in MODELS]:
+        raise UserError(f"unknown model {unknown[0]}: known are {', '.join(MODELS)}")
+    heads = ["structure of", "export", *(f"{steps} step{'s' * (steps > 1)}" for steps in STEPS), "refused"]
+    print_result("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
+    failed = 0
+    for row in rows(args.names or list(MODELS), args.format or list(FORMATS), args.out):
+        print_result(row.to_markdown())
+        failed += not row.passed
+    return int(failed > 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from export.openvino.int8 import quantize
 from export.openvino.run import devices, network_of
-from export.openvino.scheduler import KNOWN, genai_scheduler
+from export.openvino.scheduler import KNOWN, agreeing, genai_scheduler
 from export.openvino.tokenizer import genai_ids, write_openvino_tokenizer
 from export.tokens import expected_ids
 from runtime.errors import UserError
@@ -94,6 +94,23 @@ def test_a_scheduler_with_the_same_first_step(name: str, config: dict[str, Any],
     assert type(found).__name__ == expected
     known = KNOWN[expected]
     assert {key: found.config[key] for key in known} == dict(known)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "counts"),
+    [
+        ("EulerDiscreteScheduler", TRAILING, [1, 2, 3, 4]),
+        ("LCMScheduler", BETAS, [1, 2, 3, 4]),
+        ("DDPMScheduler", TRAILING | {"clip_sample": False}, [1]),  # whose later steps add noise
+        ("DEISMultistepScheduler", BETAS, [1]),
+        ("TCDScheduler", BETAS, [1, 2]),  # with timesteps of its own from three steps
+    ],
+)
+def test_the_numbers_of_steps_that_it_takes_as_the_checkpoints_own(
+    name: str, config: dict[str, Any], counts: list[int]
+) -> None:
+    own = getattr(diffusers, name)(**config)
+    assert agreeing(own, genai_scheduler(with_scheduler(own))) == counts
 
 
 def with_scheduler(scheduler: Any) -> Any:

@@ -47,7 +47,7 @@ def export_openvino(source: Source, out: Path, options: Options | None = None) -
         progress(f"export to OpenVINO {options.precision}", 4 + len(COMPONENTS)) as advance,
         whole_folder(out, MARKER, options.overwrite) as folder,
     ):
-        scheduler = write_configs(folder, source)
+        schedule = write_configs(folder, source)
         advance(1)
         with watching(source, options.precision):
             reference = Reference(source)
@@ -55,7 +55,7 @@ def export_openvino(source: Source, out: Path, options: Options | None = None) -
         recipe = write_models(folder, source, options.precision, advance)
         figures = verify(folder, reference, options).to_json()
         advance(1)
-        facts = model_facts(source, options.precision, recipe) | {"format": "openvino", "scheduler": scheduler}
+        facts = model_facts(source, options.precision, recipe) | schedule | {"format": "openvino"}
         for path in folder.glob("*/*.xml"):
             note(path, facts | {"parity": figures})
         marker = facts | figures | source.facts() | {"files": describe_files(folder)}

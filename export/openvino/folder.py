@@ -8,16 +8,21 @@ from xml.etree import ElementTree
 
 from export.configs import component_config, model_index, write_json, write_tokenizer
 from export.facts import PREFIX, as_metadata
-from export.openvino.scheduler import genai_scheduler
+from export.openvino.scheduler import agreeing, genai_scheduler
 from export.openvino.tokenizer import write_openvino_tokenizer
 from export.source import Source
+from runtime.command import tell
 from runtime.manifest import COMPONENTS
 
 VAE = "AutoencoderKL"  # the only one that GenAI knows; it reads the same keys from a tiny autoencoder
 
 
-def write_configs(folder: Path, source: Source) -> str:
-    """Write everything but the models; returns the scheduler's name, and which one it replaced."""
+def write_configs(folder: Path, source: Source) -> dict[str, Any]:
+    """Write everything but the models.
+
+    Returns the scheduler's name, and which one it replaced, and the numbers of steps that it takes as the checkpoint's
+    own does.
+    """
     for name in COMPONENTS:
         (folder / name).mkdir()
         write_json(folder / name / "config.json", component_config(source, name) | one_side(source, name))
@@ -27,7 +32,11 @@ def write_configs(folder: Path, source: Source) -> str:
     scheduler.save_pretrained(folder / "scheduler")
     name, own = type(scheduler).__name__, type(source.pipe.scheduler).__name__
     write_json(folder / "model_index.json", genai_index(source, name))
-    return name if name == own else f"{name} in place of {own}"
+    held = agreeing(source.pipe.scheduler, scheduler)
+    if others := sorted(set(source.tables) - set(held)):
+        counts = " or ".join(map(str, others))
+        tell(f"warning: in {counts} steps OpenVINO GenAI draws other pictures than {own}, which it does not have")
+    return {"scheduler": name if name == own else f"{name} in place of {own}", "genai_steps": held}
 
 
 def one_side(source: Source, part: str) -> dict[str, Any]:

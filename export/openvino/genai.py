@@ -27,15 +27,33 @@ def text_to_image(
     size: (height, width) of the picture. Raises UserError with OpenVINO's reason where GenAI cannot open the folder or
     draw with it.
     """
+    return draw(opened(folder, device, precision_hint), prompt, [noise], size=size)
+
+
+def opened(folder: Path, device: str = "CPU", precision_hint: str = "f32") -> Any:
+    """GenAI's Text2ImagePipeline. Raises UserError with OpenVINO's reason where it cannot open the folder."""
     load_openvino()
     import openvino_genai
 
     try:
-        pipe = openvino_genai.Text2ImagePipeline(folder, device, INFERENCE_PRECISION_HINT=precision_hint)
-        sides = dict(zip(("height", "width"), size, strict=True)) if size else {}
-        made = pipe.generate(prompt, num_inference_steps=1, guidance_scale=0.0, generator=given([noise]), **sides)
+        return openvino_genai.Text2ImagePipeline(folder, device, INFERENCE_PRECISION_HINT=precision_hint)
     except RuntimeError as error:
-        raise UserError(f"OpenVINO GenAI cannot draw with {folder}: {reason(error)}") from error
+        raise UserError(f"OpenVINO GenAI cannot open {folder}: {reason(error)}") from error
+
+
+def draw(
+    pipe: Any, prompt: str, noises: Iterable[Floats], steps: int = 1, size: tuple[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """A picture u8[H,W,3] by an opened pipeline.
+
+    noises: the initial latents f32[C,h,w], and what later steps add. size: (height, width). Raises UserError with
+    OpenVINO's reason where GenAI cannot draw.
+    """
+    sides = dict(zip(("height", "width"), size, strict=True)) if size else {}
+    try:
+        made = pipe.generate(prompt, num_inference_steps=steps, guidance_scale=0.0, generator=given(noises), **sides)
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO GenAI cannot draw: {reason(error)}") from error
     return np.array(made.data[0], np.uint8)
 
 

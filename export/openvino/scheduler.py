@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from export.checks.gates import MOST_STEPS
 from export.source import Source
+from export.steps import steps_of
 from runtime import schedule
 from runtime.errors import UserError
+from runtime.manifest import MOST_MEMORY, Step
 
 # The schedulers that GenAI computes as diffusers does, and the settings that needs (openvino.genai 2026.4,
 # image_generation/schedulers). PNDM is not one of them: GenAI's reads before its timesteps in a one-step run.
@@ -48,19 +52,47 @@ TOLERANCE = 1e-4  # relative to a step's largest value
 def genai_scheduler(source: Source) -> Any:
     """A diffusers scheduler to save: the checkpoint's own if GenAI computes it, else one with the same first step.
 
-    Raises UserError when GenAI has none.
+    Of several, the one that agrees for most numbers of steps. Raises UserError when GenAI has none.
     """
     own = source.pipe.scheduler
     expected = one_step(own)
-    for candidate in candidates(own):
-        if same(one_step(candidate), expected):
-            return candidate
+    fitting = [candidate for candidate in candidates(own) if same(one_step(candidate), expected)]
+    if fitting:
+        return max(fitting, key=lambda candidate: len(agreeing(own, candidate)))
     clips = [key for key in ("clip_sample", "thresholding") if own.config.get(key)]
     remedy = f"set {clips[0]} to false in" if clips else "put a DDIMScheduler with timestep_spacing trailing into"
     raise UserError(
         f"OpenVINO GenAI has no scheduler that takes the first step of the {type(own).__name__} of {source.name}: "
         f"{remedy} {source.folder / 'scheduler' / 'scheduler_config.json'} if the model allows it"
     )
+
+
+def agreeing(own: Any, other: Any) -> list[int]:
+    """The numbers of steps, up to MOST_STEPS, that another scheduler takes as the checkpoint's own does."""
+    return [count for count in range(1, MOST_STEPS + 1) if equal(taken(own, count), taken(other, count))]
+
+
+def taken(scheduler: Any, count: int) -> tuple[Step, ...]:
+    """The steps of `count`; none where the scheduler cannot take that many."""
+    try:
+        return steps_of(scheduler, count)
+    except UserError:
+        return ()
+
+
+def equal(one: Sequence[Step], other: Sequence[Step]) -> bool:
+    """Whether two runs are the same steps; no steps are equal to none."""
+    if not one or [(step.timestep, step.draw) for step in one] != [(step.timestep, step.draw) for step in other]:
+        return False
+    return all(
+        np.allclose(weights(a), weights(b), rtol=TOLERANCE, atol=TOLERANCE) for a, b in zip(one, other, strict=True)
+    )
+
+
+def weights(step: Step) -> list[float]:
+    """All weights of a step, those of latents and outputs that are not there being 0."""
+    rows = [list(row) + [0.0] * (MOST_MEMORY - len(row)) for row in (step.latents, step.outputs)]
+    return [*rows[0], *rows[1], step.noise, step.noise_scale]
 
 
 def candidates(own: Any) -> Iterator[Any]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from export.checkpoint.changes import add_change_options, brought
-from export.locate import locate
 from export.plan import check_room, plan, show_plan
 from runtime.command import print_result
 
@@ -16,12 +15,12 @@ from runtime.command import print_result
 def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
     """Add the options that every exporter has.
 
-    They are checkpoint, --out, --variant, --vae, --lora, --scheduler, --prompts, --overwrite, --dry-run and
-    --no-room-check. makes: what the --out folder will hold, for --help.
+    They are checkpoint, --out, those of `add_checkpoint_options`, --prompts, --overwrite, --dry-run, --no-room-check.
+    makes: what the --out folder will hold, for --help.
     """
     parser.add_argument(
         "checkpoint",
-        help="a pipeline folder, a hub id in the local cache, or a shipped one's name",
+        help="a pipeline folder, a .safetensors file, a hub id in the local cache, or a shipped one's name",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"folder of {makes}; must not exist")
     add_checkpoint_options(parser)
@@ -34,7 +33,7 @@ def add_export_options(parser: argparse.ArgumentParser, makes: str) -> None:
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which checkpoint is meant: --variant, --vae, --lora and --scheduler."""
+    """Add what says which checkpoint is meant: --variant and those of `add_change_options`."""
     add_variant_option(parser)
     add_change_options(parser)
 
@@ -74,7 +73,7 @@ def only_planned(args: argparse.Namespace, format: str, precision: str, times: M
     add_checkpoint_options, out, dry_run, no_room_check and json. Raises UserError.
     """
     args.checkpoint = brought(args)
-    made = plan(locate(args.checkpoint, args.variant), format, precision, times, args.variant)
+    made = plan(args.checkpoint, format, precision, times, args.variant)
     if args.dry_run:
         print_result(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))
     elif not args.no_room_check:

@@ -18,12 +18,13 @@ import torch
 
 from export.checks.gates import MOST_STEPS
 from export.checks.prompts import GENERAL, Prompts, prompts_for
-from export.locate import locate, name_of
+from export.locate import locate
 from export.steps import steps_of
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.manifest import Step
 from runtime.tokenizer.vocabulary import MAX_TOKENS
+from train.opening.hub import name_of
 
 LARGE = 200_000_000  # parameters of a U-Net
 FACTS = "training.json"  # next to model_index.json: what the trainer says about the checkpoint
@@ -136,7 +137,11 @@ def open_source(name_or_path: str, prompts: Path | None = None, variant: str | N
     variant: of the weight files, such as "fp16".
     Raises UserError when it is not a Stable Diffusion pipeline that these exporters understand.
     """
-    folder = locate(name_or_path, variant)
+    return open_folder(locate(name_or_path, variant), prompts, variant)
+
+
+def open_folder(folder: Path, prompts: Path | None = None, variant: str | None = None) -> Source:
+    """The same for a folder that `locate` has checked already."""
     chosen = prompts_for(folder, prompts)
     return Source(name=name_of(folder), folder=folder, pipe=load(folder, variant), prompts=chosen)
 

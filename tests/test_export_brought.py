@@ -14,11 +14,12 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
 from export.checkpoint.changes import SCHEDULERS, brought
 from export.facts import checkpoint_sha256
-from export.locate import locate, name_of
+from export.locate import locate
 from runtime.errors import UserError
 from scripts import zoo
 from tests.test_zoo import draw, psnr
 from train.checkpoint import load_pipeline
+from train.opening.hub import name_of
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,8 @@ def built(name: str, home: Path) -> Path:
 def options(checkpoint: Path | str, **given: Any) -> argparse.Namespace:
     """An exporter's arguments."""
     return argparse.Namespace(
-        **{"variant": None, "vae": None, "lora": [], "scheduler": None, **given}, checkpoint=checkpoint
+        **{"variant": None, "config": None, "base": None, "vae": None, "lora": [], "scheduler": None, **given},
+        checkpoint=checkpoint,
     )
 
 
@@ -54,7 +56,7 @@ def opened(folder: Path) -> Any:
 def test_a_lora_is_fused_as_diffusers_does(name: str, file: str, scheduler: str, scale: float, home: Path) -> None:
     folder = built(name, home)
     lora = folder / f"{file}.safetensors"
-    made = Path(brought(options(folder / "base", lora=[f"{lora}:{scale}"], scheduler=scheduler)))
+    made = brought(options(folder / "base", lora=[f"{lora}:{scale}"], scheduler=scheduler))
     assert name_of(locate(str(made))) == f"base+{file}"
     assert checkpoint_sha256(made) != checkpoint_sha256(folder / "base")
 
@@ -69,7 +71,7 @@ def test_a_lora_is_fused_as_diffusers_does(name: str, file: str, scheduler: str,
 
 
 def test_a_tiny_autoencoder_takes_the_place_of_the_other(home: Path) -> None:
-    made = Path(brought(options(built("sd-turbo", home), vae=built("taesd", home))))
+    made = brought(options(built("sd-turbo", home), vae=built("taesd", home)))
     pipe = opened(built("sd-turbo", home))
     pipe.vae = AutoencoderTiny.from_pretrained(built("taesd", home))
     assert np.array_equal(draw(load_pipeline(locate(str(made)))), draw(pipe))
@@ -88,7 +90,7 @@ def test_an_autoencoder_of_other_latents_is_refused(home: Path, tmp_path: Path) 
 def test_a_lora_of_another_model_is_refused_in_one_line(home: Path) -> None:
     lora = built("sd15-lcm-lora", home) / "lcm-lora.safetensors"
     with pytest.raises(UserError, match="does not fit") as told:
-        brought(options(built("sd-turbo", home), lora=[str(lora)]))
+        load_pipeline(brought(options(built("sd-turbo", home), lora=[str(lora)])))
     assert "\n" not in str(told.value)
 
 
@@ -115,4 +117,4 @@ def test_hf_home_names_the_cache_too(home: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(built("sd-turbo-hub", home)))
     monkeypatch.chdir(home)
-    assert Path(brought(options("stabilityai/sd-turbo"))).parent.name == "snapshots"
+    assert brought(options("stabilityai/sd-turbo")).parent.name == "snapshots"

@@ -15,13 +15,14 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
 from export.coreml import __main__ as coreml
-from export.locate import MOST_NAME, locate, name_of
+from export.locate import locate
 from export.onnx import __main__ as onnx
 from export.openvino import __main__ as openvino
 from runtime.errors import UserError
 from tests.support.tiny import small_checkpoint
 from train.checkpoint import load_pipeline
 from train.evaluate import __main__ as evaluate
+from train.opening.hub import MOST_NAME, name_of
 from train.random_teacher import make_random_teacher
 from train.run.build import check_teacher
 from train.sizes import latent_side

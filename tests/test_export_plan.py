@@ -25,7 +25,7 @@ from export.source import LARGE, open_source
 from runtime.errors import UserError
 from runtime.manifest import PRECISIONS
 from tests.support.tiny import small_checkpoint
-from train.folders import resolve_checkpoint
+from train.opening.resolve import resolve_checkpoint
 from train.weights.files import Weight, stored_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,15 +123,15 @@ def test_no_room_is_one_line_before_the_start(what: str, tmp_path: Path, capfd, 
 
 def test_the_room_check_can_be_left_out(tmp_path: Path, capfd, monkeypatch) -> None:
     monkeypatch.setattr(plans, "free_disk", lambda _: 0)
-    reached: list[str] = []
+    reached: list[Path] = []
 
-    def open_source(name: str, prompts: Path | None, variant: str | None) -> None:
-        reached.append(name)
+    def open_folder(folder: Path, prompts: Path | None, variant: str | None) -> None:
+        reached.append(folder)
         raise UserError("x")
 
-    monkeypatch.setattr("export.source.open_source", open_source)
+    monkeypatch.setattr("export.source.open_folder", open_folder)
     code, _, lines = command(capfd, small_checkpoint(), "--out", tmp_path / "out", "--no-room-check")
-    assert reached == [str(small_checkpoint())] and (code, lines) == (2, ["error: x"])
+    assert reached == [small_checkpoint()] and (code, lines) == (2, ["error: x"])
 
 
 def test_what_the_system_does_not_tell_is_not_checked(tmp_path: Path, monkeypatch) -> None:

@@ -166,9 +166,9 @@ def test_what_is_no_pipeline_folder_gets_a_hint(checkpoint: Path, tmp_path: Path
     shutil.copytree(checkpoint, run / "pipeline")
     assert f"give {run / 'pipeline'}" in refused(run, capfd)
     assert f"is one part of a pipeline: give {checkpoint}" in refused(checkpoint / "unet", capfd)
-    assert "from_single_file" in refused(checkpoint / UNET, capfd)
+    assert "by --base" in refused(checkpoint / UNET, capfd)
     assert f"give its folder, {checkpoint}" in refused(checkpoint / "model_index.json", capfd)
-    assert "hf download some/model --local-dir model" in refused("some/model", capfd)
+    assert "hf download some/model" in refused("some/model", capfd)
     assert "no diffusers pipeline there" in refused(tmp_path / "nowhere", capfd)
 
 

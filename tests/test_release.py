@@ -12,7 +12,7 @@ import torch
 import runtime
 from runtime.bundle import open_bundle, resolve_bundle
 from train.checkpoint import load_pipeline
-from train.folders import resolve_checkpoint
+from train.opening.resolve import resolve_checkpoint
 
 ROOT = Path(__file__).parent.parent
 PROMPT, SEED = "pizza, 3d style", 7

@@ -24,11 +24,14 @@ from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
 from runtime.files import whole_folder
-from train.folders import read_json, refuse_pipeline, resolve_checkpoint
+from train.folders import read_json, refuse_pipeline
 from train.guidance import fold_guidance
+from train.opening.from_file import from_file
+from train.opening.loras import fuse_loras
+from train.opening.resolve import resolve_checkpoint
 from train.prompts import PROMPTS, prompts_text
 from train.weights.check import opening
-from train.weights.files import refuse_variant
+from train.weights.files import refuse_variant, whole_file
 
 # The classes that a part may be of, and what it is opened as.
 PARTS: dict[str, dict[str, Any]] = {
@@ -85,20 +88,28 @@ def load_pipeline(
     refuse_variant(folder, variant)
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # loading for a second needs no bar
-    parts = {part: load_part(kind, folder / part, variant, dtype) for part, kind in kinds(folder).items()}
+    known = kinds(folder)
+    own = {part: kind for part, kind in known.items() if not whole_file(folder / part)}
+    parts = {part: load_part(kind, folder / part, variant, dtype) for part, kind in own.items()}
     fast = fast_tokenizer(folder / "tokenizer")
     if fast is not None:
         parts["tokenizer"] = None  # diffusers refuses one of another class than model_index.json says
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, **parts, **UNUSED, requires_safety_checker=False, local_files_only=True
-        )
+        if len(own) < len(known):
+            pipeline = from_file(StableDiffusionPipeline, folder, parts | UNUSED, dtype)
+        else:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder, **parts, **UNUSED, requires_safety_checker=False, local_files_only=True
+            )
+    except UserError:
+        raise
     except Exception as error:  # diffusers raises a dozen exception types here
         raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
     if fast is not None:
         pipeline.register_modules(tokenizer=fast)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.folded_guidance = fold_guidance(pipeline, str(read_json(folder / "model_index.json").get("_class_name")))
+    fuse_loras(pipeline, folder)
     return pipeline
 
 

@@ -22,7 +22,7 @@ from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
 from runtime.files import check_folder, whole_folder
 from train.checkpoint import one_step_scheduler
-from train.folders import resolve_checkpoint
+from train.opening.resolve import resolve_checkpoint
 from train.progress import progress
 from train.sizes import count_parameters, human
 

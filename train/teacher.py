@@ -20,7 +20,7 @@ from runtime.errors import UserError
 from train.checkpoint import load_part
 from train.data.corpus import load_corpus
 from train.data.encoders import encode_texts
-from train.folders import resolve_checkpoint
+from train.opening.resolve import resolve_checkpoint
 from train.prompts import read_prompts, repeated, sample_prompts
 from train.run.engine import Engine
 from train.run.loop import run_task

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import warnings
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.checkpoint.hub import from_hub
-from export.locate import locate, name_of
-from runtime.cache import working_folder
+from export.locate import locate
 from runtime.errors import UserError
-from runtime.files import kept_folder, write_text
+from runtime.files import write_text
 from train.folders import read_json
+from train.opening.hub import MOST_NAME, name_of
+from train.opening.loras import write_loras
+from train.opening.models import MODELS
+from train.opening.resolve import new_folder
 
 # Each as the authors of the LoRAs for it write: `CLASS.from_config(pipe.scheduler.config, ...)`.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,7 +37,18 @@ class Changes:
 
 
 def add_change_options(parser: argparse.ArgumentParser) -> None:
-    """Add --vae, --lora and --scheduler."""
+    """Add --config, --base, --vae, --lora and --scheduler."""
+    parser.add_argument(
+        "--config",
+        metavar="NAME|FOLDER",
+        help=f"which model a single file is, where its name does not say: {', '.join(MODELS)}, or a pipeline folder of "
+        "its structure",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        help="the pipeline with the other parts, where CHECKPOINT is a U-Net alone (LCM's and other distilled ones)",
+    )
     parser.add_argument("--vae", type=Path, metavar="FOLDER", help="an autoencoder in place of the checkpoint's: TAESD")
     parser.add_argument(
         "--lora",
@@ -69,37 +80,26 @@ def lora_of(text: str) -> tuple[Path, float]:
     return path, scale
 
 
-def brought(args: argparse.Namespace) -> str:
-    """The folder, or shipped name, that the options name, with their changes made. Raises UserError, one line.
+def brought(args: argparse.Namespace) -> Path:
+    """The folder that the options name, checked, with their changes made. Raises UserError, one line.
 
-    args: with checkpoint, variant, vae, lora and scheduler.
+    args: with checkpoint, variant, config, base, vae, lora and scheduler. A folder with changes consists of links, and
+    lasts as long as the process.
     """
-    found = from_hub(args.checkpoint)
-    checkpoint = str(found) if found else str(args.checkpoint)
     changes = Changes(args.vae, tuple(map(lora_of, args.lora)), args.scheduler)
+    folder = locate(args.checkpoint, args.variant, args.config, args.base)
     if changes == Changes():
-        return checkpoint
-    folder = locate(checkpoint, args.variant)
+        return folder
     vae = vae_config(changes.vae, folder) if changes.vae else {}
-    target = working_folder() / "checkpoints" / key_of(folder, changes, args.variant) / changed_name(folder, changes)
-    if not target.is_dir():
-        with kept_folder(target) as made:
-            write_changed(made, folder, changes, vae, args.variant)
-    return str(target)
+    made = new_folder(changed_name(folder, changes))
+    write_changed(made, folder, changes, vae)
+    return made
 
 
 def changed_name(folder: Path, changes: Changes) -> str:
     """The checkpoint's name and what was added to it."""
     added = [path.stem for path, _ in changes.loras] + ([changes.vae.resolve().name] if changes.vae else [])
-    return "+".join([name_of(folder), *added])
-
-
-def key_of(folder: Path, changes: Changes, variant: str | None) -> str:
-    """A hash of the files that go in, by path, size and time, and of the scales."""
-    inputs = [path for path in folder.rglob("*") if path.is_file()] + [path for path, _ in changes.loras]
-    inputs += [path for path in changes.vae.glob("*") if path.is_file()] if changes.vae else []
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(inputs)]
-    return hashlib.sha256(repr((stats, astuple(changes), variant)).encode()).hexdigest()[:16]
+    return "+".join([name_of(folder), *added])[:MOST_NAME]
 
 
 def vae_config(vae: Path, folder: Path) -> dict[str, Any]:
@@ -117,11 +117,10 @@ def vae_config(vae: Path, folder: Path) -> dict[str, Any]:
     return config
 
 
-def write_changed(made: Path, folder: Path, changes: Changes, vae: dict[str, Any], variant: str | None) -> None:
+def write_changed(made: Path, folder: Path, changes: Changes, vae: dict[str, Any]) -> None:
     """A pipeline folder that links to what stays the same and holds what is changed."""
     index = read_json(folder / "model_index.json")
     replaced = {"model_index.json"} | ({"vae"} if vae else set()) | ({"scheduler"} if changes.scheduler else set())
-    replaced |= {"unet", "text_encoder"} if changes.loras else set()
     for path in folder.iterdir():
         if path.name not in replaced:
             (made / path.name).symlink_to(path.resolve())
@@ -132,7 +131,7 @@ def write_changed(made: Path, folder: Path, changes: Changes, vae: dict[str, Any
         index["scheduler"] = ["diffusers", SCHEDULERS[changes.scheduler][0]]
         scheduler_of(folder, changes.scheduler).save_pretrained(made / "scheduler")
     if changes.loras:
-        fuse(made, folder, changes, variant)
+        write_loras(made, changes.loras)
     write_text(made / "model_index.json", json.dumps(index, indent=2) + "\n")
 
 
@@ -143,28 +142,3 @@ def scheduler_of(folder: Path, name: str) -> Any:
     own = getattr(diffusers, str(read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]))
     kind, options = SCHEDULERS[name]
     return getattr(diffusers, kind).from_config(own.from_pretrained(folder / "scheduler").config, **options)
-
-
-def fuse(made: Path, folder: Path, changes: Changes, variant: str | None) -> None:
-    """Write the U-Net and the text encoder with the LoRAs added, each at its scale. Raises UserError for a misfit."""
-    from export.source import silence
-
-    silence()
-    from train.checkpoint import load_pipeline
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pipe = load_pipeline(folder, variant=variant)
-        for number, (path, scale) in enumerate(changes.loras):
-            name = f"lora{number}"
-            try:
-                pipe.load_lora_weights(
-                    str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True
-                )
-                pipe.fuse_lora(adapter_names=[name], lora_scale=scale)
-            except Exception as error:  # diffusers and peft raise a dozen exception types here
-                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise UserError(f"--lora {path} does not fit {folder}: {first}") from error
-            pipe.unload_lora_weights()
-    pipe.unet.save_pretrained(made / "unet")
-    pipe.text_encoder.save_pretrained(made / "text_encoder")

@@ -44,29 +44,27 @@ NOT_LINEAR = {
         *("DEISMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
     ),
 }
-SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 Config = Mapping[str, Any]
 
 
 def hint(path: Path) -> str:
     """What `path`, which holds no pipeline, seems to be, and what to give instead; "" where that is unclear."""
+    if path.name == "model_index.json":
+        return f"{path} is a file: give its folder, {path.parent}"
     if path.is_file():
-        return file_hint(path)
+        return ""  # what it is was told already
     if (path / "pipeline" / "model_index.json").is_file():
         return f"{path} is a training run: give {path / 'pipeline'}"
     for snapshot in sorted(path.glob("snapshots/*/model_index.json")):
         return f"{path} is a folder of the Hugging Face cache: give {snapshot.parent}"
     if (path.parent / "model_index.json").is_file() and path.is_dir():
         return f"{path} is one part of a pipeline: give {path.parent}"
+    if (path / "config.json").is_file() and read_json(path / "config.json").get("_class_name") == CLASSES["unet"][0]:
+        return f"{path} is a U-Net alone: give the pipeline with the other parts by --base"
     if any(path.glob("*lora*.safetensors")):
-        return f"{path} holds LoRA weights alone: fuse them into their base model and save that pipeline"
+        return f"{path} holds LoRA weights alone: give their base model as CHECKPOINT, and the file by --lora"
     if is_export(path):
         return f"{path} is an export: give the checkpoint that it was made from"
-    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
-        return (
-            f"there is no folder {path}; if that is a model of the Hugging Face hub, fetch it first: "
-            f"hf download {path} --local-dir {path.name}"
-        )
     return ""
 
 
@@ -74,16 +72,6 @@ def is_export(folder: Path) -> bool:
     """Whether a folder holds exported networks rather than the weights that they were made from."""
     exported = any(any(folder.glob(name)) for name in ("*/model.onnx", "*/openvino_model.xml", "*.mlpackage"))
     return exported and not any(folder.glob("unet/diffusion_pytorch_model*"))
-
-
-def file_hint(path: Path) -> str:
-    """The same for a file."""
-    if path.name == "model_index.json":
-        return f"{path} is a file: give its folder, {path.parent}"
-    if path.suffix not in SINGLE_FILES:
-        return f"{path} is a file, and a diffusers pipeline is a folder"
-    made = f'diffusers.StableDiffusionPipeline.from_single_file("{path.name}").save_pretrained("FOLDER")'
-    return f"{path} is a single file, and a checkpoint is a diffusers folder: make one by {made}"
 
 
 def check_folder(folder: Path) -> None:

@@ -76,9 +76,9 @@ def work(args: argparse.Namespace) -> None:
     # Only now: PyTorch and diffusers take seconds to import, and most refusals need neither.
     from export.checks.weights import preflight
     from export.coreml.export import export_coreml
-    from export.source import open_source
+    from export.source import open_folder
 
-    source = open_source(args.checkpoint, args.prompts, args.variant)
+    source = open_folder(args.checkpoint, args.prompts, args.variant)
     preflight(source, options.precision)
     facts = export_coreml(source, args.out, options)
     print_result(json.dumps(facts, indent=2) if args.json else shown(facts, args))

@@ -74,9 +74,9 @@ def work(args: argparse.Namespace) -> None:
     # Only now: PyTorch and diffusers take seconds to import, and most refusals need neither.
     from export.checks.weights import preflight
     from export.onnx.export import export_onnx
-    from export.source import open_source
+    from export.source import open_folder
 
-    source = open_source(args.checkpoint, args.prompts, args.variant)
+    source = open_folder(args.checkpoint, args.prompts, args.variant)
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_onnx(source, args.out, options)

@@ -31,7 +31,7 @@ def parser() -> Parser:
     made = command_parser("export.parity", __doc__, EXAMPLES)
     made.add_argument(
         "checkpoint",
-        help="a pipeline folder, a hub id in the local cache, or a shipped one's name",
+        help="a pipeline folder, a .safetensors file, a hub id in the local cache, or a shipped one's name",
     )
     made.add_argument("exports", nargs="+", type=Path, help="ONNX bundles, OpenVINO IR, folders of Core ML packages")
     made.add_argument("--strip", type=Path, metavar="PATH.png", help="also draw the exports' pictures beside PyTorch's")

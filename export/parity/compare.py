@@ -15,14 +15,13 @@ from export.checkpoint.changes import brought
 from export.checks.reference import Reference, save_reference
 from export.facts import size_mb
 from export.heap import give_back_memory
-from export.locate import locate
 from export.parity.engines import Engine, engines
 from export.parity.exports import Export, read_export, refuse_other_sizes
 from export.parity.strip import Column, write_strip
 from export.parity.worker import PICTURES, REFERENCE, job_of, run_apart
 from export.plan import check_memory, plan
 from export.plan.memory import report_memory
-from export.source import Floats, open_source
+from export.source import Floats, open_folder
 from runtime.command import tell
 from runtime.errors import UserError
 from runtime.files import check_writable
@@ -114,8 +113,8 @@ def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # errors come before anything is loaded
     args.checkpoint = brought(args)
     if not args.no_room_check:
-        check_memory(memory_for(locate(args.checkpoint), exports), "the report")
-    source = open_source(args.checkpoint, args.prompts, args.variant)
+        check_memory(memory_for(args.checkpoint, exports), "the report")
+    source = open_folder(args.checkpoint, args.prompts, args.variant)
     for export in exports:
         refuse_other_sizes(export, source)
     doubts = {export.path: export.doubts(source) for export in exports}

@@ -8,6 +8,7 @@ from runtime.files.caches import kept_folder
 from runtime.files.folders import check_folder, check_free, whole_folder
 from runtime.files.locks import Lock, locked, take_lock
 from runtime.files.partial import is_partial, remove_partial
+from runtime.files.passing import passing_folder
 from runtime.files.signals import signals_held
 from runtime.files.whole import check_writable, whole_file, whole_stream, write_json, write_text, write_whole
 
@@ -19,6 +20,7 @@ __all__ = [
     "is_partial",
     "kept_folder",
     "locked",
+    "passing_folder",
     "remove_partial",
     "signals_held",
     "take_lock",

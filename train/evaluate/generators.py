@@ -13,8 +13,8 @@ from runtime.errors import UserError
 from runtime.pixels import to_uint8
 from train.data.encoders import encode_texts
 from train.diffusion import NoiseLevels, sample
-from train.folders import resolve_checkpoint
 from train.latents import decode_latents
+from train.opening.resolve import resolve_checkpoint
 from train.progress import progress
 from train.sizes import latent_side
 

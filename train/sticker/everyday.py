@@ -31,8 +31,8 @@ from train.checkpoint import SHARD_BYTES, load_part
 from train.data.encoders import encode_captions
 from train.data.shards import Record, read_facts, splits_of
 from train.evaluate.retrieval import Embed, text_embedder
-from train.folders import resolve_checkpoint
 from train.minilm import embed
+from train.opening.resolve import resolve_checkpoint
 from train.sticker.captions import group_of
 from train.sticker.prompts import without_style
 from train.sticker.token_rows import Subjects, Tokenizer, open_wordnet, tuned_table

@@ -16,6 +16,20 @@ from runtime.errors import UserError
 NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")  # of weight files in diffusers and transformers
 MOST_HEADER = 100_000_000  # bytes that safetensors allows for a header
 POINTER = b"version https://git-lfs"  # start of a file that Git LFS has not fetched yet
+WHOLE = "checkpoint.safetensors"  # of a pipeline folder whose parts without weights are in this one file
+# What a part's tensors begin with there (LDM's layout).
+IN_WHOLE = {
+    "unet": ("model.diffusion_model.",),
+    "vae": ("first_stage_model.",),
+    "text_encoder": (
+        "cond_stage_model.transformer.",
+        "cond_stage_model.model.",
+        "conditioner.embedders.0.transformer.",
+    ),
+    "text_encoder_2": ("conditioner.embedders.1.model.",),
+}
+# Layers that plans look for by name.
+RENAMED = {"time_embed.": "time_embedding.", "input_blocks.0.0.": "conv_in.", "out.2.": "conv_out."}
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}  # types of weights
 
 
@@ -45,6 +59,8 @@ def stored_weights(folder: Path, variant: str | None = None) -> dict[str, Weight
 
     variant: as in `weight_files`. Raises UserError when a file is missing, truncated or not a weight file.
     """
+    if whole := whole_file(folder):
+        return in_whole(whole, folder.name)
     found: dict[str, Weight] = {}
     for path in weight_files(folder, variant).paths:
         found |= dict(read_torch(path) if path.suffix == ".bin" else read_safetensors(path))
@@ -53,8 +69,28 @@ def stored_weights(folder: Path, variant: str | None = None) -> dict[str, Weight
 
 def stored_names(folder: Path, variant: str | None = None) -> set[str]:
     """The tensors' names as far as headers of safetensors tell them; those of PyTorch files need PyTorch."""
+    if whole := whole_file(folder):
+        return set(in_whole(whole, folder.name))
     files = weight_files(folder, variant)
     return {name for path in files.paths if files.safetensors for name in safetensors_header(path)[0]}
+
+
+def whole_file(folder: Path) -> Path | None:
+    """The file with a part's weights where the part's own folder holds none; None where it does."""
+    whole = folder.parent / WHOLE
+    return whole if whole.is_file() and not variant_files(folder, None) and not variants(folder) else None
+
+
+def in_whole(whole: Path, part: str) -> dict[str, Weight]:
+    """A part's weights in a single file, without the part's prefix."""
+    found = {}
+    for name, weight in read_safetensors(whole):
+        for prefix in IN_WHOLE[part]:
+            if name.startswith(prefix):
+                short = name.removeprefix(prefix)
+                new = next((new + short.removeprefix(old) for old, new in RENAMED.items() if short.startswith(old)), "")
+                found[new or short] = weight
+    return found
 
 
 def weight_files(folder: Path, variant: str | None = None) -> Files:

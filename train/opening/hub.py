@@ -9,6 +9,7 @@ from pathlib import Path
 from runtime.errors import UserError
 
 ID = re.compile(r"[\w.-]+/[\w.-]+")
+MOST_NAME = 100  # bytes of an export's name: with it the names of its files stay below 255
 
 
 def hub_cache() -> Path:
@@ -45,3 +46,12 @@ def snapshot(home: Path) -> Path | None:
         return home / "snapshots" / main.read_text().strip()
     revisions = sorted(path for path in (home / "snapshots").glob("*") if path.is_dir())
     return revisions[0] if len(revisions) == 1 else None
+
+
+def name_of(folder: Path) -> str:
+    """What an export of a checkpoint is called: its folder's name, of the hub's cache the model's, cut if too long."""
+    folder = folder.resolve()
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        folder = Path(folder.parent.parent.name.rpartition("--")[2])
+    printable = "".join(letter if letter.isprintable() else "_" for letter in folder.name)
+    return printable.encode()[:MOST_NAME].decode(errors="ignore").strip() or "checkpoint"

@@ -1,0 +1,1 @@
+"""What people bring as a CHECKPOINT, found and made into a pipeline folder: files are linked, never copied."""

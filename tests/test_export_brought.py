@@ -36,7 +36,17 @@ def built(name: str, home: Path) -> Path:
 def options(checkpoint: Path | str, **given: Any) -> argparse.Namespace:
     """An exporter's arguments."""
     return argparse.Namespace(
-        **{"variant": None, "config": None, "base": None, "vae": None, "lora": [], "scheduler": None, **given},
+        **{
+            "variant": None,
+            "config": None,
+            "base": None,
+            "vae": None,
+            "lora": [],
+            "scheduler": None,
+            "height": None,
+            "width": None,
+            **given,
+        },
         checkpoint=checkpoint,
     )
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export.locate import locate
+from export.picture_size import latents_for, latents_of, side_factor
 from runtime.errors import UserError
-from runtime.files import write_text
+from runtime.files import write_json
 from train.folders import read_json
 from train.opening.hub import MOST_NAME, name_of
 from train.opening.loras import write_loras
@@ -29,15 +29,17 @@ TINY = "AutoencoderTiny"
 
 @dataclass(frozen=True)
 class Changes:
-    """What is changed; the defaults change nothing. loras: (file, scale)."""
+    """What is changed; the defaults change nothing. loras: (file, scale); height, width: of the picture, in pixels."""
 
     vae: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
     scheduler: str | None = None
+    height: int | None = None
+    width: int | None = None
 
 
 def add_change_options(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --base, --vae, --lora and --scheduler."""
+    """Add --config, --base, --vae, --lora, --scheduler, --height and --width."""
     parser.add_argument(
         "--config",
         metavar="NAME|FOLDER",
@@ -62,6 +64,10 @@ def add_change_options(parser: argparse.ArgumentParser) -> None:
         choices=sorted(SCHEDULERS),
         help="in place of the checkpoint's: lcm for LCM-LoRA, tcd for Hyper-SD's one step, ddim or euler (trailing)",
     )
+    for side in ("height", "width"):
+        parser.add_argument(
+            f"--{side}", type=int, metavar="PIXELS", help=f"the pictures' {side} (default: the one that the model has)"
+        )
 
 
 def lora_of(text: str) -> tuple[Path, float]:
@@ -83,16 +89,17 @@ def lora_of(text: str) -> tuple[Path, float]:
 def brought(args: argparse.Namespace) -> Path:
     """The folder that the options name, checked, with their changes made. Raises UserError, one line.
 
-    args: with checkpoint, variant, config, base, vae, lora and scheduler. A folder with changes consists of links, and
+    args: with checkpoint, variant, and what `add_change_options` adds. A folder with changes consists of links, and
     lasts as long as the process.
     """
-    changes = Changes(args.vae, tuple(map(lora_of, args.lora)), args.scheduler)
+    changes = Changes(args.vae, tuple(map(lora_of, args.lora)), args.scheduler, args.height, args.width)
     folder = locate(args.checkpoint, args.variant, args.config, args.base)
     if changes == Changes():
         return folder
     vae = vae_config(changes.vae, folder) if changes.vae else {}
+    latents = latent_sides(folder, vae, changes)
     made = new_folder(changed_name(folder, changes))
-    write_changed(made, folder, changes, vae)
+    write_changed(made, folder, changes, vae, latents)
     return made
 
 
@@ -117,13 +124,18 @@ def vae_config(vae: Path, folder: Path) -> dict[str, Any]:
     return config
 
 
-def write_changed(made: Path, folder: Path, changes: Changes, vae: dict[str, Any]) -> None:
+def write_changed(
+    made: Path, folder: Path, changes: Changes, vae: dict[str, Any], latents: tuple[int, int] | None
+) -> None:
     """A pipeline folder that links to what stays the same and holds what is changed."""
     index = read_json(folder / "model_index.json")
-    replaced = {"model_index.json"} | ({"vae"} if vae else set()) | ({"scheduler"} if changes.scheduler else set())
-    for path in folder.iterdir():
-        if path.name not in replaced:
-            (made / path.name).symlink_to(path.resolve())
+    replaced = {"vae": bool(vae), "scheduler": bool(changes.scheduler), "unet": bool(latents)}
+    link_all(made, folder, but={"model_index.json", *(part for part, changed in replaced.items() if changed)})
+    if latents:
+        (made / "unet").mkdir()
+        link_all(made / "unet", folder / "unet", but={"config.json"})
+        config = read_json(folder / "unet" / "config.json") | {"sample_size": list(latents)}
+        write_json(made / "unet" / "config.json", config)
     if changes.vae:
         index["vae"] = ["diffusers", vae["_class_name"]]
         (made / "vae").symlink_to(changes.vae.resolve())
@@ -132,7 +144,30 @@ def write_changed(made: Path, folder: Path, changes: Changes, vae: dict[str, Any
         scheduler_of(folder, changes.scheduler).save_pretrained(made / "scheduler")
     if changes.loras:
         write_loras(made, changes.loras)
-    write_text(made / "model_index.json", json.dumps(index, indent=2) + "\n")
+    write_json(made / "model_index.json", index)
+
+
+def link_all(made: Path, folder: Path, but: set[str]) -> None:
+    """Links in `made` to everything in a folder, except some names."""
+    for path in folder.iterdir():
+        if path.name not in but:
+            (made / path.name).symlink_to(path.resolve())
+
+
+def latent_sides(folder: Path, vae: dict[str, Any], changes: Changes) -> tuple[int, int] | None:
+    """(height, width) of the latents for the size that is asked for, None where none is. Raises UserError.
+
+    vae: the configuration of another autoencoder, empty where the checkpoint's stays.
+    """
+    if changes.height is None and changes.width is None:
+        return None
+    factor = side_factor(vae or read_json(folder / "vae" / "config.json"))
+    own = latents_of(read_json(folder / "unet" / "config.json"))
+    sides = [
+        side * factor if asked is None else asked
+        for asked, side in zip((changes.height, changes.width), own, strict=True)
+    ]
+    return latents_for(sides[0], sides[1], factor)
 
 
 def scheduler_of(folder: Path, name: str) -> Any:

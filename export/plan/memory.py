@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.picture_size import latents_of
 from train.weights.files import Weight
 
 
@@ -87,8 +88,7 @@ def activations(folder: Path) -> int:
 
 def picture_pixels(folder: Path) -> int:
     """Pixels of one picture."""
-    size = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
-    height, width = [size, size] if isinstance(size, int) else [*size, *size][:2]
+    height, width = latents_of(json.loads((folder / "unet" / "config.json").read_text()))
     return int(height * width * 4 ** (len(decoder_channels(folder)) - 1))
 
 

@@ -15,6 +15,7 @@ from export.source import Source
 from export.tokens import tokens_of
 from runtime.manifest import step_entry
 from runtime.tokenizer.vocabulary import MAX_TOKENS
+from train.opening.call import CALL
 from train.opening.loras import LORAS
 
 PREFIX = "addkit."  # prefix of each key in a file's metadata
@@ -69,7 +70,7 @@ def producer() -> str:
 def checkpoint_sha256(folder: Path) -> str:
     """A single hash over the names and contents of a checkpoint's weights and configurations."""
     total = hashlib.sha256()
-    patterns = [*(f"*/{pattern}" for pattern in WEIGHTS), "*.safetensors", LORAS]
+    patterns = [*(f"*/{pattern}" for pattern in WEIGHTS), "*.safetensors", LORAS, CALL]
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:

@@ -24,6 +24,7 @@ from runtime import schedule
 from runtime.errors import UserError
 from runtime.manifest import Step
 from runtime.tokenizer.vocabulary import MAX_TOKENS
+from train.opening.call import Call, read_call
 from train.opening.hub import name_of
 
 LARGE = 200_000_000  # parameters of a U-Net
@@ -66,9 +67,19 @@ class Source:
 
     @property
     def folded(self) -> dict[str, Any]:
-        """What the checkpoint takes as an input and its exports hold as a constant: `guidance_scale`, if anything."""
+        """What diffusers' call takes and the exports hold as a constant: `guidance_scale` and `eta`, if anything."""
         scale = getattr(self.pipe, "folded_guidance", None)
-        return {} if scale is None else {"guidance_scale": scale}
+        return ({} if scale is None else {"guidance_scale": scale}) | ({"eta": self.eta} if self.eta else {})
+
+    @cached_property
+    def call(self) -> Call:
+        """What is given to diffusers' call."""
+        return read_call(self.folder)
+
+    @property
+    def eta(self) -> float:
+        """How much noise DDIM and TCD add after a step."""
+        return self.call.eta
 
     @cached_property
     def large(self) -> bool:
@@ -84,17 +95,17 @@ class Source:
     def tables(self) -> dict[int, tuple[Step, ...]]:
         """Number of steps -> the steps as the checkpoint's own scheduler takes them, for every number that it can.
 
-        Raises UserError when it cannot take one.
+        One alone where the one step's timestep was given. Raises UserError when it cannot take one.
         """
         tables = {1: self._steps(1)}
-        for count in range(2, MOST_STEPS + 1):
+        for count in range(2, 1 + (1 if self.call.timestep is not None else MOST_STEPS)):
             with suppress(UserError):
                 tables[count] = self._steps(count)
         return tables
 
     def _steps(self, count: int) -> tuple[Step, ...]:
         try:
-            return steps_of(self.pipe.scheduler, count)
+            return steps_of(self.pipe.scheduler, count, self.eta)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
 

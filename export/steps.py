@@ -30,15 +30,16 @@ SMALLEST = 1e-9  # a weight below is rounding
 VARIANCE = 1e-3  # by which alpha**2 + sigma**2 may differ from 1
 
 
-def steps_of(scheduler: Any, count: int) -> tuple[Step, ...]:
+def steps_of(scheduler: Any, count: int, eta: float = 0.0) -> tuple[Step, ...]:
     """The steps of `count`, noisiest first, as the scheduler takes them in diffusers' pipelines.
 
-    Raises UserError with the reason where no sums of latents, outputs and noise give them.
+    eta: the argument of the pipeline's call. Raises UserError with the reason where no sums of latents, outputs and
+    noise give them.
     """
     name = type(scheduler).__name__
     try:
-        made = Probe(scheduler, count).run()
-        difference = compared(scheduler, count, made)
+        made = Probe(scheduler, count, eta).run()
+        difference = compared(scheduler, count, made, eta)
     except UserError:
         raise
     except Exception as error:  # a scheduler may refuse a number of steps with any exception
@@ -73,6 +74,7 @@ class Probe:
 
     scheduler: Any
     count: int
+    eta: float = 0.0
     draws: int = 0
     size: int = 0
     rows: list[Row] = field(default_factory=list)
@@ -90,7 +92,7 @@ class Probe:
             for i, t in enumerate(timesteps):
                 unit = self.unit(i)
                 scaled = scheduler.scale_model_input(unit, t)
-                taken = scheduler.step(self.unit(self.size + i), t, unit, **arguments(scheduler))
+                taken = scheduler.step(self.unit(self.size + i), t, unit, **arguments(scheduler, self.eta))
                 scale = float(scaled.flatten()[i])
                 level = noising(level_of, t)
                 self.rows.append(Row(float(t), scale, level, taken.prev_sample.flatten().double()))
@@ -153,10 +155,10 @@ def ready(scheduler: Any, count: int) -> Any:
     return fresh
 
 
-def arguments(scheduler: Any, generator: torch.Generator | None = None) -> dict[str, Any]:
-    """What diffusers' pipelines give a scheduler's step by default: eta 0, and the generator."""
+def arguments(scheduler: Any, eta: float = 0.0, generator: torch.Generator | None = None) -> dict[str, Any]:
+    """What diffusers' pipelines give a scheduler's step, as far as it takes that: eta and the generator."""
     known = inspect.signature(scheduler.step).parameters
-    return {key: value for key, value in (("eta", 0.0), ("generator", generator)) if key in known}
+    return {key: value for key, value in (("eta", eta), ("generator", generator)) if key in known}
 
 
 def noising(scheduler: Any, timestep: Any) -> tuple[float, float]:
@@ -166,7 +168,7 @@ def noising(scheduler: Any, timestep: Any) -> tuple[float, float]:
     return float(scheduler.add_noise(one, none, at)), float(scheduler.add_noise(none, one, at))
 
 
-def compared(scheduler: Any, count: int, steps: tuple[Step, ...]) -> float:
+def compared(scheduler: Any, count: int, steps: tuple[Step, ...], eta: float) -> float:
     """The largest relative difference of our sums from a run of the scheduler on random numbers."""
     draws = torch.Generator().manual_seed(SEED)
     other = torch.Generator().manual_seed(SEED)
@@ -180,7 +182,7 @@ def compared(scheduler: Any, count: int, steps: tuple[Step, ...]) -> float:
     for step, t, output in zip(steps, theirs.timesteps, outputs, strict=True):
         given = theirs.scale_model_input(own, t)
         largest = max(largest, relative(latents, given))
-        own = theirs.step(output, t, own, **arguments(theirs, other)).prev_sample
+        own = theirs.step(output, t, own, **arguments(theirs, eta, other)).prev_sample
         latents = ours.advance(step, latents, output, fresh[step.draw - 1] if step.noise else None)
     return max(largest, relative(latents, own))
 

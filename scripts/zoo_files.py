@@ -21,11 +21,13 @@ LCM_TARGETS = (*LCM_TARGETS, "downsamplers.0.conv", "upsamplers.0.conv", "time_e
 
 
 def lora_file(model: nn.Module, path: Path, layout: str, rank: int = 4, ends: tuple[str, ...] = LCM_TARGETS) -> Path:
-    """A random LoRA of a U-Net, strong enough to be seen, in the "kohya" or the "peft" layout of keys.
+    """A random LoRA of a U-Net, strong enough to be seen, in the "kohya", "peft" or "diffusers" layout of keys.
 
     kohya: `lora_unet_down_blocks_0_..._to_q.lora_down.weight` with `.alpha`, as LCM-LoRA and Hyper-SD are published;
-    peft: `unet.down_blocks.0....to_q.lora_A.weight`, as diffusers' `save_lora_weights` writes it.
+    peft: `unet.down_blocks.0....to_q.lora_A.weight`, as diffusers' `save_lora_weights` writes it; diffusers: the same
+    with `lora.down`, as it wrote before it used PEFT.
     """
+    ends_of = {"peft": ("lora_A", "lora_B"), "diffusers": ("lora.down", "lora.up")}
     tensors: dict[str, torch.Tensor] = {}
     for name, module in lora_modules(model, ends).items():
         down, up = factors(module, rank)
@@ -34,7 +36,8 @@ def lora_file(model: nn.Module, path: Path, layout: str, rank: int = 4, ends: tu
             tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
             tensors[f"{key}.alpha"] = torch.tensor(float(rank))
         else:
-            tensors |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
+            first, second = ends_of[layout]
+            tensors |= {f"unet.{name}.{first}.weight": down, f"unet.{name}.{second}.weight": up}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, metadata={"format": "pt"})
     return path

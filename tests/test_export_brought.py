@@ -10,16 +10,23 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
+import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from export.checkpoint.changes import SCHEDULERS, brought
 from export.facts import checkpoint_sha256
 from export.locate import locate
+from export.source import open_folder
 from runtime.errors import UserError
 from scripts import zoo
+from scripts.zoo_files import ATTENTION, factors, lora_file
+from scripts.zoo_parts import lora_modules
 from tests.test_zoo import draw, psnr
 from train.checkpoint import load_pipeline
 from train.opening.hub import name_of
+
+CALL = {"timestep": None, "guidance_scale": None, "eta": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +52,7 @@ def options(checkpoint: Path | str, **given: Any) -> argparse.Namespace:
             "scheduler": None,
             "height": None,
             "width": None,
+            **CALL,
             **given,
         },
         checkpoint=checkpoint,
@@ -78,6 +86,63 @@ def test_a_lora_is_fused_as_diffusers_does(name: str, file: str, scheduler: str,
     pipe.fuse_lora(lora_scale=scale)
     assert psnr(draw(load_pipeline(made), steps=2), draw(pipe, steps=2)) > 100
     assert psnr(draw(load_pipeline(made), steps=2), plain) < 40
+
+
+@pytest.mark.parametrize("layout", ["peft", "diffusers", "kohya"])
+def test_every_layout_of_keys_and_two_loras_at_once(layout: str, home: Path, tmp_path: Path) -> None:
+    """Beside diffusers with both loaded and nothing fused; the second is of the text encoder too."""
+    base = built("sd15-lcm-lora", home) / "base"
+    pipe = opened(base)
+    torch.manual_seed(3)
+    one = lora_file(pipe.unet, tmp_path / "one.safetensors", layout, ends=ATTENTION)
+    other = lora_file(pipe.unet, tmp_path / "other.safetensors", "kohya", ends=("to_v",))
+    add_text(pipe.text_encoder, other)
+    made = brought(options(base, lora=[f"{one}:0.7", f"{other}:-0.5"], scheduler="lcm"))
+    pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
+    plain = draw(pipe)
+    for path in (one, other):
+        pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name=path.stem)
+    pipe.set_adapters(["one", "other"], [0.7, -0.5])
+    assert psnr(draw(load_pipeline(made)), draw(pipe)) > 80 and psnr(draw(pipe), plain) < 40
+
+
+def add_text(encoder: Any, path: Path) -> None:
+    """Add a LoRA of the text encoder's queries to a file, and outputs, as kohya's trainer calls them."""
+    tensors = load_file(path)
+    for name, module in lora_modules(encoder, ("q_proj", "out_proj")).items():
+        key = "lora_te_" + name.replace(".", "_")
+        down, up = factors(module, 4)
+        tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up * 5, f"{key}.alpha": torch.tensor(4.0)}
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("timestep", [399, 800])
+def test_the_timestep_of_the_one_step_is_the_given_one(timestep: int, home: Path) -> None:
+    """As authors write it: LCM's scheduler and `timesteps` in the call."""
+    base = built("sd15-lcm-lora", home) / "base"
+    made = brought(options(base, timestep=timestep))
+    pipe = opened(base)
+    pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
+    assert psnr(draw(load_pipeline(made)), draw(pipe, timesteps=[timestep])) > 80
+    assert psnr(draw(pipe), draw(pipe, timesteps=[timestep])) < 60
+    source = open_folder(made)
+    assert list(source.tables) == [1] and source.tables[1][0].timestep == timestep
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"timestep": 1000}, "trained for 0 to 999"),
+        ({"timestep": 399, "scheduler": "lcm"}, "leave them out"),
+        ({"eta": 0.5}, "a PNDMScheduler does not take it"),
+        ({"eta": 2.0, "scheduler": "tcd"}, "from 0 to 1"),
+        ({"guidance_scale": 2.0}, "takes none as an input"),
+        ({"guidance_scale": float("nan")}, "from 0 to 100"),
+    ],
+)
+def test_what_the_checkpoint_cannot_be_given_is_refused(given: dict[str, Any], said: str, home: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        brought(options(built("sd15-lcm-lora", home) / "base", **given))
 
 
 def test_a_tiny_autoencoder_takes_the_place_of_the_other(home: Path) -> None:

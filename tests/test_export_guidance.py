@@ -11,9 +11,11 @@ import pytest
 import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 
+from export.checkpoint.changes import brought
 from export.checks.measure import psnr_db
-from export.source import open_source
+from export.source import open_folder, open_source
 from tests.support.tiny import SMALL, make_pipeline, spread
+from tests.test_export_brought import options
 from train.checkpoint import load_pipeline
 from train.guidance import default_scale
 from train.student import build_student
@@ -59,6 +61,19 @@ def test_the_folded_model_draws_as_diffusers_does(name: str, tmp_path: Path) -> 
         assert psnr_db(expected, drawn(source.pipe, steps, guidance_scale=0.0), peak=1.0) > 90
         if name == "LatentConsistencyModelPipeline":  # the scale changes the picture, so the comparison says something
             assert psnr_db(expected, drawn(own, steps, guidance_scale=1.0), peak=1.0) < 60
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.5])
+def test_another_scale_is_folded_at_export(scale: float, tmp_path: Path) -> None:
+    folder = make_consistency_model(tmp_path / "model", "LatentConsistencyModelPipeline")
+    own = diffusers.LatentConsistencyModelPipeline.from_pretrained(folder)
+    own.set_progress_bar_config(disable=True)
+    source = open_folder(brought(options(folder, guidance_scale=scale)))
+    assert source.folded == {"guidance_scale": scale}
+    for steps in (1, 4):
+        expected = drawn(own, steps, guidance_scale=scale)
+        assert psnr_db(expected, drawn(source.pipe, steps, guidance_scale=0.0), peak=1.0) > 90
+        assert psnr_db(expected, drawn(own, steps), peak=1.0) < 60
 
 
 def test_a_student_of_such_a_teacher_takes_no_guidance(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_the_numbers_of_steps_that_it_takes_as_the_checkpoints_own(
 
 def with_scheduler(scheduler: Any) -> Any:
     """As much of a Source as the choice of a scheduler looks at."""
-    return SimpleNamespace(pipe=SimpleNamespace(scheduler=scheduler), name="model", folder=Path("model"))
+    pipe = SimpleNamespace(scheduler=scheduler)
+    return SimpleNamespace(pipe=pipe, name="model", folder=Path("model"), eta=0.0)
 
 
 def test_a_noise_schedule_that_genai_does_not_know_becomes_a_table() -> None:

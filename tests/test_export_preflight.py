@@ -185,7 +185,7 @@ def test_an_export_given_by_mistake_is_told(name: str, checkpoint: Path, tmp_pat
 def test_lora_weights_alone_are_told(tmp_path: Path, capfd) -> None:
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "pytorch_lora_weights.safetensors").touch()
-    assert "fuse them" in refused(tmp_path / "lora", capfd)
+    assert "the file by --lora" in refused(tmp_path / "lora", capfd)
 
 
 def with_scheduler(source: Source, kind: str, **config: Any) -> Source:

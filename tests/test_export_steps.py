@@ -10,6 +10,7 @@ import torch
 
 from export.steps import arguments, ready, steps_of
 from runtime.errors import UserError
+from runtime.manifest import Step
 from runtime.noise import randn
 from runtime.sampler import Memory
 
@@ -49,8 +50,19 @@ def scheduler_of(name: str, config: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("which", KNOWN)
 def test_a_run_by_the_runtime_is_the_schedulers(which: str, count: int) -> None:
     """From the seed's first noise to the last latents, with a network that is not linear in its input."""
-    scheduler = scheduler_of(*KNOWN[which])
-    steps = steps_of(scheduler, count)
+    check_run(scheduler_of(*KNOWN[which]), count)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("which", ["TCD", "ours"])
+def test_eta_adds_the_schedulers_own_noise(which: str, eta: float) -> None:
+    steps = check_run(scheduler_of(*KNOWN[which]), 4, eta)
+    assert [step.draw for step in steps] == [1, 2, 3, 0]
+
+
+def check_run(scheduler: Any, count: int, eta: float = 0.0) -> tuple[Step, ...]:
+    """The steps, which must give what the scheduler gives."""
+    steps = steps_of(scheduler, count, eta)
     theirs, generator = ready(scheduler, count), torch.Generator().manual_seed(5)
 
     def network(x: Any, t: Any) -> torch.Tensor:
@@ -59,11 +71,12 @@ def test_a_run_by_the_runtime_is_the_schedulers(which: str, count: int) -> None:
     own = torch.randn((1, *SHAPE), generator=generator) * theirs.init_noise_sigma
     for t in theirs.timesteps:
         output = network(theirs.scale_model_input(own, t), t)
-        own = theirs.step(output, t, own, **arguments(theirs, generator)).prev_sample
+        own = theirs.step(output, t, own, **arguments(theirs, eta, generator)).prev_sample
     latents, memory = randn(5, SHAPE) * steps[0].noise_scale, Memory()
     for step in steps:
         latents = memory.step(step, latents, network(latents, step.timestep).numpy(), 5)
     torch.testing.assert_close(torch.as_tensor(latents).float(), own[0], rtol=2e-4, atol=2e-4)
+    return steps
 
 
 def test_what_is_written_for_sd_turbo() -> None:

@@ -26,11 +26,11 @@ def marked(names: list[str]) -> list[Any]:
     return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-def draw(pipe: Any, prompt: str = "a red fox", seed: int = 0, steps: int = 1) -> Any:
+def draw(pipe: Any, prompt: str = "a red fox", seed: int = 0, steps: int = 1, **more: Any) -> Any:
     """One picture of diffusers' own pipeline, f32[H,W,3] in [0,1]."""
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(seed)
-    options = {"num_inference_steps": steps, "guidance_scale": 0.0, "generator": generator, "output_type": "np"}
+    options = {"num_inference_steps": steps, "guidance_scale": 0.0, "generator": generator, "output_type": "np"} | more
     return pipe(prompt, **options).images[0]
 
 

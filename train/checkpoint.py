@@ -26,6 +26,7 @@ from runtime.errors import UserError
 from runtime.files import whole_folder
 from train.folders import read_json, refuse_pipeline
 from train.guidance import fold_guidance
+from train.opening.call import at_timestep, read_call
 from train.opening.from_file import from_file
 from train.opening.loras import fuse_loras
 from train.opening.resolve import resolve_checkpoint
@@ -80,8 +81,8 @@ def load_pipeline(
     """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read.
 
     variant: of the weight files, such as "fp16", where a part has one. Every weight comes from the files: a part that
-    lacks some is refused. A U-Net that takes the guidance scale as an input comes without it, at diffusers' default
-    scale, which is the pipeline's attribute `folded_guidance` (else None).
+    lacks some is refused. A U-Net that takes the guidance scale as an input comes without it, at the scale that the
+    folder's `Call` or diffusers' default gives, which is the pipeline's attribute `folded_guidance` (else None).
     """
     folder = resolve_checkpoint(name_or_path)
     refuse_pipeline(folder)
@@ -108,8 +109,11 @@ def load_pipeline(
     if fast is not None:
         pipeline.register_modules(tokenizer=fast)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.folded_guidance = fold_guidance(pipeline, str(read_json(folder / "model_index.json").get("_class_name")))
     fuse_loras(pipeline, folder)
+    name, call = str(read_json(folder / "model_index.json").get("_class_name")), read_call(folder)
+    pipeline.folded_guidance = fold_guidance(pipeline, name, call.guidance_scale)
+    if call.timestep is not None:
+        pipeline.scheduler = at_timestep(pipeline.scheduler, call.timestep)
     return pipeline
 
 

@@ -16,18 +16,18 @@ def default_scale(pipeline_class: str) -> float:
 
 
 @torch.no_grad()
-def fold_guidance(pipeline: Any, pipeline_class: str) -> float | None:
-    """In place: a U-Net without the guidance input, which computes what it computed at the default scale.
+def fold_guidance(pipeline: Any, pipeline_class: str, scale: float | None = None) -> float | None:
+    """In place: a U-Net without the guidance input, which computes what it computed at a scale.
 
     The embedding of the scale is projected and added to the timestep's before a linear layer: for one scale that is a
-    constant in the layer's bias. pipeline_class: diffusers' class that the checkpoint names. Returns the scale, None
-    for a U-Net without such an input.
+    constant in the layer's bias. pipeline_class: diffusers' class that the checkpoint names, whose default scale is
+    taken when None is given. Returns the scale, None for a U-Net without such an input.
     """
     unet = pipeline.unet
     width = unet.config.time_cond_proj_dim
     if width is None:
         return None
-    scale = default_scale(pipeline_class)
+    scale = default_scale(pipeline_class) if scale is None else scale
     embedding = pipeline.get_guidance_scale_embedding(torch.tensor([scale - 1]), embedding_dim=width)
     time, first = unet.time_embedding, unet.time_embedding.linear_1
     added = first.weight @ time.cond_proj(embedding.to(first.weight)).squeeze(0)

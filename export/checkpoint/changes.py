@@ -1,4 +1,4 @@
-"""The options that change a checkpoint before its export: another autoencoder, LoRA files, another scheduler."""
+"""The options that change a checkpoint before its export: its parts, its scheduler, and what its call is given."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.checkpoint.call import add_call_options, refuse_call
 from export.locate import locate
 from export.picture_size import latents_for, latents_of, side_factor
 from runtime.errors import UserError
 from runtime.files import write_json
 from train.folders import read_json
+from train.opening.call import DEFAULTS, Call, write_call
 from train.opening.hub import MOST_NAME, name_of
 from train.opening.loras import write_loras
 from train.opening.models import MODELS
@@ -36,10 +38,11 @@ class Changes:
     scheduler: str | None = None
     height: int | None = None
     width: int | None = None
+    call: Call = DEFAULTS
 
 
 def add_change_options(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --base, --vae, --lora, --scheduler, --height and --width."""
+    """Add --config, --base, --vae, --lora, --scheduler, --height, --width and those of a call."""
     parser.add_argument(
         "--config",
         metavar="NAME|FOLDER",
@@ -68,6 +71,7 @@ def add_change_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{side}", type=int, metavar="PIXELS", help=f"the pictures' {side} (default: the one that the model has)"
         )
+    add_call_options(parser)
 
 
 def lora_of(text: str) -> tuple[Path, float]:
@@ -92,12 +96,15 @@ def brought(args: argparse.Namespace) -> Path:
     args: with checkpoint, variant, and what `add_change_options` adds. A folder with changes consists of links, and
     lasts as long as the process.
     """
-    changes = Changes(args.vae, tuple(map(lora_of, args.lora)), args.scheduler, args.height, args.width)
+    call = Call(args.guidance_scale, args.eta, args.timestep)
+    loras = tuple(map(lora_of, args.lora))
+    changes = Changes(args.vae, loras, args.scheduler, args.height, args.width, call)
     folder = locate(args.checkpoint, args.variant, args.config, args.base)
     if changes == Changes():
         return folder
     vae = vae_config(changes.vae, folder) if changes.vae else {}
     latents = latent_sides(folder, vae, changes)
+    refuse_call(changes.call, folder, SCHEDULERS[changes.scheduler][0] if changes.scheduler else None)
     made = new_folder(changed_name(folder, changes))
     write_changed(made, folder, changes, vae, latents)
     return made
@@ -144,6 +151,7 @@ def write_changed(
         scheduler_of(folder, changes.scheduler).save_pretrained(made / "scheduler")
     if changes.loras:
         write_loras(made, changes.loras)
+    write_call(made, changes.call)
     write_json(made / "model_index.json", index)
 
 

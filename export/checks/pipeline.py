@@ -30,6 +30,7 @@ def drawn_by_diffusers(
             prompt,
             num_inference_steps=steps,
             guidance_scale=0.0,
+            eta=source.eta,
             generator=torch.Generator("cpu").manual_seed(seed),
             output_type="np",
             callback_on_step_end=keep,

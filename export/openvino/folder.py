@@ -32,7 +32,7 @@ def write_configs(folder: Path, source: Source) -> dict[str, Any]:
     scheduler.save_pretrained(folder / "scheduler")
     name, own = type(scheduler).__name__, type(source.pipe.scheduler).__name__
     write_json(folder / "model_index.json", genai_index(source, name))
-    held = agreeing(source.pipe.scheduler, scheduler)
+    held = [count for count in agreeing(source.pipe.scheduler, scheduler, source.eta) if count in source.tables]
     if others := sorted(set(source.tables) - set(held)):
         counts = " or ".join(map(str, others))
         tell(f"warning: in {counts} steps OpenVINO GenAI draws other pictures than {own}, which it does not have")

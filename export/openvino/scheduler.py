@@ -58,7 +58,7 @@ def genai_scheduler(source: Source) -> Any:
     expected = one_step(own)
     fitting = [candidate for candidate in candidates(own) if same(one_step(candidate), expected)]
     if fitting:
-        return max(fitting, key=lambda candidate: len(agreeing(own, candidate)))
+        return max(fitting, key=lambda candidate: len(agreeing(own, candidate, source.eta)))
     clips = [key for key in ("clip_sample", "thresholding") if own.config.get(key)]
     remedy = f"set {clips[0]} to false in" if clips else "put a DDIMScheduler with timestep_spacing trailing into"
     raise UserError(
@@ -67,15 +67,15 @@ def genai_scheduler(source: Source) -> Any:
     )
 
 
-def agreeing(own: Any, other: Any) -> list[int]:
-    """The numbers of steps, up to MOST_STEPS, that another scheduler takes as the checkpoint's own does."""
-    return [count for count in range(1, MOST_STEPS + 1) if equal(taken(own, count), taken(other, count))]
+def agreeing(own: Any, other: Any, eta: float = 0.0) -> list[int]:
+    """The numbers of steps, up to MOST_STEPS, that another scheduler takes as the checkpoint's own does at `eta`."""
+    return [count for count in range(1, MOST_STEPS + 1) if equal(taken(own, count, eta), taken(other, count))]
 
 
-def taken(scheduler: Any, count: int) -> tuple[Step, ...]:
+def taken(scheduler: Any, count: int, eta: float = 0.0) -> tuple[Step, ...]:
     """The steps of `count`; none where the scheduler cannot take that many."""
     try:
-        return steps_of(scheduler, count)
+        return steps_of(scheduler, count, eta)
     except UserError:
         return ()
 

@@ -44,6 +44,8 @@ def parser() -> Parser:
     add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
     add("--guidance-scale", type=float, default=0.0, metavar="G", help="above 1: guidance; off by default")
     add("--negative-prompt", metavar="TEXT", help="what to avoid; needs --guidance-scale above 1")
+    add("--height", type=int, metavar="PIXELS", help="one of the sizes that the bundle makes; default: its own")
+    add("--width", type=int, metavar="PIXELS", help="likewise")
     add("--image", metavar="PATH", help="start from this picture")
     add(
         "--strength",
@@ -107,6 +109,8 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
         seed=job.seed,
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
+        height=args.height,
+        width=args.width,
         image=image,
         strength=args.strength,
     )
@@ -122,7 +126,7 @@ def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace
         made.prompt,
         made.seed,
         model=pipe.manifest.name,
-        size=pipe.manifest.image_size,
+        size=(made.image.height, made.image.width),
         steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
         negative_prompt=made.job.negative_prompt or "",

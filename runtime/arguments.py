@@ -41,23 +41,23 @@ def plan(
     strength: float | None,
 ) -> Plan:
     """What a call asks for, checked and expanded; arguments and errors as in `Pipeline.run`."""
-    check_size(manifest, height, width)
+    size = check_size(manifest, height, width)
     states = embeds(prompt, prompt_embeds, manifest.max_tokens)
     texts = [""] * len(states) if states else prompts(prompt)
     wanted = jobs(texts, negative_prompt, guidance_scale, chosen_seed(seed, generator), num_images_per_prompt)
     chosen = steps(manifest, num_inference_steps, strength, image_given)
     scale = np.float32(1.0 if image_given else chosen[0].noise_scale)
-    noises = _noises(wanted, latents, manifest)
+    noises = _noises(wanted, latents, manifest.latents_of(size))
     made = [Generation(job, start * scale) for job, start in zip(wanted, noises, strict=True)]
     repeated: list[F32 | None] = [one for one in states for _ in range(num_images_per_prompt)]
-    return Plan(made, repeated or [None] * len(made), chosen, guidance_scale)
+    return Plan(made, repeated or [None] * len(made), chosen, guidance_scale, size)
 
 
-def _noises(wanted: Sequence[Job], given: npt.ArrayLike | None, manifest: Manifest) -> list[F32]:
+def _noises(wanted: Sequence[Job], given: npt.ArrayLike | None, shape: tuple[int, int, int]) -> list[F32]:
     """The latents before the first step, [C, h, w] each: the caller's, or each seed's noise."""
     if given is not None:
-        return latents(given, len(wanted), manifest.latent_shape)
-    return [randn(job.seed, manifest.latent_shape) for job in wanted]
+        return latents(given, len(wanted), shape)
+    return [randn(job.seed, shape) for job in wanted]
 
 
 def jobs(
@@ -187,13 +187,16 @@ def images(image: Any, count: int, shape: tuple[int, int, int]) -> list[Any]:
     return starts
 
 
-def check_size(manifest: Manifest, height: int | None, width: int | None) -> None:
-    """ValueError unless height and width are None or the bundle's own."""
-    allowed_height, allowed_width = manifest.image_size
-    if height not in (None, allowed_height) or width not in (None, allowed_width):
-        asked = f"{width or allowed_width}x{height or allowed_height}"
-        allowed = f"width {allowed_width}, height {allowed_height}"
-        raise ValueError(f"a picture of {asked} is not possible: bundle {manifest.name} makes {allowed}")
+def check_size(manifest: Manifest, height: int | None, width: int | None) -> tuple[int, int]:
+    """The (height, width) that a call means: None is the bundle's own. ValueError unless the bundle makes it."""
+    own_height, own_width = manifest.image_size
+    size = (own_height if height is None else height, own_width if width is None else width)
+    sizes = manifest.sizes or (manifest.image_size,)
+    if size in sizes:
+        return sizes[sizes.index(size)]
+    allowed = [f"width {across}, height {down}" for down, across in sizes]
+    asked = f"{size[1]}x{size[0]}"
+    raise ValueError(f"a picture of {asked} is not possible: bundle {manifest.name} makes {' or '.join(allowed)}")
 
 
 def check_output_type(output_type: str) -> None:

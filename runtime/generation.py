@@ -103,6 +103,7 @@ class Plan:
     states: list[F32 | None]  # the caller's text states, one for every picture; None: the prompt's
     steps: tuple[Step, ...]  # noisiest first
     guidance_scale: float
+    size: tuple[int, int]  # height, width in pixels
 
 
 class Images(list[Image.Image]):

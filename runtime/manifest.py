@@ -27,10 +27,11 @@ MOST_TOKENS = 4096
 MOST_TIMESTEP = 10_000  # in magnitude
 MOST_WEIGHT = 1e6  # of a step
 MOST_MEMORY = 8  # steps that a step may look back, and draws of noise
+MOST_SIZES = 100  # of pictures
 MOST_FILES, MOST_FILE_BYTES = 1000, 16 * 10**9
 MOST_NAME = 200
 LEVEL = {"timestep", "alpha", "sigma"}  # that every step of a manifest has
-OPTIONAL = ("tokenizer",)  # fields that bundles of older versions lack
+OPTIONAL = ("tokenizer", "sizes")  # fields that bundles of older versions, or of one size, lack
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Manifest:
     training: Mapping[str, Any]  # free
     parity: Mapping[str, Any]  # free
     tokenizer: Tokens | None = None  # padding and added tokens; None in bundles of older versions
+    sizes: tuple[tuple[int, int], ...] = ()  # that calls may choose from, image_size among them; (): image_size alone
 
     @classmethod
     def from_dict(cls, data: Any) -> Manifest:
@@ -87,8 +89,21 @@ class Manifest:
         _check_version(data)
         _check_keys(MANIFEST, data, {field.name for field in fields(cls)} - (set(OPTIONAL) - set(data)))
         values = {name: _converted(MANIFEST, name, data[name]) for name in data}
+        _check_sizes(values)
         values["steps"] = {n: with_weights(steps, values["prediction_type"]) for n, steps in values["steps"].items()}
         return cls(**values)
+
+    def latents_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of a picture of (height, width) pixels."""
+        channels, *sides = self.latent_shape
+        height, width = (side * own // whole for side, own, whole in zip(size, sides, self.image_size, strict=True))
+        return channels, height, width
+
+    def pixels_of(self, latents: tuple[int, ...]) -> tuple[int, int]:
+        """(height, width) in pixels of the picture of latents (C, h, w)."""
+        sides = zip(latents[1:], self.latent_shape[1:], self.image_size, strict=True)
+        height, width = (side * whole // own for side, own, whole in sides)
+        return height, width
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, which `from_dict` reads back."""
@@ -96,7 +111,8 @@ class Manifest:
         data["steps"] = {str(n): [step_entry(step) for step in steps] for n, steps in self.steps.items()}
         data["files"] = {name: asdict(facts) for name, facts in self.files.items()}
         data["tokenizer"] = self.tokenizer and self.tokenizer.to_dict()
-        return {name: value for name, value in data.items() if name not in OPTIONAL or value is not None}
+        data["sizes"] = [list(size) for size in self.sizes]
+        return {name: value for name, value in data.items() if name not in OPTIONAL or value}
 
 
 def step_entry(step: Step) -> dict[str, Any]:
@@ -116,6 +132,16 @@ def with_weights(steps: Sequence[Step], prediction_type: str) -> tuple[Step, ...
         of_latents, of_output = ddim_weights(prediction_type, level, after)
         made.append(replace(step, latents=(of_latents,), outputs=(of_output,)))
     return tuple(made)
+
+
+def _check_sizes(values: Mapping[str, Any]) -> None:
+    """Every size has whole latents, and one is the size of a call that names none."""
+    sizes, own, latents = values.get("sizes", ()), values["image_size"], values["latent_shape"][1:]
+    for size in sizes:
+        if any(side * small % whole for side, small, whole in zip(size, latents, own, strict=True)):
+            raise BundleError(f"{MANIFEST}: sizes: {list(size)} is no multiple of a latent's pixels")
+    if sizes and own not in sizes:
+        raise BundleError(f"{MANIFEST}: sizes lacks image_size, {list(own)}")
 
 
 def _check_version(data: Mapping[str, Any]) -> None:
@@ -188,6 +214,16 @@ def _sizes(count: int, most: int) -> Callable[[Any], tuple[int, ...]]:
         return sizes
 
     return read
+
+
+def _several_sizes(value: Any) -> tuple[tuple[int, ...], ...]:
+    """[[height, width], ...], each once."""
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MOST_SIZES:
+        raise ValueError(f"a list of 1 to {MOST_SIZES} sizes is needed")
+    found = tuple(_sizes(2, MOST_PIXELS)(size) for size in value)
+    if len(set(found)) != len(found):
+        raise ValueError("a size appears twice")
+    return found
 
 
 def _steps(value: Any) -> dict[int, tuple[Step, ...]]:
@@ -309,4 +345,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "training": _object,
     "parity": _object,
     "tokenizer": Tokens.from_dict,
+    "sizes": _several_sizes,
 }

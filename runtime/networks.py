@@ -68,21 +68,24 @@ class Networks:
             session.close()
         self._texts.clear()
 
-    def encode_image(self, image: Any, cancel: CancelToken | None = None) -> F32:
-        """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError."""
+    def encode_image(self, image: Any, cancel: CancelToken | None = None, size: tuple[int, int] | None = None) -> F32:
+        """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError.
+
+        size: (height, width) that the picture is brought to; None is the bundle's own.
+        """
         if "vae_encoder" not in self.sessions:
             raise BundleError(f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image")
-        sample = pixels.from_image(image, self.manifest.image_size)[None]
+        sample = pixels.from_image(image, size or self.manifest.image_size)[None]
         code = self.sessions["vae_encoder"].run(cancel=cancel, sample=sample)[0, : self.manifest.latent_shape[0]]
         scaled: F32 = np.multiply(code, np.float32(self.manifest.scaling_factor), dtype=np.float32)
         return scaled
 
     def start_from(self, image: Any, plan: Plan, cancel: CancelToken | None) -> None:
         """Replaces the noise with the pictures' own latents, noised to the first step's level."""
-        shape, first = self.manifest.latent_shape, plan.steps[0]
+        shape, first = self.manifest.latents_of(plan.size), plan.steps[0]
         for one, start in zip(plan.made, arguments.images(image, len(plan.made), shape), strict=True):
             with one.timed("vae_encoder"):
-                code = start if arguments.is_latents(start, shape) else self.encode_image(start, cancel)
+                code = start if arguments.is_latents(start, shape) else self.encode_image(start, cancel, plan.size)
                 one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
 
     def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32:
@@ -108,6 +111,7 @@ class Networks:
                 base = unet.run(cancel=cancel, **inputs, encoder_hidden_states=unwanted)
                 output = base + np.float32(guidance_scale) * (output - base)
         first: F32 = output[0]
+        self._check_shape("latents", first.shape, one.latents.shape)
         return first
 
     def decode(self, one: Generation, safety_checker: SafetyChecker | None, cancel: CancelToken | None) -> None:
@@ -115,16 +119,17 @@ class Networks:
         with one.timed("vae_decoder"):
             latents = one.latents[None] / np.float32(self.manifest.scaling_factor)
             one.picture = self.sessions["vae_decoder"].run(cancel=cancel, latent_sample=latents)[0]
+        self._check_shape("a picture", one.picture.shape, (3, *self.manifest.pixels_of(one.latents.shape)))
         self._check_picture(one.picture)
         if safety_checker is not None:
             with one.timed("safety_checker"):
                 one.picture, one.nsfw = checked(safety_checker, one.picture)
 
-    def _check_picture(self, picture: F32) -> None:
-        found, listed = picture.shape, (3, *self.manifest.image_size)
+    def _check_shape(self, what: str, found: tuple[int, ...], listed: tuple[int, ...]) -> None:
         if found != listed:
-            what = f"made a picture of {found}, its manifest says {listed}"
-            raise BundleError(f"bundle {self.manifest.name} {what}")
+            raise BundleError(f"bundle {self.manifest.name} made {what} of {found}, its manifest says {listed}")
+
+    def _check_picture(self, picture: F32) -> None:
         if not np.isfinite(picture).all():
             raise BundleError(
                 f"bundle {self.manifest.name} computed values that are not numbers on {self.provider}: "

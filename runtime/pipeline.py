@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Unpack, overload
@@ -58,6 +59,8 @@ class Pipeline:
             sessions = onnx_sessions(bundle, provider, threads, keep_graphs)
         else:
             self._gives_eps = True  # as Apple's pipelines expect it
+            bundle = replace(bundle, manifest=replace(bundle.manifest, sizes=()))  # packages have one size
+            self.bundle = bundle
             sessions = coreml.sessions(Path(coreml_packages), bundle.manifest, components(bundle), compute_unit)
         self._networks = Networks(bundle.manifest, self.tokenizer, sessions)
 
@@ -189,6 +192,7 @@ class Pipeline:
           per prompt. Its `initial_seed()` counts, not what was drawn from it since; where one serves several pictures
           only the first is the same as in diffusers, which goes on drawing for the others
         - guidance_scale: above 1 turns classifier-free guidance, and with it `negative_prompt`, on
+        - height, width: one of the sizes that the bundle's manifest lists; None is its `image_size`
         - latents: f32[C, h, w] or [B, C, h, w], used instead of the seed's noise
         - image: a PIL picture, an array [H, W, 3] or latents f32[C, h, w] as `encode` gives them, to start from; one
           for all or a list of one per picture
@@ -241,9 +245,14 @@ class Pipeline:
         """
         return Stream(self.run, prompts, images, dict(options))
 
-    def encode(self, image: Any, cancel: CancelToken | None = None) -> F32:
-        """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError."""
-        return self._networks.encode_image(image, cancel)
+    def encode(
+        self, image: Any, cancel: CancelToken | None = None, *, height: int | None = None, width: int | None = None
+    ) -> F32:
+        """A picture's latents, f32[C, h, w], scaled as the U-Net sees them. Raises ValueError, BundleError.
+
+        height, width: that the picture is brought to, as in `run`.
+        """
+        return self._networks.encode_image(image, cancel, arguments.check_size(self.manifest, height, width))
 
     def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32:
         """The text encoder's states of a prompt, f32[tokens, width], for `prompt_embeds`."""
@@ -267,7 +276,7 @@ class Pipeline:
     def _call_back(self, callback: Callback, i: int, timestep: float, made: Sequence[Generation]) -> None:
         returned = callback(self, i, timestep, {"latents": np.stack([one.latents for one in made])})
         if returned and "latents" in returned:
-            replaced = arguments.latents(returned["latents"], len(made), self.manifest.latent_shape)
+            replaced = arguments.latents(returned["latents"], len(made), made[0].latents.shape)
             for one, latents in zip(made, replaced, strict=True):
                 one.latents = latents
 

@@ -166,9 +166,15 @@ def manifests(
         "steps_with_memory": {**base, "steps": {"1": steps["1"], "2": MULTISTEP}},
         "steps_of_heun": {**base, "steps": {"1": steps["1"], "2": HEUN}},
         "tokens": {**base, "tokenizer": {"pad_id": 0, "added": [token]}},
+        "sizes": {**base, "sizes": [base["image_size"], _larger(base, 2, 1), _larger(base, 1, 2)]},
         "unicode_name": {**base, "name": "狐 🦊", "training": {"any": ["thing", None, 1.5]}},
     }
     invalid = {
+        "sizes_none": ("no size at all", {**base, "sizes": []}),
+        "sizes_odd": ("a size between two latents", {**base, "sizes": [base["image_size"], [_odd(base), _odd(base)]]}),
+        "sizes_twice": ("a size twice", {**base, "sizes": [base["image_size"], base["image_size"]]}),
+        "sizes_others": ("sizes without image_size", {**base, "sizes": [_larger(base, 2, 2)]}),
+        "sizes_number": ("a size of one number", {**base, "sizes": [base["image_size"], [64]]}),
         "token_field": ("unknown field of a token", _with_token(base, {**token, "colour": "red"})),
         "token_id": ("a token's id is negative", _with_token(base, {**token, "id": -1})),
         "token_id_huge": ("a token's id is huge", _with_token(base, {**token, "id": 2**31})),
@@ -212,6 +218,15 @@ def manifests(
         "licence": ("licence without a source", {**base, "licences": [{"what": "a", "licence": "b"}]}),
     }
     return copy.deepcopy(valid), copy.deepcopy(invalid)
+
+
+def _larger(base: dict[str, Any], down: int, across: int) -> list[int]:
+    height, width = base["image_size"]
+    return [height * down, width * across]
+
+
+def _odd(base: dict[str, Any]) -> int:
+    return int(base["image_size"][0]) + 1
 
 
 def _with_token(base: dict[str, Any], token: dict[str, Any]) -> dict[str, Any]:

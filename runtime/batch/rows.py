@@ -28,11 +28,13 @@ class Row:
     seed: int
     path: str  # of the picture, below the output folder, with "/"
     extra: dict[str, Any] = field(default_factory=dict)  # the columns of --keep
+    size: tuple[int, int] | None = None  # height, width; None: the bundle's own
 
     @classmethod
     def from_line(cls, line: bytes) -> Row:
         """What `to_line` wrote."""
-        return cls(**json.loads(line))
+        read = json.loads(line)
+        return cls(**read | {"size": read["size"] and tuple(read["size"])})
 
     def to_line(self) -> bytes:
         """One line of JSON in ASCII: text that is not valid UTF-8 passes through too."""
@@ -40,14 +42,15 @@ class Row:
 
     def identity(self) -> bytes:
         """What must not change between the starts of one run; the line number may, as when an empty line is added."""
-        return json.dumps([self.prompt, self.seed, self.path, self.extra]).encode("ascii") + b"\n"
+        size = [self.size] if self.size else []
+        return json.dumps([self.prompt, self.seed, self.path, self.extra, *size]).encode("ascii") + b"\n"
 
 
 @dataclass(frozen=True)
 class Rules:
     """What completes a record."""
 
-    manifest: Manifest  # of the bundle: its size is the only one
+    manifest: Manifest  # of the bundle, which lists its sizes
     format: str  # of the pictures
     seed: int = 0  # from which rows without a seed get theirs
     keep: tuple[str, ...] = ()  # columns to carry into the manifest
@@ -73,7 +76,7 @@ def row_seed(seed: int, row: int) -> int:
 
 def _row(number: int, line: int, record: dict[str, Any], rules: Rules) -> Row:
     prompt = _prompt(record.get("prompt"))
-    arguments.check_size(rules.manifest, _whole(record, "height"), _whole(record, "width"))
+    size = arguments.check_size(rules.manifest, _whole(record, "height"), _whole(record, "width"))
     seed = _whole(record, "seed")
     name = record.get("name")
     if name is not None and not isinstance(name, str):
@@ -82,7 +85,9 @@ def _row(number: int, line: int, record: dict[str, Any], rules: Rules) -> Row:
     if rules.keys:
         path = _key_path(path, number if not name else None)
     extra = {column: record[column] for column in rules.keep if column in record and column not in KNOWN}
-    return Row(number, line, prompt, row_seed(rules.seed, number) if seed is None else check_seed(seed), path, extra)
+    own = None if size == rules.manifest.image_size else size
+    chosen = row_seed(rules.seed, number) if seed is None else check_seed(seed)
+    return Row(number, line, prompt, chosen, path, extra, own)
 
 
 def _prompt(value: Any) -> str:

@@ -131,7 +131,9 @@ class Worker:
     def _computed(self, row: Row) -> tuple[Image.Image, dict[str, float]]:
         from runtime.pixels import to_image
 
-        (made,) = self.pipe().run(row.prompt, seed=row.seed, num_inference_steps=self.settings.num_inference_steps)
+        height, width = self._size(row)
+        steps = self.settings.num_inference_steps
+        (made,) = self.pipe().run(row.prompt, seed=row.seed, num_inference_steps=steps, height=height, width=width)
         assert made.picture is not None
         return to_image(made.picture), {stage: round(value, 3) for stage, value in made.ms.items()}
 
@@ -143,14 +145,17 @@ class Worker:
     def _text(self, row: Row) -> str:
         from runtime.image_files import settings_text
 
-        size = self.pipe().manifest.image_size
-        steps = self.settings.num_inference_steps
+        size, steps = self._size(row), self.settings.num_inference_steps
         return settings_text(row.prompt, row.seed, model=self.settings.bundle, size=size, steps=steps)
+
+    def _size(self, row: Row) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return row.size or self.pipe().manifest.image_size
 
     def _facts(self, row: Row, data: bytes, **where: str) -> dict[str, Any]:
         """The picture's line in the manifest."""
         pipe = self.pipe()
-        height, width = pipe.manifest.image_size
+        height, width = self._size(row)
         dropped = pipe.tokenizer.encode(row.prompt, pipe.manifest.max_tokens).dropped_words
         return {
             "row": row.row,
@@ -180,7 +185,7 @@ class Worker:
             found = read_parameters(data)
         except ValueError:
             return None
-        if found != (self.pipe().manifest.image_size, self._text(row)):
+        if found != (self._size(row), self._text(row)):
             return None
         return self._facts(row, data, path=row.path)
 

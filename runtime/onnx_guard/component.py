@@ -73,9 +73,15 @@ def _check_files(folder: Path, component: str, found: Contents, manifest: Manife
 def _check_shapes(component: str, found: Contents, manifest: Manifest) -> None:
     """Each port that the program uses in the manifest's shape, which the graph must state; the batch may be open.
 
+    Where the manifest has several sizes, the sides of latents and pictures may be open too.
+
     `session`, which knows their names, checks whether the ports exist at all.
     """
-    picture, code, tokens = (3, *manifest.image_size), manifest.latent_shape, manifest.max_tokens
+    picture: Wanted = (3, *manifest.image_size)
+    code: Wanted = manifest.latent_shape
+    tokens = manifest.max_tokens
+    if manifest.sizes:
+        picture, code = (3, None, None), (code[0], None, None)
     inputs: dict[str, dict[str, Wanted]] = {
         "text_encoder": {"input_ids": (tokens,)},
         "unet": {"sample": code, "encoder_hidden_states": (tokens, None)},

@@ -16,6 +16,7 @@ const MOST = {
   timestep: 10_000,
   weight: 1e6,
   memory: 8,
+  sizes: 100,
   files: 1000,
   bytes: 16e9,
 };
@@ -46,7 +47,7 @@ export interface FileFacts {
 export interface Manifest {
   name: string;
   precision: string;
-  /** Height, width in pixels. */
+  /** Height, width in pixels; the app draws this size, also where the bundle lists others. */
   imageSize: [number, number];
   /** Channels, height, width. */
   latentShape: [number, number, number];
@@ -78,8 +79,9 @@ const FIELDS: Record<string, (value: unknown) => unknown> = {
   training: object,
   parity: object,
   tokenizer: (value) => (value === undefined ? undefined : readTokens(value)),
+  sizes: (value) => (value === undefined ? undefined : readSizes(value)),
 };
-const OPTIONAL = ['tokenizer']; // fields that bundles of older versions lack
+const OPTIONAL = ['tokenizer', 'sizes']; // fields that bundles of older versions, or of one size, lack
 
 /** Checks and converts parsed JSON. @throws BundleError on an unknown or missing field or a bad value. */
 export function parseManifest(data: unknown): Manifest {
@@ -93,6 +95,11 @@ export function parseManifest(data: unknown): Manifest {
   checkKeys(fields, Object.keys(FIELDS));
   const read = Object.fromEntries(
     Object.entries(FIELDS).map(([name, reader]) => [name, named(name, () => reader(fields[name]))]),
+  );
+  checkSizes(
+    read.sizes as number[][] | undefined,
+    read.image_size as number[],
+    (read.latent_shape as number[]).slice(1),
   );
   return {
     name: read.name as string,
@@ -183,6 +190,26 @@ function sizes(value: unknown, count: number, most: number): number[] {
   const product = found.reduce((a, b) => a * b);
   if (product > most) throw new Error(`they multiply to ${product}, ${most} at most is allowed`);
   return found;
+}
+
+/** [[height, width], ...], each once. */
+function readSizes(value: unknown): number[][] {
+  const found = list(value).map((size) => sizes(size, 2, MOST.pixels));
+  if (found.length < 1 || found.length > MOST.sizes)
+    throw new Error(`1 to ${MOST.sizes} sizes are needed, not ${found.length}`);
+  if (new Set(found.map(String)).size !== found.length) throw new Error('a size appears twice');
+  return found;
+}
+
+/** Every size has whole latents, and one is the size of a call that names none. */
+function checkSizes(several: number[][] | undefined, own: number[], latents: number[]): void {
+  if (several === undefined) return;
+  const whole = several.every((size) =>
+    size.every((side, i) => (side * (latents[i] as number)) % (own[i] as number) === 0),
+  );
+  if (!whole) throw new BundleError("manifest.json: sizes has one that is no multiple of a latent's pixels");
+  if (!several.some((size) => String(size) === String(own)))
+    throw new BundleError(`manifest.json: sizes lacks image_size, ${shown(own)}`);
 }
 
 /** {"1": [{timestep, alpha, sigma}], ...}: as many entries as the key says, noisiest first. */

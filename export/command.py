@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from export.checkpoint.changes import add_change_options, brought
+from export.picture_size import Size, several
 from export.plan import check_room, plan, show_plan
 from runtime.command import print_result
 
@@ -66,14 +67,22 @@ def add_room_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def only_planned(args: argparse.Namespace, format: str, precision: str, times: Mapping[str, int] | None = None) -> bool:
+def only_planned(
+    args: argparse.Namespace,
+    format: str,
+    precision: str,
+    times: Mapping[str, int] | None = None,
+    others: Sequence[Size] = (),
+) -> bool:
     """With --dry-run print the plan (JSON with --json) and say True; else check the room and say False.
 
     args.checkpoint becomes the folder with the options' changes made. args: with checkpoint, those of
-    add_checkpoint_options, out, dry_run, no_room_check and json. Raises UserError.
+    add_checkpoint_options, out, dry_run, no_room_check and json. others: sizes of pictures besides the checkpoint's.
+    Raises UserError.
     """
     args.checkpoint = brought(args)
-    made = plan(args.checkpoint, format, precision, times, args.variant)
+    pixels = max((height * width for height, width in several(args.checkpoint, others)), default=0)
+    made = plan(args.checkpoint, format, precision, times, args.variant, pixels)
     if args.dry_run:
         print_result(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))
     elif not args.no_room_check:

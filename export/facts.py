@@ -46,6 +46,7 @@ def model_manifest(source: Source, precision: str, steps: int = MOST_STEPS) -> d
         "precision": precision,
         "image_size": list(source.image_size),
         "latent_shape": list(source.latent_shape),
+        **({"sizes": [list(size) for size in source.sizes]} if source.sizes else {}),
         "prediction_type": source.prediction_type,
         "scaling_factor": source.scaling_factor,
         "max_tokens": MAX_TOKENS,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runtime.errors import UserError
 from runtime.manifest import MOST_PIXELS, MOST_SIDE
+from train.folders import read_json
 
 Config = Mapping[str, Any]
+Size = tuple[int, int]  # height, width in pixels
 
 
 def side_factor(vae: Config) -> int:
@@ -34,3 +37,36 @@ def latents_for(height: int, width: int, factor: int) -> tuple[int, int]:
             "the most"
         )
     return height // factor, width // factor
+
+
+def sizes_of(text: str) -> tuple[Size, ...]:
+    """(height, width) of each size in "512x512,768x512", widths first. Raises UserError."""
+    found = []
+    for one in text.split(","):
+        width, _, height = one.strip().partition("x")
+        if not width.isdigit() or not height.isdigit():
+            raise UserError(f"--sizes {text}: {one!r} is no size; write WIDTHxHEIGHT, separated by commas")
+        found.append((int(height), int(width)))
+    return tuple(dict.fromkeys(found))
+
+
+def several(folder: Path, others: Sequence[Size]) -> tuple[Size, ...]:
+    """All sizes of an export whose graphs take several, the checkpoint's own first; () where there are no others.
+
+    Raises UserError for a side that the U-Net's levels do not halve evenly.
+    """
+    unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
+    factor = side_factor(vae)
+    own = tuple(side * factor for side in latents_of(unet))
+    sizes = tuple(dict.fromkeys((own, *others)))
+    step = factor * graph_step(unet)
+    for height, width in sizes[: len(sizes) if len(sizes) > 1 else 0]:
+        latents_for(height, width, factor)
+        if height % step or width % step:
+            raise UserError(f"--sizes: {width}x{height} cannot be one of several: sides must be multiples of {step}")
+    return sizes if len(sizes) > 1 else ()  # type: ignore[return-value]  # two sides each
+
+
+def graph_step(unet: Config) -> int:
+    """Latents by whose multiples a graph of several sizes takes sides: each level of the U-Net halves them."""
+    return int(2 ** (len(unet["block_out_channels"]) - 1))

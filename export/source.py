@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from export.checks.gates import MOST_STEPS
 from export.checks.prompts import GENERAL, Prompts, prompts_for
 from export.locate import locate
+from export.picture_size import Size, latents_of, side_factor
 from export.steps import steps_of
 from runtime import schedule
 from runtime.errors import UserError
@@ -41,19 +42,26 @@ class Source:
     folder: Path
     pipe: Any
     prompts: Prompts = GENERAL  # such as the model was trained for
+    sizes: tuple[Size, ...] = ()  # (height, width) of every picture that the export makes; (): image_size alone
+    size: Size | None = None  # of its pictures; None: the U-Net's own
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one picture's latents."""
-        size = self.pipe.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return int(self.pipe.unet.config.in_channels), int(height), int(width)
+        height, width = latents_of(self.pipe.unet.config)
+        if self.size is not None:
+            height, width = (side // side_factor(self.pipe.vae.config) for side in self.size)
+        return int(self.pipe.unet.config.in_channels), height, width
 
     @property
-    def image_size(self) -> tuple[int, int]:
+    def image_size(self) -> Size:
         """(height, width) in pixels."""
-        factor = 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+        factor = side_factor(self.pipe.vae.config)
         return self.latent_shape[1] * factor, self.latent_shape[2] * factor
+
+    def at(self, size: Size) -> Source:
+        """The same with pictures of another (height, width)."""
+        return replace(self, size=size)
 
     @property
     def scaling_factor(self) -> float:

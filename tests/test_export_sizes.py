@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import runtime
 from export.checkpoint.changes import brought
 from export.onnx.__main__ import main as export
-from runtime.errors import UserError
-from tests.support.tiny import small_checkpoint
+from runtime.__main__ import main as draw_one
+from runtime.batch.rows import Row, Rules, rows
+from runtime.bundle import open_bundle
+from runtime.errors import BundleError, UserError
+from runtime.onnx_guard.component import check_component
+from tests.support.tiny import SMALL, make_checkpoint, small_checkpoint
+from tests.test_zoo import psnr
 from train.checkpoint import load_pipeline
 
 
@@ -54,3 +63,82 @@ def test_another_size_is_the_checkpoints_own_size_for_everything_that_follows(ca
 def test_a_size_that_cannot_be_drawn_is_refused(size: dict[str, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
         brought(options(**size))
+
+
+@pytest.fixture(scope="module")
+def one_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that takes little time to trace."""
+    return make_checkpoint(tmp_path_factory.mktemp("one") / "level", replace(SMALL, channels=(16,)))
+
+
+@pytest.fixture(scope="module")
+def several(one_level: Path) -> Path:
+    """A bundle of 64x64, 96x48 and 32x80 pictures, whose gate has compared each size."""
+    out = one_level.parent / "bundle"
+    assert export([str(one_level), "--out", str(out), "--sizes", "96x48,32x80"]) == 0
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_levels_are_halved_and_joined_again_at_every_size(precision: str, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    assert export([str(small_checkpoint()), "--out", str(out), "--sizes", "96x48,32x80", "--precision", precision]) == 0
+    pipe, judge = runtime.load(out, "cpu"), load_pipeline(small_checkpoint())
+    for height, width in pipe.manifest.sizes:
+        found = pipe("a fox", seed=3, height=height, width=width, output_type="np")[0]
+        least = {"fp32": 60, "fp16": 45, "int8": 35}[precision]
+        assert psnr(found, drawn(judge, "a fox", 3, height=height, width=width)) > least
+
+
+def test_one_bundle_draws_several_sizes_as_diffusers_does(several: Path, one_level: Path) -> None:
+    pipe, judge = runtime.load(several, "cpu"), load_pipeline(one_level)
+    assert pipe.manifest.sizes == ((64, 64), (48, 96), (80, 32))
+    assert min(pipe.manifest.parity["sizes"].values()) > 60
+    for height, width in pipe.manifest.sizes:
+        found = pipe("a fox", seed=3, height=height, width=width, output_type="np")[0]
+        assert found.shape == (height, width, 3)
+        assert psnr(found, drawn(judge, "a fox", 3, height=height, width=width)) > 60
+    assert pipe("a fox", seed=3, output_type="np").shape == (1, 64, 64, 3)
+    start = pipe.encode(np.zeros((48, 96, 3), np.float32), height=48, width=96)
+    assert start.shape == pipe.manifest.latents_of((48, 96)) == (4, 6, 12)
+    made = pipe.run("a fox", seed=3, height=48, width=96, image=start, strength=0.5)[0]
+    assert made.picture is not None and made.picture.shape == (3, 48, 96)
+    with pytest.raises(ValueError, match="width 64, height 64 or width 96, height 48 or width 32, height 80"):
+        pipe("a fox", height=96, width=96)
+
+
+def test_the_command_line_and_rows_of_a_batch_choose_a_size(several: Path, tmp_path: Path) -> None:
+    assert (
+        draw_one(["a fox", "--bundle", str(several), "--width", "96", "--height", "48", "-o", str(tmp_path / "x.png")])
+        == 0
+    )
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (96, 48) and "Size: 96x48" in picture.text["parameters"]
+    rules = Rules(open_bundle(several).manifest, "png")
+    records = [(1, {"prompt": "a fox", "height": "48", "width": 96}), (2, {"prompt": "a fox"})]
+    first, second = rows(records, "x.csv", rules)
+    assert first.size == (48, 96) and second.size is None and first.identity() != second.identity()
+    assert Row.from_line(first.to_line()) == first
+
+
+def test_a_graph_of_several_sizes_is_opened_with_such_a_manifest_alone(several: Path) -> None:
+    bundle = open_bundle(several)
+    with pytest.raises(BundleError, match="has the shape"):
+        check_component(several, "unet", replace(bundle.manifest, sizes=()))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sizes", "64"], "is no size"),
+        (["--sizes", "72x64"], "multiples of 16"),
+        (["--sizes", "96x48", "--fused"], "has one size"),
+        (["--sizes", "8192x64"], "4096 pixels a side"),
+    ],
+)
+def test_sizes_that_no_graph_takes_together_are_refused(
+    options: list[str], said: str, tmp_path: Path, capsys: Any
+) -> None:
+    assert export([str(small_checkpoint()), "--out", str(tmp_path / "x"), *options]) == 2
+    assert said in capsys.readouterr().err

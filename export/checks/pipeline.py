@@ -19,6 +19,7 @@ def drawn_by_diffusers(
     Nothing of ours has a part in it: tokenizer, scheduler and noise are the pipeline's, one prompt a call.
     """
     pictures, latents = [], []
+    height, width = source.image_size
 
     def keep(pipe: Any, i: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         last[:] = [values["latents"].numpy()]
@@ -31,6 +32,8 @@ def drawn_by_diffusers(
             num_inference_steps=steps,
             guidance_scale=0.0,
             eta=source.eta,
+            height=height,
+            width=width,
             generator=torch.Generator("cpu").manual_seed(seed),
             output_type="np",
             callback_on_step_end=keep,

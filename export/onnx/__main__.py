@@ -6,14 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from export.checks.gates import MOST_RATIO
 from export.checks.report import table
 from export.command import add_export_options, only_planned
 from export.onnx.options import FUSED, Options
+from export.picture_size import several, sizes_of
 from runtime.command import Parser, command_parser, print_result, run_command
+from runtime.errors import UserError
 from runtime.files import check_free
 from runtime.manifest import MANIFEST, PRECISIONS
 
@@ -21,6 +23,7 @@ EXAMPLES = """examples:
   python -m export.onnx sticker-128 --out out/sticker-onnx
   python -m export.onnx path/to/checkpoint --out out/bundle --precision int8 --fused
   python -m export.onnx path/to/checkpoint --out out/bundle --precision int4-weights --dry-run
+  python -m export.onnx path/to/checkpoint --out out/bundle --height 512 --width 512 --sizes 768x512,512x768
   python -m export.onnx path/to/checkpoint --out out/bundle --overwrite --json"""
 
 
@@ -36,6 +39,11 @@ def parser() -> Parser:
     )
     made.add_argument(
         "--fold-timestep", action="store_true", help="a U-Net for the one-step timestep only: it draws in one step"
+    )
+    made.add_argument(
+        "--sizes",
+        metavar="WIDTHxHEIGHT,...",
+        help="other sizes that the graphs also take, such as 768x512,512x768, in multiples of 64",
     )
     made.add_argument("--fused", action="store_true", help=f"also {FUSED}: ids and noise in, pixels out")
     made.add_argument(
@@ -69,14 +77,17 @@ def parser() -> Parser:
 def work(args: argparse.Namespace) -> None:
     """Export and print the report, or with --dry-run the plan."""
     check_free(args.out, MANIFEST, args.overwrite)
-    if only_planned(args, "onnx", args.precision):
+    others = sizes_of(args.sizes) if args.sizes else ()
+    if others and args.fused:
+        raise UserError(f"--fused: {FUSED} has one size: leave out --sizes, or --fused")
+    if only_planned(args, "onnx", args.precision, others=others):
         return
     # Only now: PyTorch and diffusers take seconds to import, and most refusals need neither.
     from export.checks.weights import preflight
     from export.onnx.export import export_onnx
     from export.source import open_folder
 
-    source = open_folder(args.checkpoint, args.prompts, args.variant)
+    source = replace(open_folder(args.checkpoint, args.prompts, args.variant), sizes=several(args.checkpoint, others))
     preflight(source, args.precision)
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     facts = export_onnx(source, args.out, options)

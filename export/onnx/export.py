@@ -15,6 +15,7 @@ from export.checks.distance import Distance, measure_distance, refuse_further
 from export.checks.gates import THRESHOLDS_DB
 from export.checks.measure import Parity, psnr_db, refuse_below
 from export.checks.reference import Reference
+from export.checks.sizes import OtherSizes
 from export.checks.weights import watching
 from export.facts import size_mb
 from export.heap import give_back_memory, keep_no_large_blocks
@@ -58,12 +59,14 @@ def export_onnx(source: Source, out: Path, options: Options | None = None) -> di
         whole_folder(out, MANIFEST, options.overwrite) as folder,
     ):
         with watching(source, precision):
-            reference = Reference(source)
+            reference, others = Reference(source), OtherSizes(source)
         advance(1)
         write_configs(folder, source)
         verdict, recipe = write_graphs(folder, source, reference, options, advance)
         verdict.refuse(f"ONNX {precision} of {source.name}")
         figures = verdict.to_json() | {"recipe": recipe}
+        if source.sizes:
+            figures["sizes"] = others.compare(network_of(folder, options.fold_timestep), options.threshold_db)
         advance(1)
         if options.fused:
             figures["fused"] = write_fused(folder, source, reference)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +28,7 @@ from export.onnx.graph import (
     unique,
 )
 from export.onnx.passes import optimize
+from export.picture_size import graph_step, side_factor
 from export.source import Source
 from export.subpixel import fold_upsampling
 from runtime.errors import UserError
@@ -69,7 +71,7 @@ class Tracer:
         states = torch.zeros(2, self.source.encode([""]).shape[1], pipe.text_encoder.config.hidden_size)
         timestep = self.source.steps(1)[0].timestep
         ports = [
-            Port("sample", torch.zeros(2, *self.source.latent_shape)),
+            self.sided("sample", self.source.latent_shape, graph_step(pipe.unet.config)),
             Port("timestep", torch.tensor(float(timestep)), batched=False),
             Port("encoder_hidden_states", states),
         ]
@@ -79,27 +81,50 @@ class Tracer:
 
     def vae_decoder(self) -> onnx.ModelProto:
         """latent_sample -> sample."""
-        latents = torch.zeros(2, *self.source.latent_shape)
-        return trace(DecoderGraph(self.source.pipe.vae), [Port("latent_sample", latents)], ["sample"])
+        port = self.sided("latent_sample", self.source.latent_shape, 1)
+        return trace(DecoderGraph(self.source.pipe.vae), [port], ["sample"])
 
     def vae_encoder(self) -> onnx.ModelProto:
         """sample -> latent_sample."""
-        picture = torch.zeros(2, 3, *self.source.image_size)
-        return trace(EncoderGraph(self.source.pipe.vae), [Port("sample", picture)], ["latent_sample"])
+        port = self.sided("sample", (3, *self.source.image_size), side_factor(self.source.pipe.vae.config))
+        return trace(EncoderGraph(self.source.pipe.vae), [port], ["latent_sample"])
+
+    def sided(self, name: str, shape: tuple[int, int, int], step: int) -> Port:
+        """A feature map's input, whose sides are any multiples of `step` where the source has several sizes.
+
+        Its example is then small, and no side is one step long: torch.export would take it for a constant.
+        """
+        if not self.source.sizes:
+            return Port(name, torch.zeros(2, *shape))
+        return Port(name, torch.zeros(2, shape[0], 2 * step, 3 * step), step=step)
 
 
 OPSET = 18  # the oldest opset that has all that these graphs need, so that old loaders read them
-MAX_BATCH = 64
+MAX_BATCH = 32  # from 64 on, torch.export finds that a guard of its own excludes it, and traces a second time
+MAX_STEPS = 512  # of a side
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
 class Port:
-    """A graph input: its name, an example tensor, and whether its first axis is the batch."""
+    """A graph input: its name, an example tensor, whether its first axis is the batch, and of what its sides are
+    multiples; 0 for sides as in the example.
+    """
 
     name: str
     example: Tensor
     batched: bool = True
+    step: int = 0
+
+    def dynamic(self) -> dict[int, Any] | None:
+        """The axes of any length, for torch.export."""
+        if not self.batched:
+            return None
+        axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
+        if self.step:
+            for axis, side in ((2, "rows"), (3, "columns")):
+                axes[axis] = self.step * torch.export.Dim(side, min=1, max=MAX_STEPS)
+        return axes
 
 
 def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> onnx.ModelProto:
@@ -107,7 +132,6 @@ def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> 
 
     The examples' batch must be 2 or more: torch.export treats an axis of length 1 as constant.
     """
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
@@ -117,11 +141,12 @@ def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> 
             opset_version=OPSET,
             input_names=[port.name for port in inputs],
             output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} if port.batched else None for port in inputs),
+            dynamic_shapes=tuple(port.dynamic() for port in inputs),
         )
     assert program is not None  # with dynamo=True there is always one
     model: onnx.ModelProto = program.model_proto
     tidy(model)
+    name_sides(model)
     return model
 
 
@@ -146,6 +171,15 @@ def tidy(model: onnx.ModelProto) -> None:
     drop_unused(model.graph)
     strip(model)
     refuse_doubles(model.graph, "tracing")
+
+
+def name_sides(model: onnx.ModelProto) -> None:
+    """In place: open sides of inputs and outputs are called height and width, after which clients look."""
+    for port in [*model.graph.input, *model.graph.output]:
+        dims = port.type.tensor_type.shape.dim
+        for dim, name in zip(dims[2:], ("height", "width"), strict=False):
+            if len(dims) == 4 and not dim.dim_value:
+                dim.dim_param = f"{port.name}_{name}"
 
 
 def fix_reshapes(graph: onnx.GraphProto) -> None:

@@ -51,12 +51,13 @@ def plan(
     precision: str,
     times: Mapping[str, int] | None = None,
     variant: str | None = None,
+    pixels: int = 0,
 ) -> Plan:
     """What exporting the checkpoint `folder` needs.
 
     format: onnx, coreml or openvino; precision: one of `WIDTHS`. times: how often a part is written, 1 by default
-    (Core ML's --chunk-unet and Resources/ write copies). variant: of the weight files. Raises UserError when weights
-    are missing or damaged.
+    (Core ML's --chunk-unet and Resources/ write copies). variant: of the weight files. pixels: of the largest picture,
+    where it is not the checkpoint's own. Raises UserError when weights are missing or damaged.
     """
     widths = WIDTHS[format, precision]
     weights = {part: part_weights(folder, part, variant) for part in PARTS[format]}
@@ -73,7 +74,7 @@ def plan(
         components,
         tokenizer,
         temporary_bytes=int(TEMPORARY.get(format, 0) * 2 * largest),
-        peak_memory_bytes=peak_memory(folder, format, precision, weights),
+        peak_memory_bytes=peak_memory(folder, format, precision, weights, pixels),
     )
 
 

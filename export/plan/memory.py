@@ -44,8 +44,10 @@ LOADED = 1.5  # bytes that an engine uses per byte of an export: its own layout 
 LAYER_OUTPUTS = 3  # of a picture's size that exist at once: what a layer reads, adds and produces
 
 
-def peak_memory(folder: Path, format: str, precision: str, weights: Mapping[str, Mapping[str, Weight]]) -> int:
-    """Estimated peak of the process, in bytes."""
+def peak_memory(
+    folder: Path, format: str, precision: str, weights: Mapping[str, Mapping[str, Weight]], pixels: int = 0
+) -> int:
+    """Estimated peak of the process, in bytes. pixels: of the largest picture, 0 for the checkpoint's own."""
     sizes = [4 * sum(weight.count for weight in found.values()) for found in weights.values()]
     factors = MEMORY[format]
     needed = factors.base + factors.all_weights * sum(sizes) + factors.largest * max(sizes)
@@ -53,7 +55,7 @@ def peak_memory(folder: Path, format: str, precision: str, weights: Mapping[str,
         needed += CALIBRATION
     if (format, precision) == ("onnx", "fp16"):
         needed += HALVES * sum(sizes)
-    needed += activations(folder)
+    needed += activations(folder, pixels)
     if format == "onnx" and precision in HELD:
         batch = 1 if sum(weight.count for weight in weights["unet"].values()) > LARGE else BATCH
         needed = max(needed, factors.base + sum(sizes) + batch * priced_decoder(folder, HELD[precision]))
@@ -80,10 +82,10 @@ def report_memory(folder: Path, export_bytes: int, weights: int) -> int:
     return PROCESS + max(4 * weights + activations(folder), int(LOADED * export_bytes))
 
 
-def activations(folder: Path) -> int:
-    """Bytes of the decoder's widest layers at the picture's size, f32, for one picture."""
+def activations(folder: Path, pixels: int = 0) -> int:
+    """Bytes of the decoder's widest layers at the picture's size, f32, for one picture. pixels: see `peak_memory`."""
     channels = decoder_channels(folder)
-    return int(4 * LAYER_OUTPUTS * picture_pixels(folder) * channels[min(1, len(channels) - 1)])
+    return int(4 * LAYER_OUTPUTS * (pixels or picture_pixels(folder)) * channels[min(1, len(channels) - 1)])
 
 
 def picture_pixels(folder: Path) -> int:

@@ -28,7 +28,8 @@ from train.checkpoint import load_pipeline
 
 def options(**given: Any) -> argparse.Namespace:
     none = dict.fromkeys(("variant", "config", "base", "vae", "scheduler", "height", "width"))
-    return argparse.Namespace(checkpoint=str(small_checkpoint()), **{**none, "lora": [], **given})
+    call = {"guidance_scale": None, "eta": 0.0, "timestep": None}
+    return argparse.Namespace(checkpoint=str(small_checkpoint()), **{**none, **call, "lora": [], **given})
 
 
 def drawn(pipe: Any, prompt: str, seed: int, **size: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from export.checkpoint.changes import add_change_options, brought
@@ -80,11 +81,12 @@ def only_planned(
     add_checkpoint_options, out, dry_run, no_room_check and json. others: sizes of pictures besides the checkpoint's.
     Raises UserError.
     """
-    args.checkpoint = brought(args)
+    named, args.checkpoint = Path(args.checkpoint), brought(args)
     pixels = max((height * width for height, width in several(args.checkpoint, others)), default=0)
     made = plan(args.checkpoint, format, precision, times, args.variant, pixels)
     if args.dry_run:
-        print_result(json.dumps(made.to_json(), indent=2) if args.json else show_plan(made))
+        shown = replace(made, checkpoint=named)
+        print_result(json.dumps(shown.to_json(), indent=2) if args.json else show_plan(shown))
     elif not args.no_room_check:
         check_room(made, args.out)
     return bool(args.dry_run)

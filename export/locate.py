@@ -25,8 +25,11 @@ def locate(
         folder = resolve_checkpoint(name_or_path, config, base)
     except UserError as error:
         raise UserError((hint(Path(name_or_path)) if base is None else "") or str(error)) from error
-    check_folder(folder)
-    refuse_variant(folder, variant)
-    for part in PARTS:
-        refuse_adapters(folder / part, stored_names(folder / part, variant))
+    try:
+        check_folder(folder)
+        refuse_variant(folder, variant)
+        for part in PARTS:
+            refuse_adapters(folder / part, stored_names(folder / part, variant))
+    except UserError as error:  # of a folder that was assembled, only what it was made from is known outside
+        raise UserError(str(error).replace(str(folder), str(name_or_path))) from error
     return folder

@@ -130,8 +130,11 @@ def test_the_room_check_can_be_left_out(tmp_path: Path, capfd, monkeypatch) -> N
         raise UserError("x")
 
     monkeypatch.setattr("export.source.open_folder", open_folder)
+    looked: list[Path] = []
+    monkeypatch.setattr("export.locate.check_folder", looked.append)
     code, _, lines = command(capfd, small_checkpoint(), "--out", tmp_path / "out", "--no-room-check")
     assert reached == [small_checkpoint()] and (code, lines) == (2, ["error: x"])
+    assert looked == [small_checkpoint()]  # an export looks once
 
 
 def test_what_the_system_does_not_tell_is_not_checked(tmp_path: Path, monkeypatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,34 @@ def test_names_of_the_longest_length_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("狐" * 80 + ".png")
     write_whole(path, b"data")
     assert path.read_bytes() == b"data"
+
+
+HELD = """
+import os, sys
+from pathlib import Path
+from runtime.files import passing_folder
+made = passing_folder(Path(sys.argv[1]) / "assembled")
+(made / "x").write_text("x")
+print(made, flush=True)
+if sys.argv[2] == "fork" and os.fork() == 0:
+    sys.exit()
+if sys.argv[2] == "fork":
+    os.wait()
+    print((made / "x").is_file())
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_passing_folder_goes_with_its_process_and_what_a_killed_one_left_goes_next(tmp_path: Path) -> None:
+    def run(how: str) -> list[str]:
+        asked = [sys.executable, "-c", HELD, str(tmp_path), how]
+        return subprocess.run(asked, capture_output=True, text=True, check=how != "killed").stdout.split()
+
+    assert not Path(run("ends")[0]).exists()
+    left = Path(run("killed")[0])
+    assert (left / "x").is_file()
+    if hasattr(os, "fork"):
+        made, there = run("fork")
+        assert there == "True" and not Path(made).exists()
+    assert not left.exists() and not any(tmp_path.iterdir())

@@ -114,7 +114,7 @@ def test_sizes_are_counted_in_the_file_and_its_content_has_a_hash(turbo: Path, c
     assert export([file, "--out", str(turbo / "none"), "--dry-run", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert {part["name"] for part in planned["components"]} >= {"unet", "vae_decoder", "text_encoder"}
-    assert not (turbo / "none").exists()
+    assert planned["checkpoint"] == file and not (turbo / "none").exists()
 
 
 @pytest.mark.parametrize(("text", "eight"), [("quick_gelu", True), ("gelu", False)])
@@ -230,6 +230,15 @@ def test_a_file_that_could_be_several_models_is_not_guessed(turbo: Path, tmp_pat
 def test_other_files_are_told_in_one_line(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
     save_file({name: torch.zeros(1) for name in names}, tmp_path / "file.safetensors")
     assert said in refused(tmp_path / "file.safetensors")
+
+
+def test_what_is_refused_of_a_file_goes_by_the_files_name(turbo: Path, tmp_path: Path) -> None:
+    tensors = load_file(turbo / "sd_turbo.safetensors")
+    tensors["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(64, 9, 3, 3)
+    save_file(tensors, tmp_path / "sd_turbo.safetensors")
+    with pytest.raises(UserError, match="inpainting") as told:
+        locate(tmp_path / "sd_turbo.safetensors")
+    assert str(told.value).startswith(f"{tmp_path / 'sd_turbo.safetensors'}: ")
 
 
 def test_only_safetensors_are_opened(tmp_path: Path) -> None:

@@ -27,12 +27,24 @@ def making(target: Path, mode: int = 0o777) -> Iterator[Path]:
 
     mode: its permissions, before the process' umask.
     """
-    partial, lock = _make(target, mode)
+    partial, lock = new_partial(target, mode)
     try:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         let_go(lock)
+
+
+def new_partial(target: Path, mode: int) -> tuple[Path, int | None]:
+    """A new hidden folder beside `target`, and the lock that holds it, which the caller lets go."""
+    while True:
+        partial = _hidden(target)
+        with suppress(FileExistsError):
+            partial.mkdir(mode)
+            lock = hold_folder(partial, wait=True)
+            if partial.exists():
+                return partial, lock
+            let_go(lock)  # another process took it for abandoned, before it was held
 
 
 @contextmanager
@@ -86,17 +98,6 @@ def remove_partial(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
-
-
-def _make(target: Path, mode: int) -> tuple[Path, int | None]:
-    while True:
-        partial = _hidden(target)
-        with suppress(FileExistsError):
-            partial.mkdir(mode)
-            lock = hold_folder(partial, wait=True)
-            if partial.exists():
-                return partial, lock
-            let_go(lock)  # another process took it for abandoned, before it was held
 
 
 def _make_file(target: Path) -> tuple[Path, BinaryIO]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import ExitStack
+import shutil
 from pathlib import Path
 
 from runtime.files.faults import faults_told
 from runtime.files.folders import REMEDY, sweep
-from runtime.files.partial import making
+from runtime.files.locks import let_go
+from runtime.files.partial import new_partial
 
 
 def passing_folder(beside: Path) -> Path:
@@ -20,12 +21,12 @@ def passing_folder(beside: Path) -> Path:
     with faults_told(beside, beside, REMEDY):
         beside.parent.mkdir(parents=True, exist_ok=True)
         sweep(beside)
-        stack = ExitStack()
-        made = stack.enter_context(making(beside, mode=0o700))
-    atexit.register(_close, stack, os.getpid())
+        made, lock = new_partial(beside, 0o700)
+    atexit.register(_remove, made, lock, os.getpid())
     return made
 
 
-def _close(stack: ExitStack, process: int) -> None:
+def _remove(made: Path, lock: int | None, process: int) -> None:
     if os.getpid() == process:  # a forked child may end while its parent still needs the folder
-        stack.close()
+        shutil.rmtree(made, ignore_errors=True)
+        let_go(lock)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -42,6 +42,7 @@ def plan(
 ) -> Plan:
     """What a call asks for, checked and expanded; arguments and errors as in `Pipeline.run`."""
     size = check_size(manifest, height, width)
+    guidance_scale = guidance(manifest, guidance_scale)
     states = embeds(prompt, prompt_embeds, manifest.max_tokens)
     texts = [""] * len(states) if states else prompts(prompt)
     wanted = jobs(texts, negative_prompt, guidance_scale, chosen_seed(seed, generator), num_images_per_prompt)
@@ -51,6 +52,23 @@ def plan(
     made = [Generation(job, start * scale) for job, start in zip(wanted, noises, strict=True)]
     repeated: list[F32 | None] = [one for one in states for _ in range(num_images_per_prompt)]
     return Plan(made, repeated or [None] * len(made), chosen, guidance_scale, size)
+
+
+def guidance(manifest: Manifest, asked: float) -> float:
+    """The scale of classifier-free guidance for a scale that is asked for: 0 where the weights hold that scale.
+
+    Raises ValueError for another scale than the one that a latent consistency model was exported at.
+    """
+    recipe = manifest.parity.get("recipe")
+    held = recipe.get("guidance_scale") if isinstance(recipe, Mapping) else None
+    if held is None or asked == 0:
+        return asked
+    if asked != held:
+        raise ValueError(
+            f"guidance_scale {asked!r}: this model takes it as an input, and the bundle holds {held} as a constant; "
+            "leave it out, or export the checkpoint with another --guidance-scale"
+        )
+    return 0.0
 
 
 def _noises(wanted: Sequence[Job], given: npt.ArrayLike | None, shape: tuple[int, int, int]) -> list[F32]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def tokenizer() -> dict[str, Any]:
         encoded = reference(texts, truncation=True, max_length=MAX_TOKENS).input_ids
         rows = [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
         groups.append({"tokenizer": folder, "pad_id": reference.pad_token_id, "cases": rows})
-    groups.append(_added_tokens())
+    groups += [_added_tokens(), _one_file()]
     count = sum(len(group["cases"]) for group in groups)
     return _headed("transformers.CLIPTokenizerFast", count, "exact", max_tokens=MAX_TOKENS, groups=groups)
 
@@ -67,6 +68,27 @@ def _added_tokens() -> dict[str, Any]:
     encoded = reference(texts, truncation=True, max_length=MAX_TOKENS).input_ids
     rows = [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
     return {"tokenizer": TOKENIZERS[1], "pad_id": tokens.pad_id, "added": tokens.to_dict()["added"], "cases": rows}
+
+
+def _one_file() -> dict[str, Any]:
+    """Ids of a tokenizer saved as tokenizer.json alone, as transformers 5 writes it, with a token added at 49408."""
+    from transformers import CLIPTokenizerFast
+
+    from train.checkpoint import fast_tokenizer
+
+    saved = CLIPTokenizerFast.from_pretrained(ROOT / TOKENIZERS[0], pad_token="!")
+    saved.add_tokens(["<frog-toy>"])
+    with TemporaryDirectory() as name:
+        saved.save_pretrained(name)
+        for path in Path(name).iterdir():
+            if path.name not in ("tokenizer.json", "tokenizer_config.json"):
+                path.unlink()
+        reference = fast_tokenizer(Path(name))
+    assert reference is not None
+    tokens, texts = tokens_of(reference), cases.one_file_texts()
+    encoded = reference(texts, truncation=True, max_length=MAX_TOKENS).input_ids
+    rows = [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
+    return {"tokenizer": TOKENIZERS[0], "pad_id": tokens.pad_id, "added": tokens.to_dict()["added"], "cases": rows}
 
 
 def noise() -> dict[str, Any]:

@@ -117,6 +117,12 @@ def added_token_texts() -> list[str]:
     return ["", "fox", "fox!", "! a !", *(form.replace("{}", one) for one in written for form in forms), *mixtures]
 
 
+def one_file_texts() -> list[str]:
+    """The boundary cases, and the added token in every form."""
+    forms = ("{}", "a {}, red", "my{}x", "{}{}!", "A {}.", "fox! " * 36 + "{} {} {} {}")
+    return [*BOUNDARY_TEXTS, *(form.replace("{}", one) for one in ("<frog-toy>", "<FROG-TOY>") for form in forms)]
+
+
 def pixel_values() -> list[float]:
     """Values of [-1, 1] pictures: ends, beyond them, the exact half, values beside each level's threshold."""
     special = [0.0, -0.0, 1.0, -1.0, 1.5, -1.5, 1e30, -1e30, 1e-30, math.inf, -math.inf, math.nan]

@@ -124,6 +124,17 @@ def test_latents_are_the_noise_of_an_image_too(pipe: runtime.Pipeline) -> None:
     assert (latents(pipe, latents=randn(7, SHAPE), image=start_image(), strength=0.5) == own).all()
 
 
+def test_a_guidance_scale_that_the_weights_hold_is_taken_and_no_other() -> None:
+    """As of a latent consistency model, whose U-Net diffusers evaluates once a step whatever the scale."""
+    bundle = open_bundle(TINY)
+    held = replace(bundle.manifest, parity={"recipe": {"guidance_scale": 8.5}})
+    consistency = runtime.Pipeline(replace(bundle, manifest=held))
+    assert (latents(consistency, seed=7, guidance_scale=8.5) == latents(consistency, seed=7)).all()
+    for other in (1.0, 3.0):
+        with pytest.raises(ValueError, match=r"the bundle holds 8\.5 as a constant"):
+            consistency("a fox", guidance_scale=other)
+
+
 def test_guidance_mixes_two_predictions(pipe: runtime.Pipeline) -> None:
     plain = latents(pipe, seed=7)
     assert (latents(pipe, seed=7, guidance_scale=1.0) == plain).all()

@@ -150,7 +150,7 @@ def _run(name: str, config: dict[str, Any], count: int) -> dict[str, Any]:
     outputs = torch.randn((len(steps), 1, *shape), generator=torch.Generator("cpu").manual_seed(count))
     for t, output in zip(theirs.timesteps, outputs, strict=True):
         theirs.scale_model_input(own, t)
-        own = theirs.step(output, t, own, **arguments(theirs, generator)).prev_sample
+        own = theirs.step(output, t, own, **arguments(theirs, generator=generator)).prev_sample
     return {
         "scheduler": name,
         "seed": seed,

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,22 @@ class Row:
         """Whether every picture that is drawn is close enough."""
         return all(isinstance(cell, str) or cell >= self.format.least_db for cell in self.cells.values())
 
-    def to_markdown(self) -> str:
-        """The table's line."""
-        cells = [cell if isinstance(cell, str) else f"{cell:.1f}" for cell in self.cells.values()]
-        said = self.refused or "; ".join(sorted({cell for cell in cells if " " in cell}))
-        shown = ["-" if " " in cell else cell for cell in cells] if cells else ["-"] * len(STEPS)
-        return "| " + " | ".join([self.model.title, self.format.title, *shown, said]) + " |"
+    @property
+    def cell(self) -> str:
+        """The table's cell: dB in 1, 2 and 4 steps."""
+        return " / ".join("-" if isinstance(cell, str) else f"{cell:.1f}" for cell in self.cells.values()) or "-"
+
+    @property
+    def said(self) -> list[str]:
+        """Why cells are empty."""
+        reasons = [self.refused] if self.refused else [cell for cell in self.cells.values() if isinstance(cell, str)]
+        return [f"{self.format.title}: {reason}" for reason in dict.fromkeys(reasons)]
+
+
+def markdown(made: Sequence[Row]) -> str:
+    """The table's line of one model, with a row for each format."""
+    refused = "; ".join(reason for row in made for reason in row.said)
+    return "| " + " | ".join([made[0].model.title, *(row.cell for row in made), refused]) + " |"
 
 
 class Judge:
@@ -145,12 +156,14 @@ def work(args: argparse.Namespace) -> int:
     """Print the table; 1 when a picture is further than its format's limit."""
     if unknown := [name for name in args.names if name not in MODELS]:
         raise UserError(f"unknown model {unknown[0]}: known are {', '.join(MODELS)}")
-    heads = ["structure of", "export", *(f"{steps} step{'s' * (steps > 1)}" for steps in STEPS), "refused"]
+    formats = args.format or list(FORMATS)
+    heads = ["structure of", *(FORMATS[name].title for name in formats), "refused"]
     print_result("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
     failed = 0
-    for row in rows(args.names or list(MODELS), args.format or list(FORMATS), args.out):
-        print_result(row.to_markdown())
-        failed += not row.passed
+    for _, made in groupby(rows(args.names or list(MODELS), formats, args.out), key=lambda row: row.model.title):
+        of_model = list(made)
+        print_result(markdown(of_model))
+        failed += sum(not row.passed for row in of_model)
     return int(failed > 0)
 
 

@@ -121,6 +121,6 @@ def said(folder: Path) -> dict[str, Any]:
 FORMATS: dict[str, Format] = {
     "onnx-fp32": Format("ONNX fp32", "export.onnx", ("--precision", "fp32"), runtime_draws, 60.0),
     "onnx-int8": Format("ONNX int8", "export.onnx", ("--precision", "int8"), runtime_draws, 35.0),
-    "openvino": Format("OpenVINO, by GenAI", "export.openvino", (), genai_draws, 45.0),
-    "coreml": Format("Core ML fp16, by the evaluator", "export.coreml", (), evaluator_draws, THRESHOLDS_DB["fp16"]),
+    "openvino": Format("OpenVINO", "export.openvino", (), genai_draws, 45.0),
+    "coreml": Format("Core ML fp16", "export.coreml", (), evaluator_draws, THRESHOLDS_DB["fp16"]),
 }

@@ -65,6 +65,10 @@ class Model:
         return [text.replace("{zoo}", str(zoo)) for text in (self.checkpoint, *self.options)]
 
 
+# A file does not say for which size its model is, and the zoo's are smaller than the real ones.
+ZOO_SIZE = ("--height", "64", "--width", "64")
+
+
 def folder(name: str, title: str, **more: Any) -> Model:
     """A model that is a pipeline folder of the zoo."""
     return Model(title, f"{{zoo}}/{name}", opened(name), (name,), **more)
@@ -72,7 +76,7 @@ def folder(name: str, title: str, **more: Any) -> Model:
 
 def file(name: str, title: str, weights: str) -> Model:
     """A model in one file; the judge opens the folder that it was made from."""
-    return Model(title, f"{{zoo}}/{name}/{weights}", opened(name, "diffusers"), (name,))
+    return Model(title, f"{{zoo}}/{name}/{weights}", opened(name, "diffusers"), (name,), ZOO_SIZE)
 
 
 def lora(name: str, title: str, weights: str, scheduler: str, kind: str) -> Model:

@@ -34,6 +34,8 @@ from train.checkpoint import load_pipeline
 from train.opening.models import MODELS, SD2, model_of
 from train.opening.resolve import resolve_checkpoint
 from train.opening.structure import structure_of, text_configs, unet_config, vae_config
+from train.run.build import check_teacher
+from train.teacher import start_unet
 from train.weights.files import read_safetensors, stored_weights
 
 TRAILING = {"timestep_spacing": "trailing", "prediction_type": "epsilon", "steps_offset": 1}
@@ -102,6 +104,14 @@ def test_without_a_configuration_the_shapes_and_the_name_say_it_all(turbo: Path)
         assert ours.tokenizer(prompt, **asked).input_ids == judge.tokenizer(prompt, **asked).input_ids
     ours.unet.register_to_config(sample_size=8)
     assert psnr(draw(ours), draw(judge)) > 100
+
+
+def test_trainers_open_a_file_too(turbo: Path) -> None:
+    given, wanted = start_unet(str(turbo / "sd_turbo.safetensors")), start_unet(str(turbo / "diffusers"))
+    assert all(torch.equal(value, wanted.state_dict()[key]) for key, value in given.state_dict().items())
+    pipeline = load_pipeline(turbo / "sd_turbo.safetensors")
+    check_teacher(pipeline, "sd_turbo.safetensors")
+    assert pipeline.unet.dtype == torch.float32
 
 
 def test_sizes_are_counted_in_the_file_and_its_content_has_a_hash(turbo: Path, capsys: Any) -> None:

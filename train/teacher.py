@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
-from train.checkpoint import load_part
+from train.checkpoint import load_part, load_pipeline
 from train.data.corpus import load_corpus
 from train.data.encoders import encode_texts
 from train.opening.resolve import resolve_checkpoint
@@ -27,6 +27,7 @@ from train.run.loop import run_task
 from train.run.options import ABOVE_NONE, MOST, RUN_RANGES, add_number, add_run_options, check_ranges, flag, settings_of
 from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
 from train.teacher_task import Surroundings, TeacherSettings, TeacherTask
+from train.weights.files import whole_file
 
 NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own
 SHARED = 0.3  # of the steps, unless --shared says otherwise; none with --student
@@ -86,12 +87,16 @@ def build_unet(
 
 
 def start_unet(checkpoint: str, no_attention: bool = False, student: str | None = None) -> UNet2DConditionModel:
-    """The U-Net of a pipeline folder or name in float32, or its student of that name (train.student.STUDENTS).
+    """The U-Net of a checkpoint in float32, or its student of that name (train.student.STUDENTS).
 
     With `no_attention` only the middle block attends: the text that scales and shifts the residual blocks carries
     nearly all, and a step takes 0.6 of the time. Raises UserError.
     """
-    unet = load_part(UNet2DConditionModel, resolve_checkpoint(checkpoint) / "unet", dtype=torch.float32)
+    folder = resolve_checkpoint(checkpoint)
+    if whole_file(folder / "unet"):
+        unet = load_pipeline(folder).unet
+    else:
+        unet = load_part(UNet2DConditionModel, folder / "unet", dtype=torch.float32)
     if student:
         unet = build_student(unet, student)
     layers = blocks_of(unet)

@@ -28,7 +28,7 @@ def sources(package: str) -> dict[str, Path]:
 
 MODULES = {name: path for package in OURS for name, path in sources(package).items()}
 ROOMS = {name for name, path in MODULES.items() if path.name == "__init__.py"}
-RECIPE = {name for name in MODULES if name.startswith("train.sticker.")}  # of the shipped model
+RECIPE = {name for name in MODULES if name.startswith(("train.sticker.", "train.world."))}  # of the shipped model
 # Modules that need more than their room: the doors of rooms, which may open others.
 WIDER: dict[str, set[str]] = {"train.data.__main__": RECIPE}
 

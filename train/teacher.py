@@ -19,7 +19,10 @@ from runtime.command import Parser, command_parser, print_result, run_command, t
 from runtime.errors import UserError
 from train.checkpoint import load_part, load_pipeline
 from train.data.corpus import load_corpus
-from train.data.encoders import encode_texts
+from train.data.encoders import Encoders
+from train.data.examples import DataSource
+from train.data.shards import set_of
+from train.data.sources import MemorySource
 from train.opening.resolve import resolve_checkpoint
 from train.prompts import read_prompts, repeated, sample_prompts
 from train.run.engine import Engine
@@ -40,6 +43,8 @@ RANGES = RUN_RANGES | {
     "drop_text": (0, 1),
     "shared": (0, 1),
     "compositions": (0, 0.99),
+    "general": (0, 1),
+    "workers": (0, 256),
     "guidance": (0, MOST),
     "sample_steps": (1, 1000),
 }
@@ -49,6 +54,8 @@ EXAMPLES = """examples:
   python -m train.teacher --data data/stickers --vae runs/teacher/pipeline/vae --text runs/teacher/pipeline \\
       --start runs/teacher/pipeline --student tiny --out runs/tiny
 OUT gets unet/ and pipeline/, the folder that teacher= (of --student: init=) of python -m train takes."""
+IMAGE_SIZE = 128  # of a world's pictures, in pixels
+WORLD = "world"  # what dataset.json of one says
 SAMPLES = 16  # pictures of each kind on a sheet
 
 
@@ -145,6 +152,9 @@ def parser() -> Parser:
     made.add_argument(
         "--prompts", type=Path, metavar="FILE", help="of the samples, one per line (default: some of the captions)"
     )
+    made.add_argument("--train-text", action="store_true", help="the text encoder learns too")
+    number("--general", 0.15, "of a world: share of captions that do not name the thing itself")
+    number("--workers", 0, "of a world: processes that draw pictures ahead")
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)
     return made
@@ -190,15 +200,34 @@ def teacher_task(args: argparse.Namespace, settings: TeacherSettings, engine: En
     unet = start_unet(args.start, args.no_attention, args.student) if args.start else None
     if unet is not None:
         check_fit(unet, vae, text_encoder)
-    corpus = load_corpus(
-        args.data, "train", vae, text_encoder, tokenizer, cache=args.out / "cache", compositions=args.compositions
-    )
-    captions = sample_prompts(caption for record in corpus.records for caption in record.captions)
-    prompts = encode_texts(text_encoder, tokenizer, repeated(given or captions, SAMPLES))
+    around = Surroundings(vae, text_encoder, tokenizer)
+    source, captions = world_source(args, around) if set_of(args.data) == WORLD else folder_source(args, around)
+    around.captions = captions
+    prompts = repeated(given or captions, SAMPLES)
     if unet is None:
-        unet = build_unet(corpus.latents.shape[1], corpus.latents.shape[2], text_encoder.config.hidden_size)
+        unet = build_unet(source.latent_shape[0], source.latent_shape[1], text_encoder.config.hidden_size)
     tell(f"{settings.student or 'teacher'}: {count_parameters(unet) / 1e6:.1f} M parameters")
-    return TeacherTask(unet, corpus, Surroundings(vae, text_encoder, tokenizer, captions), prompts, settings, engine)
+    return TeacherTask(unet, source, around, prompts, settings, engine)
+
+
+def folder_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataSource, Sequence[str]]:
+    """The pictures of a folder of shards in memory, and captions to try."""
+    parts = (around.vae, around.text_encoder, around.tokenizer)
+    cache = args.out / "cache"
+    corpus = load_corpus(args.data, "train", *parts, cache=cache, compositions=args.compositions)
+    captions = sample_prompts(caption for record in corpus.records for caption in record.captions)
+    return MemorySource(corpus, around.vae.device), captions
+
+
+def world_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataSource, Sequence[str]]:
+    """The world of a prepared folder, drawn as it is needed, and captions to try. Raises UserError."""
+    from train.world.stream import WorldStream
+
+    if args.compositions:
+        raise UserError("--compositions is for folders of shards: this world has pairs and counts of its own")
+    encoders = Encoders(around.vae, around.text_encoder, around.tokenizer, IMAGE_SIZE, around.vae.device)
+    source = WorldStream(args.data, encoders, seed=args.seed, workers=args.workers, general=args.general)
+    return source, [source.painter.numbered(number)[1] for number in range(SAMPLES)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.files import whole_folder
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 from train.checkpoint import save_pipeline
 from train.config import RunSettings
-from train.data.corpus import Corpus
+from train.data.encoders import encode_captions
+from train.data.examples import DataSource
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.evaluate.grids import save_grid
 from train.latents import decode_all
@@ -46,6 +50,7 @@ class TeacherSettings(RunSettings):
     student_layers: tuple[int, ...] = (1, 1, 1, 1)  # of the student-to-be
     guidance: float = 2.0
     sample_steps: int = 20
+    train_text: bool = False  # the text encoder learns too
 
 
 @dataclass
@@ -94,53 +99,87 @@ class TeacherTask(Task):
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        corpus: Corpus,
+        source: DataSource,
         around: Surroundings,
-        prompts: Tensor,
+        prompts: Sequence[str],
         settings: TeacherSettings,
         engine: Engine,
     ) -> None:
-        """prompts: states f32[N, 77, D] of the captions that samples are drawn for."""
+        """prompts: the captions that samples are drawn for."""
         self.name = settings.student or "teacher"
-        self.settings, self.engine, self.corpus, self.around, self.prompts = settings, engine, corpus, around, prompts
+        self.settings, self.engine, self.source, self.around, self.prompts = settings, engine, source, around, prompts
         self.unet = unet.to(engine.device)
         self.compact = prune(unet, settings.student_layers, share=True) if settings.shared else unet
         self.objective = x0_loss if settings.student else v_loss
         self.levels = NoiseLevels(engine.device)
         self.ema = Ema(unet, settings.ema)
-        self.optimizer = torch.optim.AdamW(
-            unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
-        self.weights, self.optimizers = {"unet": unet, "ema": self.ema}, {"optimizer": self.optimizer}
+        self.weights = {"unet": unet, "ema": self.ema}
+        learning = list(unet.parameters())
+        self.text_ema: Ema | None = None
+        if settings.train_text:
+            text_encoder = around.text_encoder.requires_grad_()
+            self.text_ema = Ema(text_encoder, settings.ema)
+            self.weights |= {"text_encoder": text_encoder, "text_encoder_ema": self.text_ema}
+            learning += text_encoder.parameters()
+        self.optimizer = torch.optim.AdamW(learning, lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.optimizers = {"optimizer": self.optimizer}
 
     def step(self, step: int) -> Values:
         settings, device = self.settings, self.engine.device
         set_rate(self.optimizer, learning_rate(step, settings.lr, settings.max_steps, WARMUP, settings.decay_from))
         rng = np.random.default_rng([settings.seed, step])
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        x0, text, _ = self.corpus.batch(self.corpus.draw(settings.batch, rng), rng, drop_text=settings.drop_text)
-        eps = torch.randn(x0.shape, generator=noise)
+        given = self.source.take(settings.batch, slice(0, settings.batch), rng, settings.drop_text)
+        eps = torch.randn(given.latents.shape, generator=noise)
         timesteps = draw_timesteps(settings.batch, rng, settings.last, settings.power)
         network = self.compact if rng.random() < settings.shared else self.unet
-        batch = (tensor.to(device) for tensor in (x0, eps, timesteps, text))
+        x0, eps, timesteps = (tensor.to(device) for tensor in (given.latents, eps, timesteps))
         with self.engine.autocast():
-            loss = self.objective(network, self.levels, *batch)
+            text = self.states(given.captions) if settings.train_text else given.text.to(device)
+            loss = self.objective(network, self.levels, x0, eps, timesteps, text)
         measured = descend(self.engine, self.optimizer, loss, settings.grad_clip)
         self.ema.update(self.unet, step + 1)
+        if self.text_ema is not None:
+            self.text_ema.update(self.around.text_encoder, step + 1)
         return measured
+
+    def states(self, captions: Sequence[str]) -> Tensor:
+        """f32[N, 77, D] of captions by the text encoder as it is, with gradients where it learns."""
+        encoder = self.around.text_encoder
+        ids = self.around.tokenizer(
+            list(captions), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        states: Tensor = encoder(ids.to(encoder.device)).last_hidden_state
+        return states
+
+    def position(self) -> dict[str, Any]:
+        return self.source.state()
+
+    def restore(self, position: dict[str, Any]) -> None:
+        self.source.restore(position)
 
     def keep(self, step: int, telemetry: Telemetry) -> None:
         """A sheet of the sample prompts at fixed seeds: one step above, guided steps below."""
         path = Path(self.settings.run_dir) / "samples" / f"step-{step:06d}.png"
-        with self.ema.applied(self.unet):
+        with self.averages():
             pictures = self.draw()
         save_grid(pictures, path, columns=8)
         telemetry.pictures(step, np.asarray(Image.open(path)))
 
+    @contextmanager
+    def averages(self) -> Iterator[None]:
+        """The averages of the weights in their place."""
+        with self.ema.applied(self.unet), ExitStack() as stack:
+            if self.text_ema is not None:
+                stack.enter_context(self.text_ema.applied(self.around.text_encoder))
+            yield
+
+    @torch.no_grad()
     def draw(self) -> Tensor:
         """Pictures f32[2N, 3, H, W] of the prompts: by one step, then by guided steps."""
-        device = self.engine.device
-        text, no_text = self.prompts.to(device), self.corpus.text_states[0].float().to(device)
+        around = self.around
+        text = encode_captions(around.text_encoder, around.tokenizer, [*self.prompts, ""])[0].float()
+        text, no_text = text[:-1], text[-1]
         seeds, sheets = range(len(text)), []
         for steps, guidance in ((1, 1.0), (self.settings.sample_steps, self.settings.guidance)):
             latents = sample(self.unet, text, no_text, seeds, steps, guidance, self.levels, self.engine.bf16)
@@ -150,6 +189,8 @@ class TeacherTask(Task):
     def finish(self, step: int, best: int | None) -> Path:
         """The average, in OUT/unet and, within its pipeline, in OUT/pipeline."""
         self.unet.load_state_dict(self.ema.weights)
+        if self.text_ema is not None:
+            self.around.text_encoder.load_state_dict(self.text_ema.weights, strict=False)  # position ids are no weights
         run_dir, unet, around = Path(self.settings.run_dir), self.unet.eval(), self.around
         with whole_folder(run_dir / "unet") as folder:
             unet.save_pretrained(folder)

@@ -27,7 +27,7 @@ from tests.support.train_fixtures import Parts, add_config
 from train.autoencoder import DecoderSettings, DecoderTask, build_autoencoder, pca_of_patches, set_pca_encoder
 from train.checkpoint import load_part
 from train.data.corpus import load_corpus
-from train.data.encoders import encode_texts
+from train.data.sources import MemorySource
 from train.run import engine
 from train.run.add_task import AddTask
 from train.run.engine import Engine, settled
@@ -69,10 +69,9 @@ def teacher_task(parts: Parts, settings: Any, on: Engine) -> Task:
     text_encoder = load_part(CLIPTextModel, folder / "text_encoder").eval()
     tokenizer = load_part(CLIPTokenizerFast, folder / "tokenizer")
     corpus = load_corpus(Path(parts["data"]), "train", vae, text_encoder, tokenizer)
-    prompts = encode_texts(text_encoder, tokenizer, ["a disc", "a square"])
     unet = build_unet(4, 8, 16, widths=(16, 32), layers=(1, 2), attention=(False, True), time_width=32)
     around = Surroundings(vae.to(on.device), text_encoder.to(on.device), tokenizer)
-    return TeacherTask(unet, corpus, around, prompts, settings, on)
+    return TeacherTask(unet, MemorySource(corpus), around, ["a disc", "a square"], settings, on)
 
 
 def decoder_task(parts: Parts, settings: Any, on: Engine) -> Task:

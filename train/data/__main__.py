@@ -1,6 +1,7 @@
-"""`python -m train.data prepare|import`: captioned pictures to WebDataset shards with a held-out split.
+"""`python -m train.data prepare|import|world`: captioned pictures for training.
 
-The sticker set is joined from pinned packages; `import` takes a user's own folder.
+`prepare` joins the sticker set from pinned packages and `import` takes a user's own folder, both to WebDataset shards
+with a held-out split; `world` makes the cut-outs that an endless world of stickers is drawn from.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ def _prepare(args: argparse.Namespace) -> dict[str, object]:
     licences = {name: PACKAGES[name].licence for name in PACKAGE_OF_STYLE.values()}
     facts = {"set": "sticker", "split": "by concept", "licences": licences}
     return write_dataset(sticker_splits(sources, composed), args.out, args.size, facts)
+
+
+def _world(args: argparse.Namespace) -> dict[str, object]:
+    from train.world.prepare import prepare_world
+
+    return prepare_world(args.out, args.portraits, args.seed)
 
 
 def _import(args: argparse.Namespace) -> dict[str, object]:
@@ -76,15 +83,24 @@ def parser() -> Parser:
         help="of the pictures, held out for evaluation (default 0.1; 0: none): whole captions where there "
         "are enough, else single pictures",
     )
+    world = subcommand(commands, "world", "the sticker world: drawn without end, a caption has many pictures", EXAMPLES)
+    world.add_argument("--portraits", type=int, default=60_000, metavar="N", help="different ones (default 60000)")
+    world.add_argument("--seed", type=int, default=0, help="which portraits (default 0)")
     for command in (prepare, imported):
-        command.add_argument("--out", type=Path, required=True, metavar="DIR")
         command.add_argument("--size", type=int, default=128, help="side in pixels (default 128)")
+    for command in (prepare, imported, world):
+        command.add_argument("--out", type=Path, required=True, metavar="DIR")
     return made
 
 
 def work(args: argparse.Namespace) -> None:
     """Write the data set and print what it holds."""
     check_folder(args.out)
+    if args.command == "world":
+        made = _world(args)
+        said = f"{made['things']} things, {made['art']} drawings, {made['portraits']} portraits"
+        print_result(json.dumps(made) if args.json else f"{args.out}: {said}")
+        return
     summary = _prepare(args) if args.command == "prepare" else _import(args)
     said = f"{summary['pictures']}, split {summary['split']}, {summary['skipped']} skipped (skipped.jsonl)"
     print_result(json.dumps(summary) if args.json else f"{args.out}: {said}")

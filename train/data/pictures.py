@@ -10,6 +10,7 @@ from PIL import Image
 
 # Larger pictures are skipped, not decoded: one file of a public art package claims 168 megapixels.
 MAX_PIXELS = 40_000_000
+XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'  # some drawings refer to their parts by it
 
 
 class BadPicture(ValueError):

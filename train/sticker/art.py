@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.data.pictures import decode, decode_rgba, draw_svg, rasterize_svg
+from train.data.pictures import XLINK, decode, decode_rgba, draw_svg, rasterize_svg
 from train.data.shards import Record
 from train.registry import fetch
 from train.sticker.captions import (
@@ -109,5 +109,5 @@ def _iconify(root: Path) -> Iterator[tuple[str, Path | None, str | None]]:
         if icon is None:  # an alias: the same drawing under another code
             continue
         width, height = icon.get("width", side), icon.get("height", side)
-        opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+        opening = f'<svg xmlns="http://www.w3.org/2000/svg" {XLINK} viewBox="0 0 {width} {height}">'
         yield normalize_code(code), None, f"{opening}{icon['body']}</svg>"

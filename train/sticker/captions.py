@@ -66,6 +66,7 @@ class Emoji:
     group: str  # emojibase group key, for example "animals-nature"
     concept: str  # code with skin tone and gender taken out: the unit of the train / held-out split
     has_skin_tone: bool
+    subgroup: str = ""  # emojibase subgroup key, for example "animal-mammal"
 
 
 def normalize_code(code: str) -> str:
@@ -112,7 +113,8 @@ def load_emoji(emojibase: Path, emojilib: Path) -> dict[str, Emoji]:
     emojibase, emojilib: folders of the unpacked npm packages. Returns {normalized code: Emoji}.
     """
     root = emojibase / "package"
-    groups = json.loads((root / "meta/groups.json").read_text())["groups"]
+    meta = json.loads((root / "meta/groups.json").read_text())
+    groups, subgroups = meta["groups"], meta["subgroups"]
     shortcodes = json.loads((root / "en/shortcodes/emojibase.json").read_text())
     keywords = json.loads((emojilib / "package/dist/emoji-en-US.json").read_text())
     table: dict[str, Emoji] = {}
@@ -129,6 +131,7 @@ def load_emoji(emojibase: Path, emojilib: Path) -> dict[str, Emoji]:
                 group=group,
                 concept=concept_of(code),
                 has_skin_tone=bool(_SKIN_TONES.intersection(code.split("-"))),
+                subgroup=subgroups.get(str(entry.get("subgroup")), ""),
             )
     return table
 

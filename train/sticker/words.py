@@ -95,7 +95,7 @@ _WITH_O = {"potato", "tomato", "mango", "volcano", "mosquito"}
 
 
 def article(noun: str) -> str:
-    return "an" if noun[:1] in "aeiou" and not noun.startswith(("uni", "euro", "ewe")) else "a"
+    return "an" if noun[:1] in "aeiou" and not noun.startswith(("uni", "euro", "ewe", "one-", "ufo")) else "a"
 
 
 def with_article(noun: str) -> str:

@@ -1,0 +1,172 @@
+"""What a prompt leaves open: found, drawn by the seed with its frequency, and never against what the prompt says."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from runtime.variation import Variation, plain
+from runtime.variation.draws import draw, fnv1a, philox, uniform
+
+ONES = 0xFFFFFFFF
+
+
+def table() -> dict[str, Any]:
+    """A small table as a manifest holds it."""
+    style = {"words": {"3d style": 0.6, "flat style": 0.4}, "names": ["3d"]}
+    facing = {"words": {"facing left": 0.5, "facing right": 0.5}, "names": ["looking left", "looking right"]}
+    size = {"words": {"small": 0.3, "large": 0.7}, "names": ["tiny", "big"]}
+    colors = {"words": {"natural colors": 0.8, "red": 0.1, "blue": 0.1}, "names": []}
+    hair = {"words": {"long hair": 0.5, "bald": 0.5}, "names": []}
+    hair_color = {"words": {"red hair": 0.5, "black hair": 0.5}, "names": ["bald"]}
+    return {
+        "version": 1,
+        "kinds": {
+            "animals": {
+                "words": ["fox", "hot dog seller", "dog"],
+                "properties": {"style": style, "facing": facing, "size": size, "colors": colors},
+            },
+            "food": {"words": ["pizza", "hot dog", "glasses"], "properties": {"style": style, "size": size}},
+            "woman": {"words": ["woman"], "properties": {"style": {"words": {"ink style": 0.5, "toon style": 0.5}}}},
+            "woman, ink": {"words": ["woman"], "requires": ["ink style"], "properties": {"hair": hair}},
+            "woman, toon": {
+                "words": ["woman"],
+                "requires": ["toon style"],
+                "properties": {"hair": hair, "hair color": hair_color},
+            },
+            "pair": {"words": ["and", "next to"], "rank": "join", "properties": {"style": style}},
+            "animal": {
+                "words": ["animal"],
+                "rank": "coarse",
+                "properties": {"thing": {"words": {"fox": 0.25, "dog": 0.75}}},
+            },
+        },
+        "order": ["thing", "style", "hair", "hair color", "colors", "facing", "size"],
+        "ends": ["with", "on"],
+        "separator": ", ",
+    }
+
+
+VARIATION = Variation.from_json(table())
+
+
+def test_philox_and_fnv_give_their_published_answers() -> None:
+    """Random123's known answers of philox4x32-10, and the FNV page's of fnv1a 64."""
+    assert philox((0, 0, 0, 0), (0, 0)) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
+    assert philox((ONES,) * 4, (ONES, ONES)) == (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)
+    pi = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)
+    assert philox(*pi) == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)
+    assert fnv1a(b"") == 0xCBF29CE484222325
+    assert fnv1a(b"foobar") == 0x85944171F73967E8
+
+
+def test_words_come_with_their_frequencies() -> None:
+    counts = Counter(draw({"a": 0.5, "b": 0.3, "c": 0.2, "never": 0.0}, seed, "x") for seed in range(4000))
+    assert counts["never"] == 0
+    for word, share in {"a": 0.5, "b": 0.3, "c": 0.2}.items():
+        assert counts[word] / 4000 == pytest.approx(share, abs=0.03)
+    assert uniform(7, "style") != uniform(7, "size") != uniform(8, "size")
+
+
+def test_properties_are_drawn_apart_from_each_other() -> None:
+    pairs = Counter(
+        (words["style"], words["size"]) for words in (VARIATION.drawn("a fox", seed) for seed in range(4000))
+    )
+    assert pairs["3d style", "large"] / 4000 == pytest.approx(0.6 * 0.7, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left_open"),
+    [
+        ("a fox", ["style", "colors", "facing", "size"]),
+        ("A FOX!", ["style", "colors", "facing", "size"]),
+        ("a big red fox facing left", ["style"]),
+        ("a tiny fox, 3d", ["colors", "facing"]),
+        ("a hot dog", ["style", "size"]),  # the longer name hides "dog"
+        ("a fox and a pizza", ["style"]),
+        ("and a fox", ["style", "colors", "facing", "size"]),  # joins nothing
+        ("a woman with glasses", ["style", "hair"]),  # of a woman, not of glasses
+        ("a bald woman, toon style", []),  # nothing of her hair is open
+        ("a fox with a pizza", ["style", "colors", "facing", "size"]),
+        ("3d style, a fox", ["colors", "facing", "size"]),
+        ("an animal", ["thing", "style", "colors", "facing", "size"]),
+        ("an animal, fox", ["style", "colors", "facing", "size"]),
+        ("something else", []),
+        ("", []),
+    ],
+)
+def test_what_is_open(prompt: str, left_open: list[str]) -> None:
+    found = [name for name in VARIATION.drawn(prompt, 2) if name != "hair color"]
+    assert found == left_open
+
+
+def test_the_completed_prompt_leaves_nothing_open() -> None:
+    for prompt in ("a fox", "an animal", "a woman", "a fox and a pizza", "a hot dog, large"):
+        for seed in range(50):
+            complete = VARIATION.complete(prompt, seed)
+            assert complete.startswith(prompt)
+            assert VARIATION.complete(complete, seed + 1) == complete
+
+
+def test_a_style_decides_what_else_is_open() -> None:
+    for seed in range(20):
+        words = VARIATION.drawn("a woman", seed)
+        assert ("hair color" in words) == (words["style"] == "toon style" and words["hair"] != "bald")
+
+
+def test_a_chosen_word_is_taken() -> None:
+    assert VARIATION.drawn("a fox", 1, {"facing": "facing right"})["facing"] == "facing right"
+    others = VARIATION.drawn("a fox", 1)
+    chosen = VARIATION.drawn("a fox", 1, {"facing": others["facing"]})
+    assert chosen == others
+    for wrong, says in (
+        ({"facing": "up"}, "choose one of facing left, facing right"),
+        ({"wheels": "4"}, "there is no wheels"),
+        ({"hair": "bald"}, "the prompt settles it"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            VARIATION.drawn("a fox", 1, wrong)
+
+
+def test_the_table_survives_its_json() -> None:
+    again = Variation.from_json(VARIATION.to_json())
+    assert again.to_json() == VARIATION.to_json()
+    assert again.complete("a fox", 9) == VARIATION.complete("a fox", 9)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "says"),
+    [
+        (["version"], 2, "version 2"),
+        (["kinds"], [], "kinds is list"),
+        (["order"], ["style"], "order lacks"),
+        (["order"], "style", "order is no list"),
+        (["separator"], "", "separator"),
+        (["kinds", "food", "words"], [1], "words of food"),
+        (["kinds", "food", "rank"], "high", "rank of food"),
+        (["kinds", "animal", "properties"], {}, "animal is coarse"),
+        (["kinds", "food", "properties", "size", "words"], {}, "no word of a frequency above 0"),
+        (["kinds", "food", "properties", "size", "words"], {"small": -1}, "frequency of 'small'"),
+        (["kinds", "food", "properties", "size", "words"], {"small": float("nan")}, "frequency of 'small'"),
+        (["kinds", "food", "properties", "size", "words"], {"small": "1"}, "frequency of 'small'"),
+        (["kinds", "food", "properties", "size", "words"], {"!": 1}, "frequency of '!'"),
+        (["kinds", "food", "properties", "size", "names"], [""], "names of size of"),
+    ],
+)
+def test_a_damaged_table_is_refused(where: list[str], value: object, says: str) -> None:
+    damaged = copy.deepcopy(table())
+    inner = damaged
+    for step in where[:-1]:
+        inner = inner[step]
+    inner[where[-1]] = value
+    with pytest.raises(ValueError, match=says):
+        Variation.from_json(damaged)
+
+
+def test_plain_text_is_the_same_in_every_language() -> None:
+    assert plain("A Big,  red FOX!") == " a big red fox "
+    assert plain("İstanbul fox") == " stanbul fox "  # letters beyond ASCII have other lower cases elsewhere
+    assert plain("") == " "

@@ -31,6 +31,7 @@ from scripts.zoo_parts import (
 )
 from tests.test_zoo import draw, psnr
 from train.checkpoint import load_pipeline
+from train.opening.from_file import from_file
 from train.opening.models import MODELS, SD2, model_of
 from train.opening.resolve import resolve_checkpoint
 from train.opening.structure import structure_of, text_configs, unet_config, vae_config
@@ -152,7 +153,8 @@ def test_every_structure_is_read_from_shapes(text: str, eight: bool, tmp_path: P
             scheduler=scheduler("EulerAncestralDiscreteScheduler", **TRAILING),
             add_watermarker=False,
         )
-    shapes = {name: w.shape for name, w in read_safetensors(single_file(pipe, tmp_path / "x.safetensors"))}
+    file = single_file(pipe, tmp_path / "x_turbo.safetensors")
+    shapes = {name: w.shape for name, w in read_safetensors(file)}
     structure = structure_of(shapes)
     assert structure is not None
     wanted = json.loads(json.dumps(dict(pipe.unet.config)))
@@ -162,6 +164,10 @@ def test_every_structure_is_read_from_shapes(text: str, eight: bool, tmp_path: P
     }
     for part, config in text_configs(shapes, structure).items():
         assert not differing(config, getattr(pipe, part).config.to_dict()) - {"architectures"}
+    found = from_file(type(pipe), resolve_checkpoint(file), {"safety_checker": None} if eight else {}, torch.float32)
+    for part in ("unet", "vae", *text_configs(shapes, structure)):
+        made, wanted = (getattr(one, part).state_dict() for one in (found, pipe))
+        assert made.keys() == wanted.keys() and all(torch.equal(made[key], wanted[key]) for key in wanted)
 
 
 def ldm_shapes(unet: UNet2DConditionModel) -> dict[str, tuple[int, ...]]:

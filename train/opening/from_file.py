@@ -41,12 +41,12 @@ def from_file(kind: Any, folder: Path, parts: Mapping[str, Any], dtype: torch.dt
     """
     file = folder / WHOLE
     tensors = {name: torch.empty(weight.shape, device="meta") for name, weight in read_safetensors(file)}
-    for part in NETWORKS:
-        if part not in parts and (folder / part).is_dir():
-            refuse_misfit(file.resolve(), part, folder / part, tensors)
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of casts that change nothing
+    logging.set_verbosity_error()  # it warns of casts that change nothing, and of averaged weights that it leaves out
     try:
+        for part in NETWORKS:
+            if part not in parts and (folder / part).is_dir():
+                refuse_misfit(file.resolve(), part, folder / part, tensors)
         return kind.from_single_file(str(file), config=str(folder), torch_dtype=dtype, local_files_only=True, **parts)
     finally:
         logging.set_verbosity(level)

@@ -14,6 +14,7 @@ from export.checks.gates import MOST_STEPS
 from export.source import Source
 from export.tokens import tokens_of
 from runtime.manifest import step_entry
+from runtime.tokenizer.conditioning import SD
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 from train.opening.call import CALL
 from train.opening.loras import LORAS
@@ -39,9 +40,11 @@ def model_facts(
 
 def model_manifest(source: Source, precision: str, steps: int = MOST_STEPS) -> dict[str, Any]:
     """The part of `model_facts` that a bundle's manifest has as separate fields."""
+    conditioning = {} if source.conditioning == SD else {"conditioning": source.conditioning.to_dict()}
     return {
         "format_version": 1,
-        "tokenizer": tokens_of(source.pipe.tokenizer).to_dict(),
+        **{name: tokens_of(getattr(source.pipe, name)).to_dict() for name in source.kind.encoders.values()},
+        **conditioning,
         "name": source.name,
         "precision": precision,
         "image_size": list(source.image_size),

@@ -19,16 +19,36 @@ Attention = Callable[..., Tensor]  # see `plain_attention`
 LEGACY_EOS = 2  # transformers: a text encoder with this id in its config pools at the largest id
 
 
+def text_roots(model: Any, component: str) -> list[tuple[str, nn.Module]]:
+    """The modules of a CLIP text encoder, by names that are unique among a checkpoint's two."""
+    name = component.replace("text_encoder", "text")  # text, text_2
+    projection = getattr(model, "text_projection", None)
+    return [(name, model.text_model), *([] if projection is None else [(f"{name}_projection", projection)])]
+
+
 class TextEncoderGraph(nn.Module):
-    """input_ids i64[B,T] -> last_hidden_state f32[B,T,H], pooler_output f32[B,H]: CLIP's text transformer."""
+    """input_ids i64[B,T] -> last_hidden_state f32[B,T,H], pooler_output f32[B,H]: CLIP's text transformer.
+
+    An encoder with a projection gives text_embeds f32[B,P] first and no pooler_output. With every_layer the states
+    before each layer follow, hidden_states.0 and on, as optimum's exports have them.
+    """
 
     mask: Tensor
     earlier_first: Tensor
 
-    def __init__(self, model: Any, attention: Attention | None = None) -> None:
-        """attention: the function that computes it; `plain_attention` by default."""
+    def __init__(
+        self,
+        model: Any,
+        attention: Attention | None = None,
+        component: str = "text_encoder",
+        every_layer: bool = False,
+    ) -> None:
+        """attention: the function that computes it; `plain_attention` by default. component: names the nodes."""
         super().__init__()
-        self.text = model.text_model
+        self.every_layer, self.projects = every_layer, hasattr(model, "text_projection")
+        for name, module in text_roots(model, component):
+            self.add_module(name, module)
+        self.name = text_roots(model, component)[0][0]
         self.attention = attention or plain_attention
         self.eos = int(model.config.eos_token_id)
         length = int(model.config.max_position_embeddings)
@@ -36,14 +56,30 @@ class TextEncoderGraph(nn.Module):
         self.register_buffer("mask", torch.full((length, length), MASKED).triu(1), persistent=False)
         self.register_buffer("earlier_first", backwards, persistent=False)
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        embeddings = self.text.embeddings
-        hidden = embeddings.token_embedding(input_ids) + embeddings.position_embedding.weight
-        for layer in self.text.encoder.layers:
+    @property
+    def root(self) -> Any:
+        """CLIP's text transformer."""
+        return self.get_submodule(self.name)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it gives."""
+        kept = len(self.root.encoder.layers) if self.every_layer else 0
+        first = ("text_embeds", "last_hidden_state") if self.projects else ("last_hidden_state", "pooler_output")
+        return (*first, *(f"hidden_states.{i}" for i in range(kept)))
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        text = self.root
+        hidden = text.embeddings.token_embedding(input_ids) + text.embeddings.position_embedding.weight
+        kept = []
+        for layer in text.encoder.layers:
+            kept.append(hidden)
             hidden = hidden + self.attend(layer.self_attn, layer.layer_norm1(hidden))
             hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
-        hidden = self.text.final_layer_norm(hidden)
-        return hidden, self.pool(input_ids, hidden)
+        hidden = text.final_layer_norm(hidden)
+        pooled = self.pool(input_ids, hidden)
+        first = (self.get_submodule(f"{self.name}_projection")(pooled), hidden) if self.projects else (hidden, pooled)
+        return (*first, *kept) if self.every_layer else first
 
     def attend(self, attention: Any, hidden: Tensor) -> Tensor:
         """Causal self-attention of one layer, f32[B,T,H] -> f32[B,T,H]."""
@@ -65,15 +101,25 @@ class TextEncoderGraph(nn.Module):
 class UNetGraph(nn.Module):
     """sample f32[B,C,h,w], timestep f32[], encoder_hidden_states f32[B,T,H] -> out_sample f32[B,C,h,w].
 
-    The output is what the U-Net was trained to predict (v or epsilon).
+    SDXL's also takes text_embeds f32[B,P] and time_ids f32[B,6]. The output is what the U-Net was trained to predict
+    (v or epsilon).
     """
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]  # type: ignore[no-any-return]
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+    ) -> Tensor:
+        added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
+        made = self.unet(sample, timestep, encoder_hidden_states, added_cond_kwargs=added, return_dict=False)
+        return made[0]  # type: ignore[no-any-return]
 
 
 class DecoderGraph(nn.Module):

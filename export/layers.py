@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from export.graphs import text_roots
 from export.source import Source
+from export.text import encoded, told
 from runtime.sampler import Memory
 from train.prompts import repeated
 
@@ -34,15 +36,14 @@ class Layer:
 
 
 def layers(source: Source) -> list[Layer]:
-    """The layers of text encoder, U-Net and decoder, in the order of their modules."""
+    """The layers of text encoders, U-Net and decoder, in the order of their modules."""
     pipe = source.pipe
-    parts = (
-        ("text_encoder", "text", pipe.text_encoder.text_model),
-        ("unet", "unet", pipe.unet),
-        ("vae_decoder", "vae", pipe.vae),
-    )
+    parts = [("unet", "unet", pipe.unet), ("vae_decoder", "vae", pipe.vae)]
+    parts[:0] = [
+        (one, name, root) for one in source.kind.encoders for name, root in text_roots(getattr(pipe, one), one)
+    ]
     return [
-        Layer(component, f"{prefix}.{name}", module)
+        Layer(component, f"{prefix}.{name}".rstrip("."), module)
         for component, prefix, root in parts
         for name, module in root.named_modules()
         if isinstance(module, KINDS) and not (prefix == "vae" and name.startswith(("encoder", "quant_conv")))
@@ -65,7 +66,7 @@ def observed(found: Sequence[Layer], observer: Observer) -> Iterator[None]:
 
 
 def calibration(source: Source, count: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(token ids i64[B,77], noise f32[B,C,h,w]) of the first `count` calibration prompts."""
+    """(token ids i64[B, 77 per encoder], noise f32[B,C,h,w]) of the first `count` calibration prompts."""
     prompts = repeated(source.prompts.calibration, count)
     for start in range(0, count, batch):
         part = prompts[start : start + batch]
@@ -77,9 +78,9 @@ def draw(source: Source, ids: Tensor, noise: Tensor, steps: int = 1) -> Tensor:
     """Pictures f32[B,3,H,W], [0,1] before clamping, by the checkpoint's own scheduler; differentiable."""
     pipe, table, memory = source.pipe, source.steps(steps), Memory()
     latents = noise * table[0].noise_scale
-    states = pipe.text_encoder(ids)[0]
+    text = encoded(source, ids).arguments(told(source).sizes(noise))
     for step in table:
-        output = pipe.unet(latents, torch.tensor(float(step.timestep)), states, return_dict=False)[0]
+        output = pipe.unet(latents, torch.tensor(float(step.timestep)), **text, return_dict=False)[0]
         fresh = torch.randn(noise.shape, generator=torch.Generator().manual_seed(SEED)) if step.noise else None
         latents = memory.advance(step, latents, output, fresh)
     return pipe.vae.decode(latents / source.scaling_factor, return_dict=False)[0] / 2 + 0.5  # type: ignore[no-any-return]

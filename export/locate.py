@@ -6,11 +6,11 @@ from pathlib import Path
 
 from export.checks.folder import check_folder, hint
 from runtime.errors import UserError
+from train.families import KINDS
+from train.folders import pipeline_kind
 from train.opening.resolve import resolve_checkpoint
 from train.weights.files import refuse_variant, stored_names
 from train.weights.keys import refuse_adapters
-
-PARTS = ("text_encoder", "unet", "vae")
 
 
 def locate(
@@ -28,7 +28,7 @@ def locate(
     try:
         check_folder(folder)
         refuse_variant(folder, variant)
-        for part in PARTS:
+        for part in pipeline_kind(folder, KINDS).networks:
             refuse_adapters(folder / part, stored_names(folder / part, variant))
     except UserError as error:  # of a folder that was assembled, only what it was made from is known outside
         raise UserError(str(error).replace(str(folder), str(name_or_path))) from error

@@ -24,10 +24,14 @@ from export.steps import steps_of
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.manifest import Step
+from runtime.tokenizer.conditioning import Conditioning, TextEncoder
 from runtime.tokenizer.vocabulary import MAX_TOKENS
+from train.families import KINDS, SD, Kind
+from train.folders import pipeline_kind
 from train.opening.call import Call, read_call
 from train.opening.hub import name_of
 
+STATES, POOLED = "last_hidden_state", "text_embeds"  # outputs of text encoders
 LARGE = 200_000_000  # parameters of a U-Net
 FACTS = "training.json"  # next to model_index.json: what the trainer says about the checkpoint
 Ids = npt.NDArray[np.int64]
@@ -36,7 +40,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Source:
-    """One checkpoint, opened: `pipe` is diffusers' StableDiffusionPipeline in fp32 on the CPU."""
+    """One checkpoint, opened: `pipe` is diffusers' pipeline of its kind in fp32 on the CPU."""
 
     name: str
     folder: Path
@@ -44,6 +48,7 @@ class Source:
     prompts: Prompts = GENERAL  # such as the model was trained for
     sizes: tuple[Size, ...] = ()  # (height, width) of every picture that the export makes; (): image_size alone
     size: Size | None = None  # of its pictures; None: the U-Net's own
+    kind: Kind = SD
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -90,6 +95,28 @@ class Source:
         return self.call.eta
 
     @cached_property
+    def conditioning(self) -> Conditioning:
+        """What the U-Net is told, and by which outputs of the exported text encoders."""
+        encoders = []
+        for component, tokenizer in self.kind.encoders.items():
+            model = getattr(self.pipe, component)
+            states = f"hidden_states.{model.config.num_hidden_layers - 1}" if self.kind.second_text else STATES
+            pooled = POOLED if self.kind.second_text and hasattr(model, "text_projection") else None
+            encoders.append(TextEncoder(component, tokenizer, states, pooled))
+        zeros = self.kind.second_text and bool(self.pipe.config.force_zeros_for_empty_prompt)
+        return Conditioning(tuple(encoders), self.kind.second_text, zeros)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The networks that an export has, in the order of a call."""
+        return self.conditioning.components
+
+    @property
+    def upcast(self) -> bool:
+        """Whether the autoencoder must be computed in single precision, as diffusers does it."""
+        return self.kind.second_text and bool(getattr(self.pipe.vae.config, "force_upcast", False))
+
+    @cached_property
     def large(self) -> bool:
         """Whether the model is so slow that measurements use fewer pictures."""
         return bool(sum(weight.numel() for weight in self.pipe.unet.parameters()) > LARGE)
@@ -122,11 +149,10 @@ class Source:
         return self.tables[count] if count in self.tables else self._steps(count)
 
     def encode(self, prompts: list[str]) -> Ids:
-        """Token ids i64[N,77], padded and truncated as by the pipeline's tokenizer."""
-        encoded = self.pipe.tokenizer(
-            prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="np"
-        )
-        return np.asarray(encoded.input_ids, np.int64)
+        """Token ids i64[N,77], padded and truncated as by the pipeline's tokenizer; of two, [N,154] side by side."""
+        options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "np"}
+        tokenizers = [getattr(self.pipe, name) for name in self.kind.encoders.values()]
+        return np.concatenate([np.asarray(one(prompts, **options).input_ids, np.int64) for one in tokenizers], axis=1)
 
     def noise(self, seeds: list[int]) -> Floats:
         """The first noise f32[N,C,h,w], each of its own seed as diffusers draws it, before the scheduler scales it."""
@@ -162,18 +188,19 @@ def open_source(name_or_path: str, prompts: Path | None = None, variant: str | N
 def open_folder(folder: Path, prompts: Path | None = None, variant: str | None = None) -> Source:
     """The same for a folder that `locate` has checked already."""
     chosen = prompts_for(folder, prompts)
-    return Source(name=name_of(folder), folder=folder, pipe=load(folder, variant), prompts=chosen)
+    kind = pipeline_kind(folder, KINDS)
+    return Source(name=name_of(folder), folder=folder, pipe=load(folder, variant), prompts=chosen, kind=kind)
 
 
 def load(folder: Path, variant: str | None = None) -> Any:
-    """diffusers' StableDiffusionPipeline from a folder, frozen; UserError with diffusers' reason when that fails."""
+    """diffusers' pipeline from a folder, frozen; UserError with diffusers' reason when that fails."""
     silence()
     from train.checkpoint import load_pipeline
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipe = load_pipeline(folder, variant=variant)
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+        pipe = load_pipeline(folder, variant=variant, kinds=KINDS)
+    for module in (getattr(pipe, part) for part in pipeline_kind(folder, KINDS).networks):
         module.eval().requires_grad_(False)
     return pipe
 

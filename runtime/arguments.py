@@ -43,6 +43,8 @@ def plan(
     """What a call asks for, checked and expanded; arguments and errors as in `Pipeline.run`."""
     size = check_size(manifest, height, width)
     guidance_scale = guidance(manifest, guidance_scale)
+    if prompt_embeds is not None and manifest.conditioning.time_ids:
+        raise ValueError(f"prompt_embeds is not enough: bundle {manifest.name} takes pooled text too; give the prompt")
     states = embeds(prompt, prompt_embeds, manifest.max_tokens)
     texts = [""] * len(states) if states else prompts(prompt)
     wanted = jobs(texts, negative_prompt, guidance_scale, chosen_seed(seed, generator), num_images_per_prompt)
@@ -91,10 +93,11 @@ def jobs(
     says what is allowed.
     """
     negatives = _negatives(negative_prompt, guidance_scale, len(prompts))
+    guided = guidance_scale > 1
     count = check_count("num_images_per_prompt", num_images_per_prompt)
     firsts = _seeds(seed, len(prompts))
     rows = zip(prompts, negatives, firsts, strict=True)
-    return [Job(text, negative, check_seed(first + i)) for text, negative, first in rows for i in range(count)]
+    return [Job(text, negative, check_seed(first + i), guided) for text, negative, first in rows for i in range(count)]
 
 
 def chosen_seed(seed: Seeds | None, generator: Any) -> Seeds | None:
@@ -155,7 +158,13 @@ def steps(manifest: Manifest, num_inference_steps: int, strength: float | None, 
     if count == 0:
         least = math.ceil(1000 / num_inference_steps) / 1000  # rounded up: 0.333 would leave none of 3 either
         raise ValueError(f"strength {strength} leaves none of {num_inference_steps} steps: use {least:.3g} or more")
-    return every[num_inference_steps - count :]
+    return _drawn_from_one(every[num_inference_steps - count :])
+
+
+def _drawn_from_one(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The last steps of a run, whose fresh noise is what the generator gives first after the noise of the start."""
+    before = min((step.draw for step in steps if step.noise), default=1) - 1
+    return tuple(replace(step, draw=step.draw - before) if step.noise else step for step in steps)
 
 
 def latents(given: Any, count: int, shape: tuple[int, ...]) -> list[F32]:
@@ -251,7 +260,7 @@ def prompts(prompt: str | Sequence[str] | None) -> list[str]:
 
 
 def _negatives(negative_prompt: str | Sequence[str] | None, guidance_scale: float, count: int) -> Sequence[str | None]:
-    """One negative prompt per prompt where guidance is on ("" when none is given), else None for each."""
+    """One negative prompt per prompt, None for each when none is given."""
     if not _is_number(guidance_scale):
         raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")
     if guidance_scale <= 1:
@@ -262,7 +271,7 @@ def _negatives(negative_prompt: str | Sequence[str] | None, guidance_scale: floa
             )
         return [None] * count
     if negative_prompt is None or isinstance(negative_prompt, str):
-        return [negative_prompt or ""] * count
+        return [negative_prompt] * count
     negatives = list(negative_prompt) if isinstance(negative_prompt, Sequence) else [negative_prompt]
     if not all(isinstance(text, str) for text in negatives):
         raise ValueError("negative_prompt must be a string, or a list of one string per prompt")

@@ -56,7 +56,11 @@ class CoremlSession:
             self._predict, self._closed = None, True
 
     def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> F32:
-        """As `runtime.ort.session.Session.run`, one picture at a time; a prediction that has begun is not cut short."""
+        """The first of the package's outputs; see `run_all`."""
+        return self.run_all(cancel=cancel, **inputs)[0]
+
+    def run_all(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> tuple[F32, ...]:
+        """As `Session.run_all`, one picture at a time; a prediction that has begun is not cut short."""
         if cancel is not None:
             cancel.check()
         with self._lock:
@@ -67,7 +71,7 @@ class CoremlSession:
                 raise MemoryLimitError(f"there is not enough memory for {self.path}: free some") from error
             except Exception as error:  # coremltools raises RuntimeError and more
                 raise BundleError(f"{self.path} cannot be run by Core ML: {' '.join(str(error).split())}") from error
-        return np.asarray(found, np.float32)
+        return tuple(np.asarray(one, np.float32) for one in (found if isinstance(found, tuple) else (found,)))
 
     def _opened(self) -> Predict:
         if self._closed:

@@ -48,8 +48,9 @@ class Job:
     """One picture to make."""
 
     prompt: str
-    negative_prompt: str | None  # None: without guidance
+    negative_prompt: str | None
     seed: int
+    guided: bool = False  # by a prediction for the negative prompt, or for no text where there is none
 
 
 @dataclass(repr=False, eq=False)

@@ -12,13 +12,14 @@ from typing import Any
 from runtime.errors import BundleError
 from runtime.schedule import CLEAN, PREDICTION_TYPES, ddim_weights
 from runtime.tokenizer import Tokens
+from runtime.tokenizer.conditioning import SD, Conditioning
 from runtime.untrusted import shown
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
-REQUIRED = ("text_encoder", "unet", "vae_decoder")  # the networks of every bundle, in the order of a call
-COMPONENTS = (*REQUIRED, "vae_encoder")  # and the one that image to image needs
+REQUIRED = SD.required  # the networks of a bundle of Stable Diffusion 1 or 2, in the order of a call
+COMPONENTS = SD.components  # and the one that image to image needs
 MARKER = "export.json"  # what Core ML and OpenVINO exports have in the place of a manifest
 # Far beyond every one-step model there is, and small enough that nothing computed from them fills the memory.
 MOST_SIDE, MOST_PIXELS = 4096, 2048 * 2048
@@ -31,7 +32,7 @@ MOST_SIZES = 100  # of pictures
 MOST_FILES, MOST_FILE_BYTES = 1000, 16 * 10**9
 MOST_NAME = 200
 LEVEL = {"timestep", "alpha", "sigma"}  # that every step of a manifest has
-OPTIONAL = ("tokenizer", "sizes")  # fields that bundles of older versions, or of one size, lack
+OPTIONAL = ("tokenizer", "tokenizer_2", "conditioning", "sizes")  # fields that are written where they say something
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Manifest:
     parity: Mapping[str, Any]  # free
     tokenizer: Tokens | None = None  # padding and added tokens; None in bundles of older versions
     sizes: tuple[tuple[int, int], ...] = ()  # that calls may choose from, image_size among them; (): image_size alone
+    tokenizer_2: Tokens | None = None  # the same of a second text encoder's tokenizer
+    conditioning: Conditioning = SD  # what the U-Net is told
 
     @classmethod
     def from_dict(cls, data: Any) -> Manifest:
@@ -91,7 +94,22 @@ class Manifest:
         values = {name: _converted(MANIFEST, name, data[name]) for name in data}
         _check_sizes(values)
         values["steps"] = {n: with_weights(steps, values["prediction_type"]) for n, steps in values["steps"].items()}
-        return cls(**values)
+        made = cls(**values)
+        made._check_files()
+        return made
+
+    def _check_files(self) -> None:
+        """The networks and tokenizers that every call needs must be among the files."""
+        tokenizers = [one.tokenizer for one in self.conditioning.text_encoders]
+        wanted = [f"{part}/model.onnx" for part in self.conditioning.required]
+        wanted += [f"{folder}/{name}" for folder in tokenizers for name in ("vocab.json", "merges.txt")]
+        if missing := [name for name in wanted if name not in self.files]:
+            raise BundleError(f"{MANIFEST}: files lacks {', '.join(missing)}")
+
+    def tokens(self, tokenizer: str) -> Tokens | None:
+        """Padding and added tokens of a tokenizer's folder."""
+        found: Tokens | None = getattr(self, tokenizer)
+        return found
 
     def latents_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a picture of (height, width) pixels."""
@@ -110,7 +128,9 @@ class Manifest:
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         data["steps"] = {str(n): [step_entry(step) for step in steps] for n, steps in self.steps.items()}
         data["files"] = {name: asdict(facts) for name, facts in self.files.items()}
-        data["tokenizer"] = self.tokenizer and self.tokenizer.to_dict()
+        for name in ("tokenizer", "tokenizer_2"):
+            data[name] = (tokens := self.tokens(name)) and tokens.to_dict()
+        data["conditioning"] = None if self.conditioning == SD else self.conditioning.to_dict()
         data["sizes"] = [list(size) for size in self.sizes]
         return {name: value for name, value in data.items() if name not in OPTIONAL or value}
 
@@ -291,12 +311,7 @@ def _files(value: Any) -> dict[str, FileFacts]:
     """{"unet/model.onnx": {sha256, bytes}, ...}; a path that leaves the folder is refused."""
     if len(value) > MOST_FILES:
         raise ValueError(f"{len(value)} files are too many, {MOST_FILES} at most are allowed")
-    table = {_inside(name): _facts(facts) for name, facts in value.items()}
-    missing = [f"{part}/model.onnx" for part in REQUIRED if f"{part}/model.onnx" not in table]
-    missing += [name for name in ("tokenizer/vocab.json", "tokenizer/merges.txt") if name not in table]
-    if missing:
-        raise BundleError(f"{MANIFEST}: files lacks {', '.join(missing)}")
-    return table
+    return {_inside(name): _facts(facts) for name, facts in value.items()}
 
 
 def _inside(name: str) -> str:
@@ -346,4 +361,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "parity": _object,
     "tokenizer": Tokens.from_dict,
     "sizes": _several_sizes,
+    "tokenizer_2": Tokens.from_dict,
+    "conditioning": Conditioning.from_dict,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,40 +14,50 @@ from runtime.cancel import CancelToken
 from runtime.coreml import CoremlSession
 from runtime.errors import BundleError
 from runtime.generation import Generation, Plan
-from runtime.manifest import REQUIRED, Manifest, Step
+from runtime.manifest import Manifest, Step
 from runtime.ort.providers import choose_provider
-from runtime.ort.session import INPUTS, Session
-from runtime.prompt_states import Texts
+from runtime.ort.session import Session
+from runtime.prompt_states import Text, Texts
 from runtime.safety import SafetyChecker, checked
 from runtime.threads import Task
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
 Sessions = Mapping[str, Session | CoremlSession]  # by component
-Text = tuple[F32, F32 | None]  # states f32[1, tokens, width] of the prompt and, under guidance, of the negative prompt
+Pair = tuple[Text, Text | None]  # of the prompt and, under guidance, of the negative prompt
 
 
 def components(bundle: Bundle) -> list[str]:
     """The networks that a bundle has."""
-    return [part for part in INPUTS if f"{part}/model.onnx" in bundle.manifest.files]
+    known = bundle.manifest.conditioning.components
+    return [part for part in known if f"{part}/model.onnx" in bundle.manifest.files]
 
 
 def onnx_sessions(bundle: Bundle, provider: str, threads: int, keep_graphs: bool) -> dict[str, Session]:
     """A session for each network, not opened yet; arguments as in `Pipeline`. Raises BundleError, ProviderError."""
-    chosen = choose_provider(provider)
+    chosen, conditioning = choose_provider(provider), bundle.manifest.conditioning
+    prints = {part: bundle.fingerprint(part) if keep_graphs else "" for part in components(bundle)}
     return {
-        part: Session(part, bundle.model(part), chosen, threads, bundle.fingerprint(part) if keep_graphs else "")
-        for part in components(bundle)
+        part: Session(part, bundle.model(part), chosen, threads, print_, conditioning)
+        for part, print_ in prints.items()
     }
+
+
+def tokenizers(bundle: Bundle) -> list[Tokenizer]:
+    """The tokenizer of each text encoder. Raises BundleError."""
+    manifest, folder = bundle.manifest, bundle.folder
+    names = [one.tokenizer for one in manifest.conditioning.text_encoders]
+    return [Tokenizer.from_folder(folder / name, manifest.tokens(name)) for name in names]
 
 
 class Networks:
     """A bundle's sessions. Every method may be called from any thread, and computes one picture's part."""
 
-    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, sessions: Sessions) -> None:
-        """sessions: see `runtime.ort.session.INPUTS`; the encoder of images may be missing."""
+    def __init__(self, manifest: Manifest, tokenizers: Sequence[Tokenizer], sessions: Sessions) -> None:
+        """sessions: of the manifest's components; the encoder of images may be missing."""
         self.manifest, self.sessions = manifest, sessions
-        self._texts = Texts(tokenizer, sessions["text_encoder"], manifest.max_tokens)
+        encoders = [sessions[one.component] for one in manifest.conditioning.text_encoders]
+        self._texts = Texts(list(zip(tokenizers, encoders, strict=True)), manifest.max_tokens)
 
     @property
     def provider(self) -> str:
@@ -56,7 +66,7 @@ class Networks:
 
     def open(self) -> None:
         """Opens the graphs that every call needs, in parallel."""
-        first, *others = [self.sessions[stage] for stage in REQUIRED]
+        first, *others = [self.sessions[stage] for stage in self.manifest.conditioning.required]
         tasks = [Task(session.open) for session in others if not session.is_open]
         first.open()
         for task in tasks:
@@ -88,27 +98,32 @@ class Networks:
                 code = start if arguments.is_latents(start, shape) else self.encode_image(start, cancel, plan.size)
                 one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
 
-    def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32:
-        """The text encoder's states, f32[1, tokens, width]. Do not write to it."""
-        return self._texts.states(prompt, cancel)
+    def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> Text:
+        """What the text encoders give. Do not write to its arrays."""
+        return self._texts.encode(prompt, cancel)
 
-    def encode_text(self, one: Generation, states: F32 | None, cancel: CancelToken | None) -> Text:
-        """The states of a picture's prompt, or the caller's own, and of its negative prompt."""
+    def encode_text(self, one: Generation, states: F32 | None, cancel: CancelToken | None) -> Pair:
+        """A picture's prompt, or the caller's own states, and under guidance its negative prompt."""
         with one.timed("text_encoder"):
+            wanted = self.encode_prompt(one.prompt, cancel) if states is None else Text(states[None])
+            if not one.job.guided:
+                return wanted, None
             negative = one.job.negative_prompt
-            wanted = self.encode_prompt(one.prompt, cancel) if states is None else states[None]
-            return wanted, None if negative is None else self.encode_prompt(negative, cancel)
+            if negative is None and self.manifest.conditioning.zeros_without_negative_prompt:
+                return wanted, wanted.zeros()
+            return wanted, self.encode_prompt(negative or "", cancel)
 
     def predict(
-        self, one: Generation, step: Step, text: Text, guidance_scale: float, cancel: CancelToken | None
+        self, one: Generation, step: Step, text: Pair, guidance_scale: float, cancel: CancelToken | None
     ) -> F32:
         """The U-Net's output, f32[C, h, w]; under guidance as Ho and Salimans 2022."""
         unet, (wanted, unwanted) = self.sessions["unet"], text
         inputs: dict[str, Any] = {"sample": one.latents[None], "timestep": step.timestep}
+        sizes = self.manifest.conditioning.sizes(self.manifest.pixels_of(one.latents.shape))
         with one.timed("unet"):
-            output = unet.run(cancel=cancel, **inputs, encoder_hidden_states=wanted)
+            output = unet.run(cancel=cancel, **inputs, **wanted.inputs(sizes))
             if unwanted is not None:
-                base = unet.run(cancel=cancel, **inputs, encoder_hidden_states=unwanted)
+                base = unet.run(cancel=cancel, **inputs, **unwanted.inputs(sizes))
                 output = base + np.float32(guidance_scale) * (output - base)
         first: F32 = output[0]
         self._check_shape("latents", first.shape, one.latents.shape)

@@ -19,7 +19,7 @@ from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.cancel import CancelToken
 from runtime.generation import Callback, Generation, Images, OutputType, Plan, Seeds
 from runtime.manifest import Manifest
-from runtime.networks import Networks, Sessions, Text, components, onnx_sessions
+from runtime.networks import Networks, Pair, Sessions, components, onnx_sessions, tokenizers
 from runtime.safety import SafetyChecker
 from runtime.sampler import Memory
 from runtime.stream import Stream
@@ -52,7 +52,8 @@ class Pipeline:
         hashes, which could be another's.
         """
         self.bundle, self.safety_checker = bundle, safety_checker
-        self.tokenizer = Tokenizer.from_folder(bundle.folder / "tokenizer", bundle.manifest.tokenizer)
+        of_encoders = tokenizers(bundle)
+        self.tokenizer: Tokenizer = of_encoders[0]
         sessions: Sessions
         if coreml_packages is None:
             self._gives_eps = False
@@ -62,7 +63,7 @@ class Pipeline:
             bundle = replace(bundle, manifest=replace(bundle.manifest, sizes=()))  # packages have one size
             self.bundle = bundle
             sessions = coreml.sessions(Path(coreml_packages), bundle.manifest, components(bundle), compute_unit)
-        self._networks = Networks(bundle.manifest, self.tokenizer, sessions)
+        self._networks = Networks(bundle.manifest, of_encoders, sessions)
 
     @property
     def manifest(self) -> Manifest:
@@ -256,11 +257,11 @@ class Pipeline:
 
     def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32:
         """The text encoder's states of a prompt, f32[tokens, width], for `prompt_embeds`."""
-        states: F32 = self._networks.encode_prompt(prompt, cancel)[0].copy()
+        states: F32 = self._networks.encode_prompt(prompt, cancel).states[0].copy()
         return states
 
     def _denoise(
-        self, plan: Plan, texts: Sequence[Text], callback: Callback | None, cancel: CancelToken | None
+        self, plan: Plan, texts: Sequence[Pair], callback: Callback | None, cancel: CancelToken | None
     ) -> None:
         """All steps, each for every picture before the next."""
         memories = [Memory() for _ in plan.made]

@@ -1,4 +1,4 @@
-"""Prompt -> the text encoder's states, kept for the prompts used last."""
+"""Prompt -> what the text encoders give, kept for the prompts used last."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,34 +19,62 @@ from runtime.threads import watch
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
+Encoder = tuple[Tokenizer, Session | CoremlSession]
 _KEPT = 64  # prompts
 _KEPT_BYTES = 32_000_000  # of their states: a large text encoder's take 300 KB each
 _NAMED_WORDS, _NAMED_LETTERS = 20, 40  # of what a TruncationWarning says was dropped
 
 
-class Texts:
-    """A tokenizer, a text encoder and what it gave for the prompts used last. Safe from any thread."""
+@dataclass(frozen=True)
+class Text:
+    """A prompt as the U-Net takes it: states f32[1, tokens, width], and pooled f32[1, width] where it takes that."""
 
-    def __init__(self, tokenizer: Tokenizer, encoder: Session | CoremlSession, max_tokens: int) -> None:
-        self._tokenizer, self._encoder, self._max_tokens = tokenizer, encoder, max_tokens
-        self._kept: OrderedDict[bytes, F32] = OrderedDict()
+    states: F32
+    pooled: F32 | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.states.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
+    def zeros(self) -> Text:
+        """No text at all, in the same shapes."""
+        return Text(np.zeros_like(self.states), None if self.pooled is None else np.zeros_like(self.pooled))
+
+    def inputs(self, sizes: Sequence[int]) -> dict[str, F32]:
+        """The U-Net's inputs by name. sizes: see `Conditioning.sizes`."""
+        given = {"encoder_hidden_states": self.states}
+        if self.pooled is not None:
+            given |= {"text_embeds": self.pooled, "time_ids": np.array([sizes], np.float32)}
+        return given
+
+
+class Texts:
+    """Tokenizers, their text encoders and what they gave for the prompts used last. Safe from any thread."""
+
+    def __init__(self, encoders: Sequence[Encoder], max_tokens: int) -> None:
+        self._encoders, self._max_tokens = encoders, max_tokens
+        self._kept: OrderedDict[bytes, Text] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
         watch(self)
 
-    def states(self, text: str, cancel: CancelToken | None = None) -> F32:
-        """f32[1, tokens, width]; TruncationWarning when the text is too long. Do not write to it."""
-        encoding = self._tokenizer.encode(text, self._max_tokens)
-        if encoding.dropped_words:
-            warnings.warn(_dropped(encoding.dropped_words, self._max_tokens), TruncationWarning, stacklevel=2)
-        key = encoding.ids.tobytes()
+    def encode(self, prompt: str, cancel: CancelToken | None = None) -> Text:
+        """A prompt's Text; TruncationWarning when it is too long. Do not write to its arrays."""
+        encodings = [tokenizer.encode(prompt, self._max_tokens) for tokenizer, _ in self._encoders]
+        if dropped := encodings[0].dropped_words:
+            warnings.warn(_dropped(dropped, self._max_tokens), TruncationWarning, stacklevel=2)
+        key = b"".join(encoding.ids.tobytes() for encoding in encodings)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        states = self._encoder.run(cancel=cancel, input_ids=encoding.ids[None])
-        self._keep(key, states)
-        return states
+        pairs = zip(self._encoders, encodings, strict=True)
+        given = [encoder.run_all(cancel=cancel, input_ids=one.ids[None]) for (_, encoder), one in pairs]
+        states = given[0][0] if len(given) == 1 else np.concatenate([states for states, *_ in given], axis=2)
+        text = Text(states, next((pooled for _, *rest in given for pooled in rest), None))
+        self._keep(key, text)
+        return text
 
     def clear(self) -> None:
         """Forgets every prompt."""
@@ -53,11 +82,11 @@ class Texts:
             self._kept.clear()
             self._bytes = 0
 
-    def _keep(self, key: bytes, states: F32) -> None:
+    def _keep(self, key: bytes, text: Text) -> None:
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = states
-                self._bytes += states.nbytes
+                self._kept[key] = text
+                self._bytes += text.nbytes
             while len(self._kept) > _KEPT or (self._bytes > _KEPT_BYTES and len(self._kept) > 1):
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 

@@ -24,6 +24,7 @@ from export.facts import size_mb
 from export.mil.program import Program
 from export.parity.exports import open_export
 from export.source import open_source
+from export.text import Text
 from runtime.coreml import APPLE_SCALING
 from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml
@@ -160,9 +161,9 @@ def test_the_chunks_give_what_the_whole_gives(made, source) -> None:
     sizes = [size_mb(packages[part]) for part in ("unet_chunk1", "unet_chunk2")]
     assert max(sizes) < 0.8 * sum(sizes)
     noise, states = source.noise([4]), torch.randn(1, 77, SMALL.hidden).numpy()
-    whole = evaluated({"unet": packages["unet"]}, 1.0).unet(noise, 999.0, states)
+    whole = evaluated({"unet": packages["unet"]}, 1.0).unet(noise, 999.0, Text((states,)))
     del packages["unet"]  # the network must use the chunks
-    chunked = evaluated(packages, 1.0).unet(noise, 999.0, states)
+    chunked = evaluated(packages, 1.0).unet(noise, 999.0, Text((states,)))
     assert psnr_db(whole, chunked) > 55
 
 

@@ -24,6 +24,7 @@ from export.coreml.palettize import kmeans, middles
 from export.coreml.run import evaluated
 from export.mil.program import Program
 from export.source import open_source
+from export.text import Text
 from runtime.coreml import APPLE_SCALING
 from tests.support.coreml_small import small_coreml
 from tests.support.tiny import SMALL, small_checkpoint
@@ -51,7 +52,7 @@ def epsilon_db(source, packages: dict[str, Path]) -> float:
     timestep, alpha, sigma = step.timestep, step.alpha, step.sigma
     with torch.no_grad():
         v = source.pipe.unet(torch.from_numpy(noise), timestep, states).sample.numpy()
-    found = evaluated(packages, 1.0).unet(noise, float(timestep), states.numpy())
+    found = evaluated(packages, 1.0).unet(noise, float(timestep), Text((states.numpy(),)))
     return psnr_db(v, (found - sigma * noise) / alpha)
 
 

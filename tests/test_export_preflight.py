@@ -113,8 +113,8 @@ def test_hooks_are_gone_after_the_block() -> None:
 
 
 CONFIGS = [
-    ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "SDXL-shaped checkpoints are not exported"),
-    ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "second text encoder"),
+    ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "its text_encoder_2 is a None"),
+    ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "second text encoder, which is SDXL's"),
     ("model_index.json", {"_class_name": "StableDiffusionControlNetPipeline"}, "control picture"),
     (
         "model_index.json",
@@ -123,7 +123,7 @@ CONFIGS = [
     ),
     ("model_index.json", {"vae": ["diffusers", "VQModel"]}, "its vae is a VQModel"),
     ("model_index.json", {"vae_decoder": ["diffusers", "OnnxRuntimeModel"]}, "an export already"),
-    ("unet/config.json", {"addition_embed_type": "text_time"}, "SDXL-shaped"),
+    ("unet/config.json", {"addition_embed_type": "text_time"}, "is SDXL's: it needs a second text encoder"),
     ("unet/config.json", {"addition_embed_type": "image"}, "addition_embed_type is 'image'"),
     ("unet/config.json", {"class_embed_type": "timestep"}, "class labels"),
     ("unet/config.json", {"num_class_embeds": 10}, "class labels"),

@@ -17,6 +17,7 @@ from export.tokens import expected_ids, probes, tokens_of
 from runtime.errors import UserError
 from runtime.tokenizer import Tokenizer, Tokens
 from tests.support.tiny import SMALL, make_pipeline
+from train.families import SD
 
 TOY = "<frog-toy>"
 PROMPTS = (
@@ -79,10 +80,10 @@ def test_dropped_words_are_named_around_added_tokens(tmp_path: Path) -> None:
 
 def test_swift_is_refused_what_it_cannot_know(tmp_path: Path) -> None:
     pipe = make_pipeline(tmp_path, SMALL)
-    refuse_swift(SimpleNamespace(pipe=pipe))  # type: ignore[arg-type]
+    refuse_swift(SimpleNamespace(pipe=pipe, kind=SD))  # type: ignore[arg-type]
     pipe.tokenizer.add_tokens([TOY])
     with pytest.raises(UserError, match=f"added token '{TOY}'.*without --bundle-resources-for-swift-cli"):
-        refuse_swift(SimpleNamespace(pipe=pipe))  # type: ignore[arg-type]
+        refuse_swift(SimpleNamespace(pipe=pipe, kind=SD))  # type: ignore[arg-type]
     pipe.tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "tokenizer", pad_token="!")
     with pytest.raises(UserError, match="this checkpoint with the token 0"):
-        refuse_swift(SimpleNamespace(pipe=pipe))  # type: ignore[arg-type]
+        refuse_swift(SimpleNamespace(pipe=pipe, kind=SD))  # type: ignore[arg-type]

@@ -300,7 +300,7 @@ def test_bound_inputs_give_what_plain_runs_give() -> None:
     for seed, batch in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 1)):
         feed = {"latent_sample": np.random.default_rng(seed).standard_normal((batch, *shape)).astype(np.float32)}
         expected = session.run(["sample"], feed)[0]
-        found = bound.run("sample", feed, onnxruntime.RunOptions())
+        (found,) = bound.run(["sample"], feed, onnxruntime.RunOptions())
         np.testing.assert_array_equal(found, expected)
 
 

@@ -466,13 +466,13 @@ def test_texts_are_encoded_once(pipe: runtime.Pipeline, monkeypatch: pytest.Monk
     fresh = runtime.load(TINY)
     runs: list[int] = []
     encoder = fresh._networks.sessions["text_encoder"]
-    run = encoder.run
+    run = encoder.run_all
 
     def counted(**inputs: Any) -> Any:
         runs.append(1)
         return run(**inputs)
 
-    monkeypatch.setattr(encoder, "run", counted)
+    monkeypatch.setattr(encoder, "run_all", counted)
     for prompt in ("a fox", "a fox", "A  FOX", "a pizza", "a fox"):
         fresh(prompt, seed=7)
     assert len(runs) == 2

@@ -25,6 +25,7 @@ from runtime.manifest import FileFacts
 from runtime.ort import providers, session
 from runtime.ort.providers import choose_provider, installed_variants
 from runtime.ort.session import Session
+from runtime.tokenizer.conditioning import SD
 
 TINY = Path(__file__).parent / "golden" / "tiny_bundle"
 
@@ -122,7 +123,7 @@ def bundle_with(tmp_path: Path, part: str, model: Path) -> Path:
 def test_a_wrong_graph_is_named_with_what_it_should_take(tmp_path: Path, part: str) -> None:
     other = "unet" if part != "unet" else "vae_decoder"
     folder = bundle_with(tmp_path, part, TINY / other / "model.onnx")
-    with pytest.raises(BundleError, match=f"{part}/model.onnx takes .* takes {session.INPUTS[part][0]}"):
+    with pytest.raises(BundleError, match=f"{part}/model.onnx takes .* takes {session.ports_of(SD)[part].inputs[0]}"):
         runtime.load(folder)("a fox", seed=1)
 
 

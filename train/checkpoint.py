@@ -15,16 +15,18 @@ from diffusers import (
     DDIMScheduler,
     ModelMixin,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
 from runtime.files import whole_folder
-from train.folders import read_json, refuse_pipeline
+from train.families import SD, Kind
+from train.folders import pipeline_kind, read_json
 from train.guidance import fold_guidance
 from train.opening.call import at_timestep, read_call
 from train.opening.from_file import from_file
@@ -34,14 +36,23 @@ from train.prompts import PROMPTS, prompts_text
 from train.weights.check import opening
 from train.weights.files import refuse_variant, whole_file
 
-# The classes that a part may be of, and what it is opened as.
-PARTS: dict[str, dict[str, Any]] = {
-    "text_encoder": {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModel},
-    "unet": {"UNet2DConditionModel": UNet2DConditionModel},
-    "vae": {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL},
+# What a part is opened as.
+NETWORKS: dict[str, Any] = {
+    "CLIPTextModel": CLIPTextModel,
+    "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
+    "UNet2DConditionModel": UNet2DConditionModel,
+    "AutoencoderTiny": AutoencoderTiny,
+    "AutoencoderKL": AutoencoderKL,
 }
 # Parts that a text needs not; a folder that names them may come without them.
-UNUSED: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+UNUSED: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
+PIPELINES: dict[str, Any] = {
+    "StableDiffusionPipeline": (
+        StableDiffusionPipeline,
+        UNUSED | {"safety_checker": None, "requires_safety_checker": False},
+    ),
+    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, UNUSED | {"add_watermarker": False}),
+}
 DTYPE = {True: "torch_dtype", False: "dtype"}  # the same argument in diffusers, and in transformers
 SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
 
@@ -76,38 +87,40 @@ def one_step_scheduler(teacher: Any = None) -> DDIMScheduler:
 
 
 def load_pipeline(
-    name_or_path: str | Path, dtype: torch.dtype = torch.float32, variant: str | None = None
-) -> StableDiffusionPipeline:
-    """The diffusers pipeline of a checkpoint, without a safety checker. Raises UserError if it cannot be read.
+    name_or_path: str | Path,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    kinds: Sequence[Kind] = (SD,),
+) -> Any:
+    """The diffusers pipeline of a checkpoint, without safety checker and watermark. UserError if it cannot be read.
 
-    variant: of the weight files, such as "fp16", where a part has one. Every weight comes from the files: a part that
-    lacks some is refused. A U-Net that takes the guidance scale as an input comes without it, at the scale that the
-    folder's `Call` or diffusers' default gives, which is the pipeline's attribute `folded_guidance` (else None).
+    variant: of the weight files, such as "fp16", where a part has one. kinds: that the caller can work with. Every
+    weight comes from the files: a part that lacks some is refused. A U-Net that takes the guidance scale as an input
+    comes without it, at the scale that the folder's `Call` or diffusers' default gives, which is the pipeline's
+    attribute `folded_guidance` (else None).
     """
     folder = resolve_checkpoint(name_or_path)
-    refuse_pipeline(folder)
+    kind = pipeline_kind(folder, kinds)
     refuse_variant(folder, variant)
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # loading for a second needs no bar
-    known = kinds(folder)
-    own = {part: kind for part, kind in known.items() if not whole_file(folder / part)}
-    parts = {part: load_part(kind, folder / part, variant, dtype) for part, kind in own.items()}
-    fast = fast_tokenizer(folder / "tokenizer")
-    if fast is not None:
-        parts["tokenizer"] = None  # diffusers refuses one of another class than model_index.json says
+    known = classes(folder, kind)
+    own = {part: made for part, made in known.items() if not whole_file(folder / part)}
+    parts = {part: load_part(made, folder / part, variant, dtype) for part, made in own.items()}
+    fast = {name: made for name in kind.encoders.values() if (made := fast_tokenizer(folder / name))}
+    parts |= dict.fromkeys(fast)  # diffusers refuses one of another class than model_index.json says
+    opener, options = PIPELINES[kind.pipeline]
     try:
         if len(own) < len(known):
-            pipeline = from_file(StableDiffusionPipeline, folder, parts | UNUSED, dtype)
+            pipeline = from_file(opener, folder, parts | options, dtype)
         else:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, **parts, **UNUSED, requires_safety_checker=False, local_files_only=True
-            )
+            pipeline = opener.from_pretrained(folder, **parts, **options, local_files_only=True)
     except UserError:
         raise
     except Exception as error:  # diffusers raises a dozen exception types here
-        raise UserError(f"{folder}: cannot be opened as a StableDiffusionPipeline: {error}") from error
-    if fast is not None:
-        pipeline.register_modules(tokenizer=fast)
+        raise UserError(f"{folder}: cannot be opened as a {kind.pipeline}: {error}") from error
+    if fast:
+        pipeline.register_modules(**fast)
     pipeline.set_progress_bar_config(disable=True)
     fuse_loras(pipeline, folder)
     name, call = str(read_json(folder / "model_index.json").get("_class_name")), read_call(folder)
@@ -126,15 +139,18 @@ def fast_tokenizer(folder: Path) -> CLIPTokenizerFast | None:
     return made
 
 
-def kinds(folder: Path) -> dict[str, Any]:
-    """The class of each network of a pipeline folder. Raises UserError for one that no Stable Diffusion has."""
+def classes(folder: Path, kind: Kind) -> dict[str, Any]:
+    """The class of each network of a pipeline folder. Raises UserError for one that no pipeline of its kind has."""
     index = read_json(folder / "model_index.json")
-    found = {part: (index.get(part) or [None, None])[1] for part in PARTS}
+    found = {part: (index.get(part) or [None, None])[1] for part in kind.networks}
     for part, name in found.items():
-        if name not in PARTS[part]:
-            known = " or ".join(PARTS[part])
-            raise UserError(f"{folder}: its {part} is a {name}, and a Stable Diffusion pipeline needs a {known}")
-    return {part: PARTS[part][name] for part, name in found.items()}
+        if name not in kind.classes[part]:
+            known = " or ".join(kind.classes[part])
+            raise UserError(f"{folder}: its {part} is a {name}, and a {kind.pipeline} needs a {known}")
+    projecting = (
+        {} if kind.second_text else {"CLIPTextModelWithProjection": CLIPTextModel}
+    )  # whose projection is unused
+    return {part: (NETWORKS | projecting)[name] for part, name in found.items()}
 
 
 def load_part(kind: Any, folder: Path, variant: str | None = None, dtype: torch.dtype | str | None = None) -> Any:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import UserError
-from train.families import family_of, refusal
+from train.families import SD, Kind, family_of, kind_of, refusal
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
-def refuse_pipeline(folder: Path) -> None:
-    """Raise UserError, one line, for a pipeline of another family, such as SDXL or FLUX."""
+def pipeline_kind(folder: Path, kinds: Sequence[Kind] = (SD,)) -> Kind:
+    """The kind of a pipeline, one of `kinds`. Raises UserError, one line, for another family, such as FLUX."""
     index = read_json(folder / "model_index.json")
+    found = kind_of(index)
+    if found is not None and found in kinds:
+        return found
     if family := family_of(index):
-        raise UserError(f"{folder}: {refusal(index, family)}")
+        raise UserError(f"{folder}: {refusal(index, family, kinds)}")
+    return SD
 
 
 def read_json(path: Path) -> dict[str, Any]:

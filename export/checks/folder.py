@@ -6,20 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.checks.parts import size_faults, vae_faults, vocabulary_faults, width_faults
+from export.checks.parts import added_faults, size_faults, vae_faults, vocabulary_faults, width_faults
 from runtime import schedule
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
-from train.families import SDXL, family_of, refusal
+from train.families import KINDS, SD, SDXL, Kind, family_of, kind_of, refusal
 from train.folders import read_json
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "LatentConsistencyModelPipeline")
-CLASSES = {
-    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL", "AutoencoderTiny"),
-}
 # Each was traced and its graph compared with PyTorch; diffusers' other blocks do not run in its UNet2DConditionModel.
 BLOCKS = (
     "DownBlock2D",
@@ -80,14 +73,20 @@ def check_folder(folder: Path) -> None:
     if "vae_decoder" in index or is_export(folder):
         raise UserError(f"{folder} is an export already: give the checkpoint that it was made from")
     refuse(folder, pipeline_faults(index))
-    configs = {part: read_json(folder / part / "config.json") for part in ("text_encoder", "unet", "vae")}
+    kind = kind_of(index) or SD
+    configs = {part: read_json(folder / part / "config.json") for part in kind.networks}
+    texts = [configs[part] for part in kind.encoders]
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    refuse(folder, unet_faults(configs["unet"]))
+    refuse(folder, unet_faults(configs["unet"], kind))
     refuse(folder, size_faults(configs["unet"]))
-    refuse(folder, text_faults(configs["text_encoder"]))
-    refuse(folder, width_faults(configs["text_encoder"], configs["unet"]))
+    for text in texts:
+        refuse(folder, text_faults(text))
+    refuse(folder, width_faults(texts, configs["unet"]))
+    if kind.second_text:
+        refuse(folder, added_faults(texts[-1], configs["unet"], configs["vae"]))
     refuse(folder, vae_faults(configs["vae"], configs["unet"]))
-    refuse(folder, vocabulary_faults(configs["text_encoder"], folder / "tokenizer"))
+    for text, tokenizer in zip(texts, kind.encoders.values(), strict=True):
+        refuse(folder, vocabulary_faults(text, folder / tokenizer))
     refuse(folder, scheduler_faults(scheduler))
 
 
@@ -103,22 +102,25 @@ def refuse(folder: Path, faults: Iterator[str]) -> None:
 
 def pipeline_faults(index: Config) -> Iterator[str]:
     """Why model_index.json rules out an export."""
-    name = str(index.get("_class_name"))
-    if (family := family_of(index)) and family.name == SDXL:
-        yield f"SDXL-shaped checkpoints are not exported: a {name} has a second text encoder, export an SD-shaped model"
-    if family:
-        yield refusal(index, family)
+    name, kind = str(index.get("_class_name")), kind_of(index)
+    family = family_of(index)
+    if family and family.name != SDXL.name:
+        yield refusal(index, family, KINDS)
     if "controlnet" in index or "ControlNet" in name:
         yield f"a {name} takes a control picture, which the exported U-Net has no input for: export its base model"
-    if name not in PIPELINES:
-        yield f"a {name} is not exported, only {PIPELINES[0]}s are (CLIP text encoder, U-Net, autoencoder)"
-    for part, known in CLASSES.items():
+    if kind is None:
+        known_pipelines = " and ".join(f"{one.pipeline}s" for one in KINDS)
+        yield f"a {name} is not exported, only {known_pipelines} are (CLIP text encoders, U-Net, autoencoder)"
+        return
+    if kind == SD and family:
+        yield f"model_index.json names a {name} and a second text encoder, which is SDXL's: a {SDXL.pipeline} has two"
+    for part, known in kind.classes.items():
         found = (index.get(part) or [None, None])[1]
         if found not in known:
             yield f"its {part} is a {found}, and only {' or '.join(known)} is exported"
 
 
-def unet_faults(unet: Config) -> Iterator[str]:
+def unet_faults(unet: Config, kind: Kind = SD) -> Iterator[str]:
     """Why the U-Net's configuration rules out an export: inputs that the graphs do not have, unknown blocks."""
     taken, given = unet.get("in_channels", 4), unet.get("out_channels", 4)
     if taken != given:
@@ -126,12 +128,16 @@ def unet_faults(unet: Config) -> Iterator[str]:
             f"the U-Net takes {taken} channels and gives {given}: inpainting and other models that are given a "
             "picture are not exported"
         )
-    if unet.get("addition_embed_type") == "text_time":
-        yield "SDXL-shaped checkpoints are not exported: the U-Net needs a second text encoder's pooled states"
+    if (unet.get("addition_embed_type") == "text_time") != kind.second_text:
+        takes = "needs no" if kind.second_text else "is SDXL's: it needs a"
+        yield (
+            f"the U-Net {takes} second text encoder's pooled text (addition_embed_type is "
+            f"{unet.get('addition_embed_type')!r}), and model_index.json names a {kind.pipeline}"
+        )
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
         yield "the U-Net takes class labels (class_embed_type), which the exported graph has no input for"
     for key, known in (
-        ("addition_embed_type", (None, "text")),
+        ("addition_embed_type", (None, "text", "text_time")),
         ("encoder_hid_dim_type", (None, "text_proj")),
         ("attention_type", (None, "default")),
     ):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.source import Floats, Ids
+from export.text import Text
 from runtime.errors import UserError
 
 CAP_DB = 150.0  # what equal arrays get: JSON has no infinity
@@ -26,8 +27,8 @@ class Network:
     checkpoint's. one_step: its U-Net only knows the first timestep of a one-step run.
     """
 
-    text_encoder: Callable[[Ids], Floats]
-    unet: Callable[[Floats, float, Floats], Floats]
+    text_encoder: Callable[[Ids], Text]  # by all of its text encoders
+    unet: Callable[[Floats, float, Text], Floats]
     vae_decoder: Callable[[Floats], Floats]
     vae_encoder: Callable[[Floats], Floats] | None = None
     prediction_type: str | None = None
@@ -85,6 +86,11 @@ def measure(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Measure:
         return Measure(None, None, "failed", "the output holds NaN or infinity")
     difference = np.abs(reference.astype(np.float64) - other.astype(np.float64))
     return Measure(float(difference.max()), psnr_db(reference, other))
+
+
+def worse(one: Measure, other: Measure) -> Measure:
+    """Of two comparisons the one that failed, or has the lower PSNR."""
+    return min(one, other, key=lambda measured: (measured.status != "failed", measured.psnr_db or -CAP_DB))
 
 
 def at_least(measured: Measure, psnr: float) -> Measure:

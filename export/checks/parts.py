@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ Config = Mapping[str, Any]
 COLOURS = 3
 LATENT_CHANNELS = 4  # diffusers' default, in autoencoders and U-Nets alike
 VOCABULARY = 49408  # transformers' default, CLIP's
+SIZES = 6  # numbers in SDXL's time_ids
 
 
 def vae_faults(vae: Config, unet: Config) -> Iterator[str]:
@@ -32,16 +33,30 @@ def vae_faults(vae: Config, unet: Config) -> Iterator[str]:
             )
 
 
-def width_faults(text: Config, unet: Config) -> Iterator[str]:
-    """Why the U-Net's attention does not fit the text encoder: another width, or a second text."""
+def width_faults(texts: Sequence[Config], unet: Config) -> Iterator[str]:
+    """Why the U-Net's attention does not fit the text encoders: another width, or attention to more than texts."""
     if unet.get("dual_cross_attention"):
         yield "the U-Net attends to a text and a picture (dual_cross_attention), and exports take a text alone"
-    hidden = text.get("hidden_size", 512)
+    hidden = sum(text.get("hidden_size", 512) for text in texts)
     wanted = unet.get("encoder_hid_dim") or unet.get("cross_attention_dim", 1280)
     widths = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     if any(width != hidden for width in widths):
         other = next(width for width in widths if width != hidden)
-        yield f"the text encoder gives {hidden} numbers a token, the U-Net takes {other}: they belong to two models"
+        gives = "the text encoder gives" if len(texts) == 1 else "the text encoders together give"
+        yield f"{gives} {hidden} numbers a token, the U-Net takes {other}: they belong to two models"
+
+
+def added_faults(text: Config, unet: Config, vae: Config) -> Iterator[str]:
+    """Why the pooled text and the sizes do not fit SDXL's U-Net, or its latents are scaled channel by channel."""
+    given = text.get("projection_dim", 512) + SIZES * (unet.get("addition_time_embed_dim") or 0)
+    taken = unet.get("projection_class_embeddings_input_dim")
+    if taken != given:
+        yield (
+            f"text_encoder_2 and the picture's sizes give {given} numbers, the U-Net's add_embedding takes {taken}: "
+            "they belong to two models, or the model is a refiner, which is not exported"
+        )
+    if any(vae.get(key) is not None for key in ("latents_mean", "latents_std")):
+        yield "the autoencoder scales each channel of the latents on its own (latents_mean), and exports hold one scale"
 
 
 def vocabulary_faults(text: Config, tokenizer: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ from export.source import Floats, Source
 def drawn_by_diffusers(
     source: Source, prompts: Sequence[str], seeds: Sequence[int], steps: int = 1
 ) -> tuple[Floats, Floats]:
-    """Pictures f32[N,3,H,W] in [0,1] and latents f32[N,C,h,w], by `StableDiffusionPipeline.__call__` without guidance.
+    """Pictures f32[N,3,H,W] in [0,1] and latents f32[N,C,h,w], by the `__call__` of diffusers' pipeline, no guidance.
 
     Nothing of ours has a part in it: tokenizer, scheduler and noise are the pipeline's, one prompt a call.
     """
@@ -29,6 +29,8 @@ def drawn_by_diffusers(
         last: list[Floats] = []
         made = source.pipe(
             prompt,
+            height=source.image_size[0],
+            width=source.image_size[1],
             num_inference_steps=steps,
             guidance_scale=0.0,
             eta=source.eta,

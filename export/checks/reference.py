@@ -13,16 +13,18 @@ import numpy.typing as npt
 import torch
 
 from export.checks.gates import MOST_STEPS
-from export.checks.measure import MIN_ENCODER_DB, Measure, Network, Parity, at_least, measure, psnr_db
+from export.checks.measure import MIN_ENCODER_DB, Measure, Network, Parity, at_least, measure, psnr_db, worse
 from export.checks.pipeline import drawn_by_diffusers
 from export.checks.prompts import LARGE_COMPARED
 from export.source import Floats, Ids, Source
+from export.text import Text, encoded, told
 from runtime import schedule
 from runtime.manifest import Step
 from runtime.pixels import unit_to_uint8
 from runtime.sampler import Memory
 
-ARRAYS = ("ids", "draws", "states", "prediction", "latents", "decoded", "pictures")
+ARRAYS = ("ids", "draws", "prediction", "latents", "decoded", "pictures")
+POOLED = "pooled"  # of a Text, where the U-Net takes it
 
 
 def torch_network(source: Source) -> Network:
@@ -39,12 +41,16 @@ def torch_network(source: Source) -> Network:
         return (encoded if isinstance(encoded, torch.Tensor) else encoded.mode()).numpy()
 
     @torch.no_grad()
-    def predict(sample: Floats, timestep: float, states: Floats) -> Floats:
-        parts = torch.from_numpy(sample), torch.tensor(timestep), torch.from_numpy(states)
-        return pipe.unet(*parts, return_dict=False)[0].numpy()  # type: ignore
+    def read(ids: Ids) -> Text:
+        return encoded(source, torch.from_numpy(ids)).each(torch.Tensor.numpy)
+
+    @torch.no_grad()
+    def predict(sample: Floats, timestep: float, text: Text) -> Floats:
+        parts, given = (torch.from_numpy(sample), torch.tensor(timestep)), text.each(torch.from_numpy)
+        return pipe.unet(*parts, **given.arguments(told(source).sizes(sample)), return_dict=False)[0].numpy()  # type: ignore
 
     return Network(
-        text_encoder=torch.no_grad()(lambda ids: pipe.text_encoder(torch.from_numpy(ids))[0].numpy()),
+        text_encoder=read,
         unet=predict,
         vae_decoder=decode,
         vae_encoder=encode,
@@ -66,11 +72,11 @@ def pictures(network: Network, sampling: Sampling, ids: Ids, draws: Floats, step
 
     draws: see `Source.draws`.
     """
-    states = network.text_encoder(ids)
+    text = network.text_encoder(ids)
     table, memory = sampling.steps(steps), Memory()
     latents = draws[0] * np.float32(table[0].noise_scale)
     for step in table:
-        output = network.unet(latents, float(step.timestep), states)
+        output = network.unet(latents, float(step.timestep), text)
         if network.prediction_type == "epsilon" and sampling.prediction_type == "v_prediction":
             output = schedule.v_from_eps(latents, output, step.alpha, step.sigma)
         latents = memory.advance(step, latents, output, draws[step.draw] if step.noise else None).astype(np.float32)
@@ -89,9 +95,9 @@ class Reference:
         self.ids = source.encode(list(compared))
         seeds = list(range(len(compared)))
         self.draws = source.draws(seeds, MOST_STEPS)
-        self.states = self.network.text_encoder(self.ids)
+        self.text = self.network.text_encoder(self.ids)
         (self.step,) = source.steps(1)
-        self.prediction = self.network.unet(self.start, float(self.step.timestep), self.states)
+        self.prediction = self.network.unet(self.start, float(self.step.timestep), self.text)
         self.pictures, latents = drawn_by_diffusers(source, compared, seeds)
         self.latents = (latents / source.scaling_factor).astype(np.float32)
         self.decoded = self.network.vae_decoder(self.latents)
@@ -135,11 +141,10 @@ class Reference:
 
     def modules(self, network: Network) -> dict[str, Measure]:
         """Each module alone; a U-Net that gives epsilon instead of v is compared by the v computed from it."""
-        unet = network.unet(self.start, float(self.step.timestep), self.states)
+        unet = network.unet(self.start, float(self.step.timestep), self.text)
         if network.prediction_type == "epsilon" and self.source.prediction_type == "v_prediction":
             unet = schedule.v_from_eps(self.start, unet, self.step.alpha, self.step.sigma).astype(np.float32)
-        found = {
-            "text_encoder": measure(self.states, network.text_encoder(self.ids)),
+        found = text_measures(self.text, network.text_encoder(self.ids)) | {
             "unet": measure(self.prediction, unet),
             "vae_decoder": measure(self.decoded, network.vae_decoder(self.latents)),
         }
@@ -147,6 +152,16 @@ class Reference:
             expected = self.network.vae_encoder(self.decoded)
             found["vae_encoder"] = at_least(measure(expected, network.vae_encoder(self.decoded)), MIN_ENCODER_DB)
         return found
+
+
+def text_measures(expected: Text, found: Text) -> dict[str, Measure]:
+    """Each text encoder alone; the last one's pooled text counts where it is the worse of its outputs."""
+    pairs = zip(expected.states, found.states, strict=True)
+    measures = {f"text_encoder{f'_{i}' if i > 1 else ''}": measure(a, b) for i, (a, b) in enumerate(pairs, 1)}
+    if expected.pooled is not None and found.pooled is not None:
+        last = [*measures][-1]
+        measures[last] = worse(measures[last], measure(expected.pooled, found.pooled))
+    return measures
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,8 @@ def save_reference(reference: Reference, path: Path) -> None:
     """Write the arrays and the noise schedule of a reference as one .npz."""
     source = reference.source
     arrays: dict[str, npt.NDArray[Any]] = {name: getattr(reference, name) for name in ARRAYS}
+    arrays |= {f"states_{i}": states for i, states in enumerate(reference.text.states)}
+    arrays |= {} if reference.text.pooled is None else {POOLED: reference.text.pooled}
     if reference.four is not None:
         arrays["four"] = reference.four
     if reference.network.vae_encoder is not None:
@@ -193,7 +210,9 @@ class StoredReference(Reference):
         sampling = StoredSampling(str(stored["prediction_type"]), float(stored["scaling_factor"]), tables)
         self.source = cast(Source, sampling)  # of which nothing else is needed
         (self.step,) = sampling.steps(1)
-        self.network, self.notes = recalled(stored), {"prompts": str(stored["prompts"])}
+        states = tuple(stored[name] for name in sorted(stored) if name.startswith("states_"))
+        self.text = Text(states, stored.get(POOLED))
+        self.network, self.notes = recalled(stored, self.text), {"prompts": str(stored["prompts"])}
 
     def pictures_db(self, network: Network) -> list[float]:
         """As in Reference; the pictures are kept."""
@@ -206,7 +225,7 @@ def stored_steps(rows: list[dict[str, Any]]) -> tuple[Step, ...]:
     return tuple(Step(**row | {key: tuple(row[key]) for key in ("latents", "outputs")}) for row in rows)
 
 
-def recalled(stored: Any) -> Network:
+def recalled(stored: Any, text: Text) -> Network:
     """The checkpoint as a comparison uses it: its stored outputs."""
-    network = Network(lambda _: stored["states"], lambda *_: stored["prediction"], lambda _: stored["decoded"])
+    network = Network(lambda _: text, lambda *_: stored["prediction"], lambda _: stored["decoded"])
     return replace(network, vae_encoder=lambda _: stored["encoded"]) if "encoded" in stored else network

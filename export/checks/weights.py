@@ -16,7 +16,6 @@ from runtime.errors import UserError
 
 LARGEST_HALF = 65504.0  # the largest number of fp16
 REMEDY = "export it to ONNX or OpenVINO in fp32 or int8"
-CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
 # Schedulers of models that are distilled to one or a few steps, whatever their timestep spacing.
 FEW_STEPS = ("LCMScheduler", "TCDScheduler")
 # Solvers of higher order, which gain nothing in one step. SDXS ships with DEIS, which is therefore not one of them.
@@ -65,7 +64,7 @@ def refuse_weights(source: Source, most: float) -> None:
 
 def weights(source: Source) -> Iterator[tuple[str, Tensor]]:
     """Each floating-point tensor that an export stores, by "component.path.of.tensor"."""
-    for component in CHECKPOINT_PARTS:
+    for component in source.kind.networks:
         for name, tensor in getattr(source.pipe, component).state_dict().items():
             if tensor.is_floating_point() and tensor.numel():
                 yield f"{component}.{name}", tensor
@@ -122,6 +121,11 @@ class Watch:
             raise UserError(f"{first}{others([*self.reached], 'layer')}; {REMEDY}")
 
 
+def in_half_parts(source: Source) -> list[str]:
+    """The networks that an export in half precision computes in it: not an autoencoder that asks for more."""
+    return [part for part in source.kind.networks if part != "vae" or not source.upcast]
+
+
 @contextmanager
 def watching(source: Source, precision: str) -> Iterator[Watch]:
     """Watch what the checkpoint's layers compute within the block, where the export's precision includes fp16.
@@ -131,7 +135,7 @@ def watching(source: Source, precision: str) -> Iterator[Watch]:
     """
     watch = Watch()
     handles = []
-    for component in CHECKPOINT_PARTS if in_half(precision) else ():
+    for component in in_half_parts(source) if in_half(precision) else ():
         for path, module in getattr(source.pipe, component).named_modules():
             if next(module.parameters(recurse=False), None) is not None:  # activations never enlarge a value
                 handles.append(module.register_forward_hook(watcher(watch, f"{component}.{path}")))

@@ -95,7 +95,8 @@ def write(part: Part, target: str, package: Path, change: Change | None) -> None
 
     examples = tuple(example for _, example, _ in part.inputs)
     program = torch.export.export(part.module.eval(), examples).run_decompositions({})
-    precision = ct.transform.FP16ComputePrecision(op_selector=half_precision(part))
+    half = ct.transform.FP16ComputePrecision(op_selector=half_precision(part))
+    precision = ct.precision.FLOAT32 if part.single else half
     ct.convert(
         program,
         convert_to="mlprogram",

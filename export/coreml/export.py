@@ -26,6 +26,7 @@ from export.coreml.swift_resources import refuse_swift, write_resources
 from export.facts import model_facts, size_mb
 from export.graphs import attention_as, plain_attention
 from export.source import Source
+from export.text import told
 from runtime.bundle import describe_files
 from runtime.errors import UserError
 from runtime.files import whole_folder
@@ -57,7 +58,7 @@ def export_coreml(source: Source, out: Path, options: Options) -> dict[str, Any]
     if options.bundle_resources_for_swift_cli:
         refuse_swift(source)
     started = time.perf_counter()
-    stages = Stages(6 + options.chunk_unet + options.bundle_resources_for_swift_cli)
+    stages = Stages(2 + len(source.components) + options.chunk_unet + options.bundle_resources_for_swift_cli)
     with whole_folder(out, MARKER, options.overwrite) as folder:
         with stages.stage("PyTorch's pictures"), watching(source, options.precision):
             reference = Reference(source)
@@ -135,12 +136,14 @@ def verify(reference: Reference, packages: dict[str, Path], options: Options) ->
     source = reference.source
     what = f"Core ML {options.precision} of {source.name}"
     overflows: dict[str, str] = {}
-    parity = reference.compare(evaluated(packages, source.scaling_factor, overflows), options.threshold_db)
+    parity = reference.compare(
+        evaluated(packages, source.scaling_factor, overflows, told(source)), options.threshold_db
+    )
     refuse_overflow(parity, what, overflows)
     refuse_below(parity, what)
     real: Measure = not_run(NEEDS_MACOS)
     if on_macos():
-        network = predicted(packages, source.scaling_factor, options.compute_unit)
+        network = predicted(packages, source.scaling_factor, options.compute_unit, told(source))
         device = reference.compare(network, options.threshold_db)
         refuse_below(device, f"{what}, predicted by Core ML,")
         real = device.picture

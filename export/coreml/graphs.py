@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
 from export.source import Source
 from export.subpixel import fold_upsampling
+from export.text import encoded
 from runtime.coreml import APPLE_SCALING
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
@@ -39,30 +40,41 @@ NO_NOISE = -30.0  # the smallest log-variance that Encoder.swift keeps: a standa
 
 @dataclass(frozen=True)
 class Part:
-    """One module to convert: inputs as (name, example, dtype of the port); names of the outputs, all f32."""
+    """One module to convert: inputs as (name, example, dtype of the port); names of the outputs, all f32.
+
+    single: it is computed in single precision.
+    """
 
     name: str
     module: nn.Module
     inputs: tuple[tuple[str, Tensor, type[np.generic]], ...]
     outputs: tuple[str, ...]
+    single: bool = False
 
 
 class AppleTextEncoder(nn.Module):
-    """input_ids f32[1,77] -> last_hidden_state f32[1,77,H], pooled_outputs f32[1,H]."""
+    """input_ids f32[1,77] -> last_hidden_state f32[1,77,H], pooled_outputs f32[1,H].
 
-    def __init__(self, model: Any) -> None:
+    Of SDXL (`states` is hidden_states.N) the first is called hidden_embeds, and pooled_outputs is the projected text.
+    """
+
+    def __init__(self, model: Any, states: str = "last_hidden_state") -> None:
         super().__init__()
-        self.inner = TextEncoderGraph(model)
+        self.inner = TextEncoderGraph(model, every_layer=states != "last_hidden_state")
+        self.states = self.inner.outputs.index(states)
+        self.pooled = 0 if self.inner.projects else 1
+        self.outputs = ("hidden_embeds" if self.inner.every_layer else states, "pooled_outputs")
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, pooled = self.inner(input_ids.to(torch.int32))
-        return hidden, pooled
+        found = self.inner(input_ids.to(torch.int32))
+        return found[self.states], found[self.pooled]
 
 
 class AppleUNet(nn.Module):
     """sample[1,C,h,w], timestep[1], encoder_hidden_states[1,H,1,77] -> noise_pred f32[1,C,h,w]: epsilon.
 
-    A U-Net's prediction of v becomes epsilon = sigma * x + alpha * v, with alpha and sigma of the timestep.
+    SDXL's also takes time_ids[1,6] and text_embeds[1,P]. A U-Net's prediction of v becomes epsilon = sigma * x +
+    alpha * v, with alpha and sigma of the timestep.
     """
 
     alpha: Tensor
@@ -82,9 +94,16 @@ class AppleUNet(nn.Module):
         self.register_buffer("alpha", alpha, persistent=False)
         self.register_buffer("sigma", sigma, persistent=False)
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        time_ids: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+    ) -> Tensor:
         states = encoder_hidden_states.squeeze(2).transpose(1, 2)
-        output: Tensor = self.inner(sample, timestep, states)
+        output: Tensor = self.inner(sample, timestep, states, text_embeds, time_ids)
         if not self.predicts_v:
             return output
         index = timestep.to(torch.int32)
@@ -128,18 +147,23 @@ def parts(source: Source) -> Iterator[Part]:
     pipe = source.pipe
     fold_upsampling(pipe.vae)
     latents = torch.zeros(1, *source.latent_shape)
-    states = torch.zeros(1, pipe.text_encoder.config.hidden_size, 1, MAX_TOKENS)
     half = np.float16
-    yield Part("vae_decoder", AppleDecoder(source), (("z", latents, half),), ("image",))
+    single = source.upcast
+    yield Part("vae_decoder", AppleDecoder(source), (("z", latents, half),), ("image",), single)
     picture = torch.zeros(1, 3, *source.image_size)
-    yield Part("vae_encoder", AppleEncoder(source), (("x", picture, half),), ("latent",))
+    yield Part("vae_encoder", AppleEncoder(source), (("x", picture, half),), ("latent",), single)
     ids = torch.full((1, MAX_TOKENS), 1.0)
-    text = AppleTextEncoder(pipe.text_encoder)
-    outputs = ("last_hidden_state", "pooled_outputs")
-    yield Part("text_encoder", text, (("input_ids", ids, np.float32),), outputs)
+    for encoder in source.conditioning.text_encoders:
+        text = AppleTextEncoder(getattr(pipe, encoder.component), encoder.states)
+        yield Part(encoder.component, text, (("input_ids", ids, np.float32),), text.outputs)
+    with torch.no_grad():
+        text_of_none = encoded(source, torch.from_numpy(source.encode([""])))
+    told = text_of_none.inputs(source.conditioning.sizes(source.image_size))
+    states = told["encoder_hidden_states"].transpose(1, 2).unsqueeze(2)
     inputs = (
         ("sample", latents, half),
         ("timestep", torch.full((1,), 999.0), half),
         ("encoder_hidden_states", states, half),
+        *((name, told[name], half) for name in ("time_ids", "text_embeds") if name in told),
     )
     yield Part("unet", AppleUNet(source), inputs, ("noise_pred",))

@@ -9,6 +9,7 @@ from export.checks.gates import THRESHOLDS_DB
 from export.coreml import palettize
 from runtime.errors import UserError
 from runtime.manifest import COMPONENTS
+from runtime.tokenizer.conditioning import SECOND
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
@@ -59,7 +60,7 @@ class Options:
     def copies(self) -> dict[str, int]:
         """How often each part is written."""
         times = 2 if self.bundle_resources_for_swift_cli else 1
-        return {name: times * (2 if name == "unet" and self.chunk_unet else 1) for name in COMPONENTS}
+        return {name: times * (2 if name == "unet" and self.chunk_unet else 1) for name in (*COMPONENTS, SECOND)}
 
     def nbits(self, part: str) -> int | None:
         """Bits of a part's palettized weights; None where it has none."""

@@ -11,7 +11,7 @@ from typing import Any
 from export.coreml.convert import quiet
 from export.facts import as_metadata
 
-PARTS = ("text_encoder", "unet", "unet_chunk1", "unet_chunk2", "vae_decoder", "vae_encoder")
+PARTS = ("text_encoder", "text_encoder_2", "unet", "unet_chunk1", "unet_chunk2", "vae_decoder", "vae_encoder")
 APPLE_VERSION = "1.1.0"  # of ml-stable-diffusion, whose conventions the packages follow
 VERSION_KEY = "com.github.apple.ml-stable-diffusion.version"
 MODEL = Path("Data", "com.apple.CoreML", "model.mlmodel")

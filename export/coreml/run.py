@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 from export.checks.measure import Network
 from export.mil.program import Program
 from export.source import Floats, Ids
+from export.text import PLAIN, Text, Told
 from runtime.coreml import APPLE_SCALING
+from runtime.tokenizer.conditioning import TextEncoder
 
 Array = npt.NDArray[Any]
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -25,7 +27,9 @@ def on_macos() -> bool:
     return sys.platform == "darwin"
 
 
-def evaluated(packages: Mapping[str, Path], scaling_factor: float, overflows: dict[str, str] | None = None) -> Network:
+def evaluated(
+    packages: Mapping[str, Path], scaling_factor: float, overflows: dict[str, str] | None = None, told: Told = PLAIN
+) -> Network:
     """The packages, by part, computed by the reference evaluator.
 
     overflows: receives each part in which a value left fp16's range, with the layer where it first happened.
@@ -35,7 +39,7 @@ def evaluated(packages: Mapping[str, Path], scaling_factor: float, overflows: di
         name: picking([port.name for port in one.inputs], noting(one, name, {} if overflows is None else overflows))
         for name, one in programs.items()
     }
-    return apple_network(runners, scaling_factor)
+    return apple_network(runners, scaling_factor, told)
 
 
 def noting(program: Program, part: str, overflows: dict[str, str]) -> Runner:
@@ -64,7 +68,7 @@ def layer_of(program: Program, value: str) -> str:
     return f"{program.types[value]} {value}, at {next(weights, 'the end')}"
 
 
-def predicted(packages: Mapping[str, Path], scaling_factor: float, compute_unit: str) -> Network:
+def predicted(packages: Mapping[str, Path], scaling_factor: float, compute_unit: str, told: Told = PLAIN) -> Network:
     """The packages, by part, computed by Core ML (macOS only)."""
     import coremltools as ct
 
@@ -74,7 +78,7 @@ def predicted(packages: Mapping[str, Path], scaling_factor: float, compute_unit:
         name: picking([port.name for port in model.get_spec().description.input], model.predict)
         for name, model in models.items()
     }
-    return apple_network(runners, scaling_factor)
+    return apple_network(runners, scaling_factor, told)
 
 
 def run_of(packages: Mapping[str, Path]) -> dict[str, Path]:
@@ -88,19 +92,18 @@ def picking(names: list[str], run: Runner) -> Runner:
     return lambda feed: run({name: feed[name] for name in names})
 
 
-def apple_network(runners: Mapping[str, Runner], scaling_factor: float) -> Network:
+def apple_network(runners: Mapping[str, Runner], scaling_factor: float, told: Told = PLAIN) -> Network:
     """Packages as Apple's pipelines feed them: one picture per call, latents divided or multiplied by 0.18215."""
     per_latent = scaling_factor / APPLE_SCALING
 
-    def text_encoder(ids: Ids) -> Floats:
-        one = runners["text_encoder"]
-        rows = [one({"input_ids": row[None].astype(np.float32)})["last_hidden_state"] for row in ids]
-        return np.concatenate(rows)
+    def encode(one: TextEncoder, ids: Ids) -> list[Floats]:
+        names = apple_outputs(one, told)
+        rows = [runners[one.component]({"input_ids": row[None].astype(np.float32)}) for row in ids]
+        return [np.concatenate([row[name] for row in rows]) for name in names]
 
-    def unet(sample: Floats, timestep: float, states: Floats) -> Floats:
-        pairs = zip(sample, states, strict=True)
-        rows = [whole_unet(runners, unet_feed(latents[None], timestep, text[None])) for latents, text in pairs]
-        return np.concatenate(rows)
+    def unet(sample: Floats, timestep: float, text: Text) -> Floats:
+        feeds = (unet_feed(sample[i : i + 1], timestep, text.row(i), told.sizes(sample)) for i in range(len(sample)))
+        return np.concatenate([whole_unet(runners, feed) for feed in feeds])
 
     def vae_decoder(latents: Floats) -> Floats:
         z = (latents * per_latent).astype(np.float16)
@@ -112,16 +115,21 @@ def apple_network(runners: Mapping[str, Runner], scaling_factor: float) -> Netwo
         return np.asarray(mean / per_latent, np.float32)
 
     encoder = vae_encoder if "vae_encoder" in runners else None
-    return Network(text_encoder, unet, vae_decoder, encoder, prediction_type="epsilon")
+    return Network(lambda ids: told.text(ids, encode), unet, vae_decoder, encoder, prediction_type="epsilon")
 
 
-def unet_feed(sample: Floats, timestep: float, states: Floats) -> dict[str, Array]:
-    """The U-Net's inputs: sample[1,C,h,w], states[1,T,H] as fp16, the states as [1,H,1,T]."""
-    return {
-        "sample": sample.astype(np.float16),
-        "timestep": np.array([timestep], np.float16),
-        "encoder_hidden_states": states.transpose(0, 2, 1)[:, :, None].astype(np.float16),
-    }
+def apple_outputs(one: TextEncoder, told: Told) -> tuple[str, ...]:
+    """The outputs that are used, in Apple's names."""
+    states = "hidden_embeds" if told.conditioning.time_ids else "last_hidden_state"
+    return (states, "pooled_outputs") if one.pooled else (states,)
+
+
+def unet_feed(sample: Floats, timestep: float, text: Text, sizes: Sequence[int] = ()) -> dict[str, Array]:
+    """The U-Net's inputs: sample[1,C,h,w] and the text of one picture as fp16, the states as [1,H,1,T]."""
+    given = text.inputs(sizes)
+    states = given.pop("encoder_hidden_states").transpose(0, 2, 1)[:, :, None]
+    feed = {"sample": sample, "timestep": np.array([timestep]), "encoder_hidden_states": states, **given}
+    return {name: value.astype(np.float16) for name, value in feed.items()}
 
 
 def whole_unet(runners: Mapping[str, Runner], feed: Mapping[str, Array]) -> Floats:

@@ -69,7 +69,15 @@ Image to image does not work with that package: its Encoder.swift reads {apple} 
 
 
 def refuse_swift(source: Source) -> None:
-    """Raise UserError when Swift's BPETokenizer, which reads vocab.json and merges.txt alone, gives other ids."""
+    """Raise UserError when Apple's Swift package would draw other pictures, or none.
+
+    Its BPETokenizer reads vocab.json and merges.txt alone; its SDXL pipeline always evaluates two texts at once.
+    """
+    if source.kind.second_text:
+        raise UserError(
+            "Apple's Swift package gives SDXL's U-Net two texts at a time, and the exported one takes one: export "
+            "without --bundle-resources-for-swift-cli"
+        )
     try:
         refuse_all_but_clips(tokens_of(source.pipe.tokenizer), "Apple's Swift package")
     except UserError as error:

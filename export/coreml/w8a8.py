@@ -24,6 +24,7 @@ from export.coreml.run import unet_feed
 from export.layers import calibration, draw
 from export.mil.program import Program
 from export.source import Source
+from export.text import Text, told
 
 OPERATIONS = ("conv", "linear")  # whose inputs, weights and results are int8
 PROMPTS, LARGE_PROMPTS = 8, 2  # pictures whose activations are measured
@@ -36,15 +37,19 @@ Feed = dict[str, Array]
 def unet_feeds(source: Source) -> Iterator[Feed]:
     """The U-Net's inputs for calibration prompts in one step, and for every other prompt in four."""
     asked: list[tuple[Any, ...]] = []
-    hook = source.pipe.unet.register_forward_pre_hook(lambda _, inputs: asked.append(inputs))
+    hook = source.pipe.unet.register_forward_pre_hook(
+        lambda _, inputs, text: asked.append((*inputs, text)), with_kwargs=True
+    )
     count = LARGE_PROMPTS if source.large else PROMPTS
     try:
         for i, (ids, noise) in enumerate(calibration(source, count, batch=1)):
             with torch.no_grad():
                 draw(source, ids, noise, MORE_STEPS if i % 2 and not source.large else 1)
             while asked:
-                sample, timestep, states = asked.pop()
-                yield unet_feed(sample.numpy(), float(timestep), states.numpy())
+                sample, timestep, given = asked.pop()
+                added = given.get("added_cond_kwargs") or {}
+                text = Text((given["encoder_hidden_states"],), added.get("text_embeds"))
+                yield unet_feed(sample.numpy(), float(timestep), text.each(Tensor.numpy), told(source).sizes(sample))
     finally:
         hook.remove()
 

@@ -8,14 +8,13 @@ from typing import Any
 import onnx
 from onnx.external_data_helper import set_external_data
 
-from export.configs import component_config, model_index, write_json, write_tokenizer
+from export.configs import component_config, model_index, write_json, write_tokenizers
 from export.facts import as_metadata, model_facts, model_manifest
 from export.onnx.options import FUSED
 from export.source import FACTS, Source
 from export.tokens import check_written
 from runtime.bundle import Manifest, describe_files, write_manifest
 from runtime.errors import BundleError, UserError
-from runtime.manifest import COMPONENTS
 
 INLINE_BYTES = 14_000_000  # of weights inside model.onnx; larger weights go to model.onnx_data
 ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped into memory
@@ -23,11 +22,12 @@ ALIGNMENT = 4096  # of each weight in model.onnx_data, so that it can be mapped 
 
 def write_configs(folder: Path, source: Source) -> None:
     """Write everything but the graphs and the manifest."""
-    for name in COMPONENTS:
+    for name in source.components:
         (folder / name).mkdir()
         write_json(folder / name / "config.json", component_config(source, name))
-    write_tokenizer(folder / "tokenizer", source)
-    check_written(folder / "tokenizer", source.pipe.tokenizer)
+    write_tokenizers(folder, source)
+    for name in source.kind.encoders.values():
+        check_written(folder / name, getattr(source.pipe, name))
     source.pipe.scheduler.save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", model_index(source))
 

@@ -37,9 +37,10 @@ from export.onnx.quantize.qdq import rewrite
 from export.onnx.run import fused_pixels, network_of
 from export.onnx.trace import Tracer
 from export.source import Source
+from export.text import told
 from runtime.errors import UserError
 from runtime.files import whole_folder
-from runtime.manifest import COMPONENTS, MANIFEST, REQUIRED
+from runtime.manifest import MANIFEST
 from train.progress import progress
 
 
@@ -53,7 +54,7 @@ def export_onnx(source: Source, out: Path, options: Options | None = None) -> di
     precision = options.precision
     if source.large:
         keep_no_large_blocks()
-    stages = len(COMPONENTS) + 3 + (precision in LADDERS)
+    stages = len(source.components) + 3 + (precision in LADDERS)
     with (
         progress(f"export to ONNX {precision}", stages) as advance,
         whole_folder(out, MANIFEST, options.overwrite) as folder,
@@ -79,14 +80,14 @@ def export_onnx(source: Source, out: Path, options: Options | None = None) -> di
 def write_graphs(
     folder: Path, source: Source, reference: Reference, options: Options, advance: Callable[[int], None]
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Write the four graphs and compare them; returns the recipe too. Plans are tried until one passes the gates."""
+    """Write the graphs and compare them; returns the recipe too. Plans are tried until one passes the gates."""
     tracer = Tracer(source, options.fold_timestep, keep=options.precision in LADDERS)
     recipe: dict[str, Any] = {"attention": "com.microsoft MultiHeadAttention"}
     recipe |= source.folded
     recipe |= {"folded_timestep": source.steps(1)[0].timestep} if options.fold_timestep else {}
     if options.precision not in LADDERS:
-        for name in COMPONENTS:
-            write_component(folder, name, tracer, to_fp16 if options.precision == "fp16" else as_it_is)
+        for name in source.components:
+            write_component(folder, name, tracer, half_of(source, name) if options.precision == "fp16" else as_it_is)
             advance(1)
         return judged(folder, reference, options), recipe
     planner = Planner(source, options.precision)
@@ -96,7 +97,7 @@ def write_graphs(
     budget = goal
     for rounds in range(1, ROUNDS + 1):
         plan = planner.plan(budget)
-        for name in COMPONENTS:
+        for name in source.components:
             write_component(folder, name, tracer, partial(smaller, component=name, plan=plan, reference=reference))
             advance(1 if rounds == 1 else 0)
         verdict = judged(folder, reference, options)
@@ -134,7 +135,7 @@ class Verdict:
 
 def judged(folder: Path, reference: Reference, options: Options) -> Verdict:
     """The written graphs beside the checkpoint."""
-    network = network_of(folder, options.fold_timestep)
+    network = network_of(folder, options.fold_timestep, told(reference.source))
     parity = reference.compare(network, options.threshold_db)
     if options.precision == "fp32" or parity.picture.status == "failed":
         return Verdict(parity, None)
@@ -147,6 +148,11 @@ def write_component(
     """Trace, rewrite and write one component; nothing of it stays in memory unless the tracer keeps it."""
     write_graph(folder / name, rewritten(tracer.graph(name)))
     give_back_memory()
+
+
+def half_of(source: Source, component: str) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
+    """The rewrite of a component for half precision: none for an autoencoder that must be computed in single."""
+    return as_it_is if source.upcast and component.startswith("vae") else to_fp16
 
 
 def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -163,10 +169,10 @@ def smaller(model: onnx.ModelProto, component: str, plan: Plan, reference: Refer
 
 def write_fused(folder: Path, source: Source, reference: Reference) -> dict[str, Any]:
     """Write fused.onnx from the written graphs; returns how close its pixels are to those of the separate graphs."""
-    graphs = {name: onnx.load(folder / name / "model.onnx") for name in REQUIRED}
+    graphs = {name: onnx.load(folder / name / "model.onnx") for name in source.conditioning.required}
     onnx.save(fused(source, graphs), folder / FUSED)
     found = fused_pixels(folder / FUSED, reference)
-    expected = reference.pixels(network_of(folder, one_step=True))
+    expected = reference.pixels(network_of(folder, True, told(source)))
     psnr = psnr_db(expected / 255, found / 255, peak=1.0)
     if psnr < THRESHOLDS_DB["fp32"]:
         raise UserError(f"{FUSED} of {source.name} is {psnr:.1f} dB from its own parts; nothing was written")

@@ -12,29 +12,24 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from export.onnx.graph import refuse_doubles
 from export.source import Source
 from runtime.errors import UserError
-from runtime.manifest import REQUIRED
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 MOST_BYTES = 2_000_000_000  # the largest file that protobuf can read
 
 
 def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
-    """input_ids i64[B,77], noise f32[B,C,h,w] -> image u8[B,H,W,3].
+    """input_ids i64[B,77], noise f32[B,C,h,w] -> image u8[B,H,W,3]; SDXL's second tokenizer has input_ids_2.
 
     Raises UserError when the weights exceed what one file can hold.
     """
-    total = sum(len(tensor.raw_data) for name in REQUIRED for tensor in graphs[name].graph.initializer)
+    names = source.conditioning.required
+    total = sum(len(tensor.raw_data) for name in names for tensor in graphs[name].graph.initializer)
     if total > MOST_BYTES:
         raise UserError(f"--fused: {total / 1e9:.1f} GB of weights, beyond one file's 2 GB: use a smaller --precision")
-    models = {name: lean(graphs[name]) for name in REQUIRED}
+    models = {name: lean(graphs[name]) for name in names}
     models["unet"] = at_timestep(models["unet"], source.steps(1)[0].timestep)
-    made = joined(
-        models["text_encoder"],
-        "text_encoder",
-        models["unet"],
-        "unet",
-        {"last_hidden_state": "encoder_hidden_states"},
-        ["unet.out_sample"],
-    )
+    made, told = texts(source, models)
+    made = joined(made, None, models["unet"], "unet", told, ["unet.out_sample"])
     made = joined(made, None, to_latents(source, made), None, {"unet.out_sample": "prediction"}, ["latents"])
     links = {"latents": "latent_sample"}
     made = joined(made, None, models["vae_decoder"], "vae_decoder", links, ["vae_decoder.sample"])
@@ -42,6 +37,46 @@ def fused(source: Source, graphs: Mapping[str, onnx.ModelProto]) -> onnx.ModelPr
     made = with_plain_inputs(made, source)
     refuse_doubles(made.graph, "joining the graphs")
     return made
+
+
+def texts(source: Source, models: Mapping[str, onnx.ModelProto]) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The text encoders in one graph, and which of its outputs are which inputs of the U-Net."""
+    first, *others = source.conditioning.text_encoders
+    made = compose.add_prefix(models[first.component], f"{first.component}.")
+    if not others:
+        return made, {f"{first.component}.{first.states}": "encoder_hidden_states"}
+    (second,) = others
+    given = [f"{one.component}.{name}" for one in (first, second) for name in one.outputs]
+    made = joined(made, None, models[second.component], second.component, {}, given)
+    links = dict(zip(given, ("states", "states_2", "pooled"), strict=True))
+    outputs = ["encoder_hidden_states", "text_embeds", "time_ids"]
+    glue = to_conditions(source, made, links)
+    return joined(made, None, glue, None, links, outputs), {name: name for name in outputs}
+
+
+def to_conditions(source: Source, like: onnx.ModelProto, links: Mapping[str, str]) -> onnx.ModelProto:
+    """Joined states, pooled text and sizes, as SDXL's U-Net takes them. links: outputs of `like` that it takes."""
+    nodes = [
+        helper.make_node("Concat", ["states", "states_2"], ["encoder_hidden_states"], name="text/Concat", axis=2),
+        helper.make_node("Identity", ["pooled"], ["text_embeds"], name="text/Identity"),
+        helper.make_node("Shape", ["pooled"], ["rows"], name="text/Shape", end=1),
+        helper.make_node("Concat", ["rows", "one"], ["repeats"], name="text/Concat_2", axis=0),
+        helper.make_node("Tile", ["sizes", "repeats"], ["time_ids"], name="text/Tile"),
+    ]
+    sizes = source.conditioning.sizes(source.image_size)
+    numbers = {"sizes": np.array([sizes], np.float32), "one": np.array([1], np.int64)}
+    shapes = {
+        links[one.name]: [dim.dim_param or dim.dim_value for dim in one.type.tensor_type.shape.dim]
+        for one in like.graph.output
+    }
+    ports = [float_port(name, shape) for name, shape in shapes.items()]
+    batch, tokens, width = shapes["states"]
+    made = [
+        float_port("encoder_hidden_states", [batch, tokens, width + shapes["states_2"][2]]),
+        float_port("text_embeds", shapes["pooled"]),
+        float_port("time_ids", [batch, len(sizes)]),
+    ]
+    return model_of(nodes, ports, made, numbers, like)
 
 
 def joined(
@@ -134,15 +169,17 @@ def with_plain_inputs(model: onnx.ModelProto, source: Source) -> onnx.ModelProto
     """The inputs under the names that the docstring of `fused` promises."""
     noise_scale = source.steps(1)[0].noise_scale
     start = "noise" if noise_scale == 1 else "start"
-    plain = {"text_encoder.input_ids": "input_ids", "unet.sample": start, "noise": start}
+    encoders = source.conditioning.text_encoders
+    named = {f"{one.component}.input_ids": f"input_ids{f'_{i}' if i > 1 else ''}" for i, one in enumerate(encoders, 1)}
+    plain = named | {"unet.sample": start, "noise": start}
     for node in model.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = plain.get(name, name)
     if noise_scale != 1:
         model.graph.initializer.append(numpy_helper.from_array(np.array(noise_scale, np.float32), "noise_scale"))
         model.graph.node.insert(0, helper.make_node("Mul", ["noise", "noise_scale"], ["start"], name="start/Mul"))
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", source.encode([""]).shape[1]])
+    ids = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", MAX_TOKENS]) for name in named.values()]
     del model.graph.input[:]
-    model.graph.input.extend([ids, float_port("noise", ["batch", *source.latent_shape])])
+    model.graph.input.extend([*ids, float_port("noise", ["batch", *source.latent_shape])])
     model.producer_name = "addkit"
     return model

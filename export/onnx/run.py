@@ -14,7 +14,8 @@ import torch
 from export.checks.measure import Network
 from export.checks.reference import Reference
 from export.source import Floats, Ids
-from runtime.manifest import COMPONENTS
+from export.text import PLAIN, Text, Told
+from runtime.tokenizer.conditioning import TextEncoder
 
 
 def open_session(model: onnx.ModelProto | Path) -> Any:
@@ -26,30 +27,31 @@ def open_session(model: onnx.ModelProto | Path) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def network_of(folder: Path, one_step: bool = False) -> Network:
+def network_of(folder: Path, one_step: bool = False, told: Told = PLAIN) -> Network:
     """The graphs of a bundle folder as a Network; one_step: its U-Net's timestep is folded."""
-    paths = {name: folder / name / "model.onnx" for name in COMPONENTS}
-    return network({name: open_session(path) for name, path in paths.items() if path.is_file()}, one_step)
+    paths = {name: folder / name / "model.onnx" for name in told.conditioning.components}
+    return network({name: open_session(path) for name, path in paths.items() if path.is_file()}, one_step, told)
 
 
-def network(sessions: Mapping[str, Any], one_step: bool = False) -> Network:
+def network(sessions: Mapping[str, Any], one_step: bool = False, told: Told = PLAIN) -> Network:
     """Sessions by component name as a Network."""
 
     def first(component: str, feed: dict[str, Any]) -> Floats:
         return sessions[component].run(None, feed)[0]  # type: ignore[no-any-return]
 
-    def text_encoder(ids: Ids) -> Floats:
-        return first("text_encoder", {"input_ids": ids})
+    def encode(one: TextEncoder, ids: Ids) -> list[Floats]:
+        return sessions[one.component].run(list(one.outputs), {"input_ids": ids})  # type: ignore[no-any-return]
 
-    def unet(sample: Floats, timestep: float, states: Floats) -> Floats:
-        feed = {"sample": sample, "timestep": np.array(timestep, np.float32), "encoder_hidden_states": states}
-        return first("unet", feed)
+    def unet(sample: Floats, timestep: float, text: Text) -> Floats:
+        return first(
+            "unet", {"sample": sample, "timestep": np.array(timestep, np.float32), **text.inputs(told.sizes(sample))}
+        )
 
     def vae_encoder(picture: Floats) -> Floats:
         return first("vae_encoder", {"sample": picture})
 
     return Network(
-        text_encoder=text_encoder,
+        text_encoder=lambda ids: told.text(ids, encode),
         unet=unet,
         vae_decoder=lambda latents: first("vae_decoder", {"latent_sample": latents}),
         vae_encoder=vae_encoder if "vae_encoder" in sessions else None,
@@ -60,5 +62,9 @@ def network(sessions: Mapping[str, Any], one_step: bool = False) -> Network:
 def fused_pixels(path: Path, reference: Reference) -> Floats:
     """Pictures u8[N,H,W,3] of a reference's cases, one by one, by a fused graph."""
     session = open_session(path)
-    cases = zip(reference.ids, reference.noise, strict=True)
-    return np.concatenate([session.run(None, {"input_ids": ids[None], "noise": one[None]})[0] for ids, one in cases])
+    names = [port.name for port in session.get_inputs() if port.name.startswith("input_ids")]
+    rows = []
+    for ids, noise in zip(reference.ids, reference.noise, strict=True):
+        feed = dict(zip(names, np.split(ids[None], len(names), axis=1), strict=True))
+        rows.append(session.run(None, feed | {"noise": noise[None]})[0])
+    return np.concatenate(rows)

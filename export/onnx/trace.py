@@ -31,7 +31,9 @@ from export.onnx.passes import optimize
 from export.picture_size import graph_step, side_factor
 from export.source import Source
 from export.subpixel import fold_upsampling
+from export.text import encoded
 from runtime.errors import UserError
+from runtime.tokenizer.vocabulary import MAX_TOKENS
 
 
 class Tracer:
@@ -59,21 +61,32 @@ class Tracer:
             self.kept[component] = model
         return model
 
+    def encoder(self, component: str) -> onnx.ModelProto:
+        """input_ids -> the outputs of `TextEncoderGraph`."""
+        ids = torch.from_numpy(self.source.encode(["a", "b"])[:, :MAX_TOKENS])
+        model, every_layer = getattr(self.source.pipe, component), self.source.kind.second_text
+        module = TextEncoderGraph(model, fused_attention, component, every_layer)
+        return trace(module, [Port("input_ids", ids)], module.outputs)
+
     def text_encoder(self) -> onnx.ModelProto:
-        """input_ids -> last_hidden_state, pooler_output."""
-        ids = torch.from_numpy(self.source.encode(["a", "b"]))
-        module = TextEncoderGraph(self.source.pipe.text_encoder, fused_attention)
-        return trace(module, [Port("input_ids", ids)], ["last_hidden_state", "pooler_output"])
+        """input_ids -> last_hidden_state, pooler_output, and of SDXL the states of every layer."""
+        return self.encoder("text_encoder")
+
+    def text_encoder_2(self) -> onnx.ModelProto:
+        """input_ids -> text_embeds, last_hidden_state and the states of every layer."""
+        return self.encoder("text_encoder_2")
 
     def unet(self) -> onnx.ModelProto:
-        """sample, timestep, encoder_hidden_states -> out_sample."""
+        """sample, timestep, encoder_hidden_states -> out_sample; SDXL's takes text_embeds and time_ids too."""
         pipe = self.source.pipe
-        states = torch.zeros(2, self.source.encode([""]).shape[1], pipe.text_encoder.config.hidden_size)
+        with torch.no_grad():
+            text = encoded(self.source, torch.from_numpy(self.source.encode(["", "a"])))
+            given = text.inputs(self.source.conditioning.sizes(self.source.image_size))
         timestep = self.source.steps(1)[0].timestep
         ports = [
             self.sided("sample", self.source.latent_shape, graph_step(pipe.unet.config)),
             Port("timestep", torch.tensor(float(timestep)), batched=False),
-            Port("encoder_hidden_states", states),
+            *(Port(name, example) for name, example in given.items()),
         ]
         folded = folded_timestep(pipe.unet, timestep) if self.fold else nullcontext()
         with attention_as(pipe.unet, fused_attention), folded:

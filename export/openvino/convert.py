@@ -15,6 +15,7 @@ from export.onnx.trace import quiet
 from export.openvino.run import PARAMETERS, load_openvino
 from export.source import Source
 from export.subpixel import fold_upsampling
+from export.text import encoded
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 
@@ -55,7 +56,7 @@ def parts(source: Source) -> Iterator[Part]:
     """The modules of a checkpoint, smallest first; of any batch and any picture size. Folds the end of its decoder."""
     pipe = source.pipe
     fold_upsampling(pipe.vae)
-    channels, hidden = source.latent_shape[0], int(pipe.text_encoder.config.hidden_size)
+    channels = source.latent_shape[0]
     latents = torch.zeros(1, *source.latent_shape)
     sizes = (ANY, channels, ANY, ANY)
     yield Part("vae_decoder", DecoderGraph(pipe.vae), (Port("latent_sample", latents, sizes),), ("sample",))
@@ -64,13 +65,16 @@ def parts(source: Source) -> Iterator[Part]:
         yield Part("vae_encoder", ParametersGraph(pipe.vae), picture, (PARAMETERS,))
     else:
         yield Part("vae_encoder", EncoderGraph(pipe.vae), picture, ("latent_sample",))
-    ids = Port("input_ids", torch.from_numpy(source.encode([""])), (ANY, MAX_TOKENS))
-    text = TextEncoderGraph(pipe.text_encoder)
-    yield Part("text_encoder", text, (ids,), ("last_hidden_state", "pooler_output"))
+    ids = torch.from_numpy(source.encode([""]))
+    for name in source.kind.encoders:
+        text = TextEncoderGraph(getattr(pipe, name), component=name, every_layer=source.kind.second_text)
+        yield Part(name, text, (Port("input_ids", ids[:, :MAX_TOKENS], (ANY, MAX_TOKENS)),), text.outputs)
+    with torch.no_grad():
+        told = encoded(source, ids).inputs(source.conditioning.sizes(source.image_size))
     inputs = (
         Port("sample", latents, sizes),
         Port("timestep", torch.tensor([source.steps(1)[0].timestep]), (1,)),
-        Port("encoder_hidden_states", torch.zeros(1, MAX_TOKENS, hidden), (ANY, MAX_TOKENS, hidden)),
+        *(Port(name, example, (ANY, *example.shape[1:])) for name, example in told.items()),
     )
     yield Part("unet", UNetGraph(pipe.unet), inputs, ("out_sample",))
 

@@ -24,10 +24,11 @@ from export.openvino.int8 import quantize_weights
 from export.openvino.options import STORED, Options
 from export.openvino.run import MODEL, load_openvino, network_of
 from export.source import Source
+from export.text import told
 from runtime.bundle import describe_files
 from runtime.errors import UserError
 from runtime.files import whole_folder
-from runtime.manifest import COMPONENTS, MARKER
+from runtime.manifest import MARKER
 from train.progress import progress
 
 FLOAT_PARTS = ("vae_encoder",)  # not quantized: an exact projection would break, and no picture from text would show it
@@ -44,7 +45,7 @@ def export_openvino(source: Source, out: Path, options: Options | None = None) -
     started = time.perf_counter()
     options = options or Options()
     with (
-        progress(f"export to OpenVINO {options.precision}", 4 + len(COMPONENTS)) as advance,
+        progress(f"export to OpenVINO {options.precision}", 4 + len(source.components)) as advance,
         whole_folder(out, MARKER, options.overwrite) as folder,
     ):
         schedule = write_configs(folder, source)
@@ -83,7 +84,9 @@ def write_models(folder: Path, source: Source, precision: str, advance: Callable
 def verify(folder: Path, reference: Reference, options: Options) -> Parity:
     """Compare the written models and a picture that GenAI draws with them; UserError below the threshold."""
     what = f"OpenVINO {options.precision} of {reference.source.name}"
-    parity = reference.compare(network_of(folder, precision_hint=COMPARED), options.threshold_db)
+    parity = reference.compare(
+        network_of(folder, precision_hint=COMPARED, told=told(reference.source)), options.threshold_db
+    )
     refuse_below(parity, what)
     give_back_memory()
     drawn = genai_picture(folder, reference, min(GENAI_DB, options.threshold_db))

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from export.configs import component_config, model_index, write_json, write_tokenizer
+from export.configs import component_config, model_index, write_json, write_tokenizers
 from export.facts import PREFIX, as_metadata
 from export.openvino.scheduler import agreeing, genai_scheduler
 from export.openvino.tokenizer import write_openvino_tokenizer
 from export.source import Source
 from runtime.command import tell
-from runtime.manifest import COMPONENTS
 
 VAE = "AutoencoderKL"  # the only one that GenAI knows; it reads the same keys from a tiny autoencoder
 
@@ -23,11 +22,12 @@ def write_configs(folder: Path, source: Source) -> dict[str, Any]:
     Returns the scheduler's name, and which one it replaced, and the numbers of steps that it takes as the checkpoint's
     own does.
     """
-    for name in COMPONENTS:
+    for name in source.components:
         (folder / name).mkdir()
         write_json(folder / name / "config.json", component_config(source, name) | one_side(source, name))
-    write_tokenizer(folder / "tokenizer", source)
-    write_openvino_tokenizer(folder / "tokenizer", source.pipe.tokenizer)
+    write_tokenizers(folder, source)
+    for name in source.kind.encoders.values():
+        write_openvino_tokenizer(folder / name, getattr(source.pipe, name))
     scheduler = genai_scheduler(source)
     scheduler.save_pretrained(folder / "scheduler")
     name, own = type(scheduler).__name__, type(source.pipe.scheduler).__name__

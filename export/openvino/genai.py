@@ -13,6 +13,8 @@ from export.openvino.run import load_openvino, reason
 from export.source import Floats
 from runtime.errors import UserError
 
+DRAWS = 2  # of noise in one step: the first, and one that an ancestral scheduler draws and weighs by 0
+
 
 def text_to_image(
     folder: Path,
@@ -27,7 +29,7 @@ def text_to_image(
     size: (height, width) of the picture. Raises UserError with OpenVINO's reason where GenAI cannot open the folder or
     draw with it.
     """
-    return draw(opened(folder, device, precision_hint), prompt, [noise], size=size)
+    return draw(opened(folder, device, precision_hint), prompt, [noise] * DRAWS, size=size)
 
 
 def opened(folder: Path, device: str = "CPU", precision_hint: str = "f32") -> Any:

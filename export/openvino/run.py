@@ -12,8 +12,9 @@ import torch
 
 from export.checks.measure import Network
 from export.source import Floats, Ids
+from export.text import PLAIN, Text, Told
 from runtime.errors import UserError
-from runtime.manifest import COMPONENTS
+from runtime.tokenizer.conditioning import TextEncoder
 
 MODEL = "openvino_model.xml"
 PARAMETERS = "latent_parameters"  # a variational encoder's output: mean and log-variance
@@ -35,7 +36,7 @@ def devices() -> list[str]:
     return list(load_openvino().Core().available_devices)
 
 
-def network_of(folder: Path, device: str = "CPU", precision_hint: str | None = None) -> Network:
+def network_of(folder: Path, device: str = "CPU", precision_hint: str | None = None, told: Told = PLAIN) -> Network:
     """The models of a folder, compiled for `device`.
 
     precision_hint: f32, f16 or bf16; None for the device's own, which is bf16 on a CPU that has it. Raises UserError
@@ -45,12 +46,12 @@ def network_of(folder: Path, device: str = "CPU", precision_hint: str | None = N
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
     if device == "CPU":
         settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-    paths = {name: folder / name / MODEL for name in COMPONENTS}
+    paths = {name: folder / name / MODEL for name in told.conditioning.components}
     try:
         models = {name: core.compile_model(path, device, settings) for name, path in paths.items() if path.is_file()}
     except RuntimeError as error:
         raise UserError(f"OpenVINO cannot open {folder} on {device}: {reason(error)}") from error
-    return network(models)
+    return network(models, told)
 
 
 def reason(error: RuntimeError) -> str:
@@ -58,18 +59,19 @@ def reason(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-def network(models: Mapping[str, Any]) -> Network:
+def network(models: Mapping[str, Any], told: Told = PLAIN) -> Network:
     """Compiled models by component name as a Network."""
 
     def first(component: str, feed: dict[str, Any]) -> Floats:
         return np.array(models[component](feed)[0], np.float32)  # a copy: the next call writes into the same memory
 
-    def text_encoder(ids: Ids) -> Floats:
-        return first("text_encoder", {"input_ids": ids})
+    def encode(one: TextEncoder, ids: Ids) -> list[Floats]:
+        found = models[one.component]({"input_ids": ids})
+        return [np.array(found[name], np.float32) for name in one.outputs]
 
-    def unet(sample: Floats, timestep: float, states: Floats) -> Floats:
-        feed = {"sample": sample, "timestep": np.array([timestep], np.int64), "encoder_hidden_states": states}
-        return first("unet", feed)
+    def unet(sample: Floats, timestep: float, text: Text) -> Floats:
+        given = text.inputs(told.sizes(sample))
+        return first("unet", {"sample": sample, "timestep": np.array([timestep], np.int64), **given})
 
     def vae_encoder(picture: Floats) -> Floats:
         found = first("vae_encoder", {"sample": picture})
@@ -77,7 +79,7 @@ def network(models: Mapping[str, Any]) -> Network:
         return found[:, : found.shape[1] // 2] if variational else found
 
     return Network(
-        text_encoder=text_encoder,
+        text_encoder=lambda ids: told.text(ids, encode),
         unet=unet,
         vae_decoder=lambda latents: first("vae_decoder", {"latent_sample": latents}),
         vae_encoder=vae_encoder if "vae_encoder" in models else None,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from export.checks.measure import Network
-from runtime.manifest import COMPONENTS
+from export.text import Told
+from runtime.tokenizer.conditioning import Conditioning
 
 CPU = "CPUExecutionProvider"
 # ONNX Runtime's providers that people ask for, and what each needs.
@@ -88,23 +89,30 @@ def coreml_engines() -> Iterator[Engine]:
 
 def open_network(format: str, path: Path, facts: Mapping[str, Any], options: Mapping[str, Any]) -> Network:
     """The export on an engine. facts: the export's own metadata. Raises NotHere when the engine does not start."""
+    told = told_by(facts)
     if format == "onnx":
-        return onnx_network(path, options["provider"], one_step=max(map(int, facts["steps"])) == 1)
+        return onnx_network(path, options["provider"], max(map(int, facts["steps"])) == 1, told)
     if format == "openvino":
         from export.openvino import run as openvino_run
 
-        network: Network = openvino_run.network_of(path, **options)
+        network: Network = openvino_run.network_of(path, **options, told=told)
         return network
     from export.coreml.package import packages_in
     from export.coreml.run import evaluated, predicted
 
     packages, scaling = packages_in(path, facts["name"]), float(facts["scaling_factor"])
     if not options:
-        return evaluated(packages, scaling)
-    return predicted(packages, scaling, options["compute_unit"])
+        return evaluated(packages, scaling, told=told)
+    return predicted(packages, scaling, options["compute_unit"], told)
 
 
-def onnx_network(folder: Path, provider: str, one_step: bool) -> Network:
+def told_by(facts: Mapping[str, Any]) -> Told:
+    """How an export is conditioned, by its own metadata."""
+    conditioning = Conditioning.from_dict(facts["conditioning"]) if "conditioning" in facts else Conditioning()
+    return Told(conditioning, facts["image_size"][0] // facts["latent_shape"][1])
+
+
+def onnx_network(folder: Path, provider: str, one_step: bool, told: Told) -> Network:
     """A bundle's graphs on a provider; what the provider cannot run runs on the CPU."""
     import onnxruntime
     import torch
@@ -115,7 +123,7 @@ def onnx_network(folder: Path, provider: str, one_step: bool) -> Network:
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.log_severity_level = 4
     names = list(dict.fromkeys((provider, CPU)))
-    paths = {name: folder / name / "model.onnx" for name in COMPONENTS}
+    paths = {name: folder / name / "model.onnx" for name in told.conditioning.components}
     sessions = {
         name: onnxruntime.InferenceSession(str(path), settings, providers=names)
         for name, path in paths.items()
@@ -124,4 +132,4 @@ def onnx_network(folder: Path, provider: str, one_step: bool) -> Network:
     for session in sessions.values():
         if session.get_providers()[0] != provider:
             raise NotHere(f"{provider} could not be started: {NEEDS.get(provider, 'ONNX Runtime gives no reason')}")
-    return network(sessions, one_step)
+    return network(sessions, one_step, told)

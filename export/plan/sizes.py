@@ -6,15 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.manifest import COMPONENTS
+from train.families import KINDS
+from train.folders import pipeline_kind
 from train.weights.files import Weight, stored_weights
 
-# The parts that each exporter writes, and the checkpoint's component that each comes from.
-PARTS = {
-    "onnx": COMPONENTS,
-    "openvino": COMPONENTS,
-    "coreml": COMPONENTS,
-}
 VAE_PREFIXES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": ("encoder.", "quant_conv.")}
 
 
@@ -61,6 +56,11 @@ class Component:
     parameters: int
     checkpoint_bytes: int
     export_bytes: int
+
+
+def parts_of(folder: Path) -> tuple[str, ...]:
+    """The parts that every exporter writes of a checkpoint."""
+    return (*pipeline_kind(folder, KINDS).encoders, "unet", *VAE_PREFIXES)
 
 
 def part_weights(folder: Path, part: str, variant: str | None = None) -> dict[str, Weight]:

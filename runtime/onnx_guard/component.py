@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import BundleError
-from runtime.manifest import COMPONENTS, Manifest
+from runtime.manifest import Manifest
 from runtime.onnx_guard.graph import Contents, inspect, outputs
 from runtime.onnx_guard.wire import Malformed
 from runtime.untrusted import check_place, open_inside, shown
@@ -29,8 +29,9 @@ def check_component(folder: Path, component: str, manifest: Manifest) -> set[str
     weights in files that the manifest lists, and take and give arrays in the manifest's shapes.
     """
     path = folder / component / "model.onnx"
-    if component not in COMPONENTS:
-        raise BundleError(f"{path.parent} is not a component: those are {', '.join(COMPONENTS)}")
+    known = manifest.conditioning.components
+    if component not in known:
+        raise BundleError(f"{path.parent} is not a component: those are {', '.join(known)}")
     try:
         with _mapped(folder, f"{component}/model.onnx") as data:
             found = inspect(data)
@@ -82,18 +83,22 @@ def _check_shapes(component: str, found: Contents, manifest: Manifest) -> None:
     tokens = manifest.max_tokens
     if manifest.sizes:
         picture, code = (3, None, None), (code[0], None, None)
+    told: dict[str, Wanted] = {"encoder_hidden_states": (tokens, None), "text_embeds": (None,), "time_ids": (6,)}
     inputs: dict[str, dict[str, Wanted]] = {
-        "text_encoder": {"input_ids": (tokens,)},
-        "unet": {"sample": code, "encoder_hidden_states": (tokens, None)},
+        "unet": {"sample": code, **told},
         "vae_decoder": {"latent_sample": code},
         "vae_encoder": {"sample": picture},
     }
     results: dict[str, dict[str, Wanted]] = {
-        "text_encoder": {"last_hidden_state": (tokens, None)},
         "unet": {"out_sample": code},
         "vae_decoder": {"sample": picture},
         "vae_encoder": {"latent_sample": code, "latent_parameters": (None, *code[1:])},
     }
+    for encoder in manifest.conditioning.text_encoders:
+        inputs[encoder.component] = {"input_ids": (tokens,)}
+        results[encoder.component] = {encoder.states: (tokens, None)}
+        if encoder.pooled is not None:
+            results[encoder.component][encoder.pooled] = (None,)
     for ports, wanted in ((found.inputs, inputs[component]), (found.outputs, results[component])):
         for name in ports.keys() & wanted.keys():
             _check_port(name, ports[name], (1, *wanted[name]))

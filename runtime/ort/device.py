@@ -7,7 +7,7 @@ every call, and one call runs at a time. Source: ONNX Runtime's I/O binding and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,31 +25,31 @@ class BoundSession:
         self._lock = threading.Lock()
         self._binding: Any = None
         self._inputs: dict[str, Any] = {}
-        self._output: Any = None
+        self._outputs: dict[str, Any] = {}
 
-    def run(self, output: str, feeds: Mapping[str, npt.NDArray[Any]], options: Any) -> npt.NDArray[Any]:
-        """Computes one output; inputs are bound again when their shapes change."""
+    def run(self, names: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]], options: Any) -> list[npt.NDArray[Any]]:
+        """Computes outputs, always the same ones; inputs are bound again when their shapes change."""
         with self._lock:
             if not self._fits(feeds):
-                return self._first(output, feeds)
+                return self._first(names, feeds)
             for name, value in feeds.items():
                 self._inputs[name].update_inplace(np.ascontiguousarray(value))
             self._session.run_with_iobinding(self._binding, options)
-            return np.array(self._output.numpy())
+            return [np.array(self._outputs[name].numpy()) for name in names]
 
     def _fits(self, feeds: Mapping[str, npt.NDArray[Any]]) -> bool:
         return self._binding is not None and all(
             list(self._inputs[name].shape()) == list(value.shape) for name, value in feeds.items()
         )
 
-    def _first(self, output: str, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """A plain run, whose output tells what to set aside for the next ones."""
+    def _first(self, names: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """A plain run, whose outputs tell what to set aside for the next ones."""
         from onnxruntime import OrtValue, RunOptions
 
         options = RunOptions()
         if self._capture:
             options.add_run_config_entry("gpu_graph_id", _NO_CAPTURE)
-        (found,) = self._session.run([output], dict(feeds), options)
+        found = [np.asarray(one) for one in self._session.run(list(names), dict(feeds), options)]
         self._binding = self._session.io_binding()
         self._inputs = {
             name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self._device, 0)
@@ -57,6 +57,10 @@ class BoundSession:
         }
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
-        self._output = OrtValue.ortvalue_from_shape_and_type(list(found.shape), found.dtype, self._device, 0)
-        self._binding.bind_ortvalue_output(output, self._output)
-        return np.asarray(found)
+        self._outputs = {
+            name: OrtValue.ortvalue_from_shape_and_type(list(one.shape), one.dtype, self._device, 0)
+            for name, one in zip(names, found, strict=True)
+        }
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+        return found

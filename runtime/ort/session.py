@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,35 @@ import numpy.typing as npt
 
 from runtime.cancel import CancelToken
 from runtime.errors import BundleError, ClosedError, MemoryLimitError
-from runtime.onnx_guard.component import check_output, declared_output
+from runtime.onnx_guard.component import Wanted, check_output, declared_output
 from runtime.ort.device import BoundSession
 from runtime.ort.providers import PROVIDERS, advice, brief, create, failure, onnx_runtime, warn_once
 from runtime.threads import watch
+from runtime.tokenizer.conditioning import SD, Conditioning
 
-# What a graph must take and give. Source: the names of optimum's ORTStableDiffusionPipeline.
-INPUTS = {
-    "text_encoder": ("input_ids",),
-    "unet": ("sample", "timestep", "encoder_hidden_states"),
-    "vae_decoder": ("latent_sample",),
-    "vae_encoder": ("sample",),
-}
-OUTPUTS = {
-    "text_encoder": ("last_hidden_state",),
-    "unet": ("out_sample",),
-    "vae_decoder": ("sample",),
-    "vae_encoder": ("latent_sample", "latent_parameters"),  # either
-}
+
+@dataclass(frozen=True)
+class Ports:
+    """What a graph must take and give. Names are those of optimum's ORTStableDiffusion(XL)Pipeline."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[str, ...], ...]  # of each output that is used the names it may have
+
+
+def ports_of(conditioning: Conditioning) -> dict[str, Ports]:
+    """Component -> its ports."""
+    encoders = {
+        one.component: Ports(("input_ids",), tuple((name,) for name in one.outputs))
+        for one in conditioning.text_encoders
+    }
+    return encoders | {
+        "unet": Ports(conditioning.unet_inputs, (("out_sample",),)),
+        "vae_decoder": Ports(("latent_sample",), (("sample",),)),
+        "vae_encoder": Ports(("sample",), (("latent_sample", "latent_parameters"),)),
+    }
+
+
+F32 = npt.NDArray[np.float32]
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -45,12 +57,21 @@ _abandoned: list[Any] = []  # sessions of a parent process: freeing one would wa
 class Session:
     """One graph, opened on first use, then shared by all threads; after a fork the child opens it again."""
 
-    def __init__(self, component: str, path: Path, provider: str, threads: int = 0, fingerprint: str = "") -> None:
-        """`component`: a key of INPUTS; `threads`: per operator, 0 lets ONNX Runtime choose.
+    def __init__(
+        self,
+        component: str,
+        path: Path,
+        provider: str,
+        threads: int = 0,
+        fingerprint: str = "",
+        conditioning: Conditioning = SD,
+    ) -> None:
+        """`component`: one of `conditioning`; `threads`: per operator, 0 lets ONNX Runtime choose.
 
         `fingerprint`: see `runtime.ort.providers.create`.
         """
         self.component, self.path, self.provider = component, path, provider
+        self._ports = ports_of(conditioning)[component]
         self._threads, self._fingerprint = threads, fingerprint
         self._lock = threading.Lock()
         self._session: Any = None
@@ -58,7 +79,7 @@ class Session:
         self._closed = False
         self._dtypes: dict[str, Any] = {}
         self._ranks: dict[str, int] = {}
-        self._output = ""
+        self._outputs: dict[str, Wanted] = {}  # those that are used, and the sizes that the graph declares
         watch(self)
 
     @property
@@ -82,8 +103,12 @@ class Session:
         with self._lock:
             self._session, self._bound, self._closed = None, None, True
 
-    def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """The graph's main output, f32, for inputs by name, each cast to the type that the graph takes.
+    def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> F32:
+        """The first of the graph's outputs; see `run_all`."""
+        return self.run_all(cancel=cancel, **inputs)[0]
+
+    def run_all(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> tuple[F32, ...]:
+        """The graph's outputs that are used, f32, for inputs by name, each cast to the type that the graph takes.
 
         Raises BundleError when the graph fails, MemoryLimitError when memory is short, Cancelled when `cancel` stopped
         it, ClosedError after `close`.
@@ -94,23 +119,23 @@ class Session:
         stopping = nullcontext() if cancel is None else cancel.stopping(lambda: setattr(options, "terminate", True))
         with stopping:
             try:
-                output = self._run(feeds, options)
+                outputs = self._run(feeds, options)
             except ClosedError:
                 raise
             except Exception as error:  # onnxruntime's exceptions share no base but Exception
                 if cancel is not None:
                     cancel.check()
                 raise failure(error, self.path, f"cannot be run on {self.provider}") from error
-        return check_output(self.path, np.asarray(output, np.float32), self._declared)
+        pairs = zip(outputs, self._outputs.values(), strict=True)
+        return tuple(check_output(self.path, np.asarray(one, np.float32), declared) for one, declared in pairs)
 
-    def _run(self, feeds: dict[str, npt.NDArray[Any]], options: Any) -> npt.NDArray[Any]:
-        session, bound = self._session, self._bound
+    def _run(self, feeds: dict[str, npt.NDArray[Any]], options: Any) -> list[npt.NDArray[Any]]:
+        session, bound, names = self._session, self._bound, list(self._outputs)
         if session is None:
             raise ClosedError("the pipeline was closed")
         if bound is not None:
-            return bound.run(self._output, feeds, options)
-        (output,) = session.run([self._output], feeds, options)
-        return np.asarray(output)
+            return bound.run(names, feeds, options)
+        return [np.asarray(output) for output in session.run(names, feeds, options)]
 
     def _opened(self) -> Any:
         """The checked session, on the CPU when the provider cannot be used after all."""
@@ -119,8 +144,8 @@ class Session:
         self._check([node.name for node in inputs], outputs)
         self._dtypes = {node.name: _DTYPES.get(node.type, np.float32) for node in inputs}
         self._ranks = {node.name: len(node.shape) for node in inputs}
-        self._output = next(name for name in OUTPUTS[self.component] if name in outputs)
-        self._declared = declared_output(self.path, self._output)
+        used = [next(name for name in names if name in outputs) for names in self._ports.outputs]
+        self._outputs = {name: declared_output(self.path, name) for name in used}
         self._bound = BoundSession(session) if self.provider == "cuda" else None
         return session
 
@@ -140,12 +165,12 @@ class Session:
         return create(self.path, "cpu", self._threads, self._fingerprint) if session is None else session
 
     def _check(self, inputs: list[str], outputs: list[str]) -> None:
-        wanted = INPUTS[self.component]
+        wanted = self._ports.inputs
         if set(inputs) != set(wanted):
             raise BundleError(f"{self.path} takes {', '.join(inputs)}; a {self.component} takes {', '.join(wanted)}")
-        wanted = OUTPUTS[self.component]
-        if not set(outputs) & set(wanted):
-            raise BundleError(f"{self.path} gives {', '.join(outputs)}; a {self.component} gives {wanted[0]}")
+        for names in self._ports.outputs:
+            if not set(outputs) & set(names):
+                raise BundleError(f"{self.path} gives {', '.join(outputs)}; a {self.component} gives {names[0]}")
 
     def _fitted(self, name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
         """The value in the graph's type; a scalar as rank 1 where the graph wants that (timestep)."""

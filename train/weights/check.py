@@ -26,7 +26,7 @@ def opening(kind: Any, folder: Path, variant: str | None = None) -> dict[str, An
     if files.variant:
         options["variant"] = files.variant
     if lacks_prefix(stored, expected):
-        options["key_mapping"] = {"^": CLIP_PREFIX}
+        options["key_mapping"] = {"^(?!text_projection)": CLIP_PREFIX}
     return options
 
 

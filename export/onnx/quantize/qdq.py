@@ -86,7 +86,8 @@ def static_gemm(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """Gemm, x W' + b, from codes to fp32: it fuses into QGemm, including the bias."""
     given, step = rewriter.activation(node)
     weight, scales = rewriter.static_weight(node.input[1], output_axis(node))
-    node.input[:] = [given, weight, rewriter.bias(node, scales, step)]
+    bias = [rewriter.bias(node, scales, step)] if len(node.input) > 2 else []
+    node.input[:] = [given, weight, *bias]
     rewriter.nodes.append(node)
 
 

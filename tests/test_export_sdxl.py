@@ -1,0 +1,201 @@
+"""SDXL's structure in ONNX bundles: two encoders, pooled text and sizes; diffusers' own pipeline is the judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionXLPipeline
+
+from export.checks.measure import psnr_db
+from export.onnx.__main__ import main as export_onnx
+from export.onnx.quantize import planner
+from export.onnx.trace import Tracer
+from export.parity.__main__ import main as parity
+from export.source import open_source
+from runtime.bundle import open_bundle
+from runtime.manifest import Manifest
+from tests.support.small_sdxl import small_parts, small_sdxl
+
+PROMPT, STEPS = "a photograph of an old lighthouse at dusk", 4
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_sdxl(tmp_path_factory.mktemp("sdxl") / "small-sdxl")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Every export of this file is of the same networks: their graphs are traced once and copied."""
+    kept: dict[tuple[str, str], onnx.ModelProto] = {}
+    trace = Tracer.graph
+
+    def graph(tracer: Tracer, component: str) -> onnx.ModelProto:
+        key = (type(tracer.source.pipe.vae).__name__ if component.startswith("vae") else "", component)
+        if key not in kept:
+            kept[key] = trace(tracer, component)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(kept[key])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracer, "graph", graph)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint's export in single precision, with one graph for everything."""
+    out = tmp_path_factory.mktemp("made") / "onnx"
+    assert export_onnx([str(checkpoint), "--out", str(out), "--fused"]) == 0
+    return out
+
+
+def by_diffusers(checkpoint: Path, steps: int, **options: Any) -> np.ndarray:
+    pipe = StableDiffusionXLPipeline.from_pretrained(checkpoint, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(5)
+    options = {"guidance_scale": 0.0, "num_inference_steps": steps, "generator": generator, **options}
+    return np.asarray(pipe(PROMPT, output_type="np", **options).images)
+
+
+def test_the_gates_are_diffusers_pictures_in_one_step_and_in_four(made: Path) -> None:
+    figures = open_bundle(made).manifest.parity
+    parts = {"text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"}
+    assert set(figures["modules"]) == parts
+    assert min(module["psnr_db"] for module in figures["modules"].values()) > 90
+    assert figures["picture"]["psnr_db"] > 90 and figures["four_steps_db"] > 90
+    assert figures["fused"]["psnr_db"] > 90
+
+
+def test_what_the_manifest_says(made: Path) -> None:
+    manifest = open_bundle(made).manifest
+    encoders = manifest.conditioning.text_encoders
+    assert [(one.component, one.tokenizer, one.states, one.pooled) for one in encoders] == [
+        ("text_encoder", "tokenizer", "hidden_states.1", None),
+        ("text_encoder_2", "tokenizer_2", "hidden_states.2", "text_embeds"),
+    ]
+    assert manifest.conditioning.time_ids and manifest.conditioning.zeros_without_negative_prompt
+    assert (manifest.tokenizer.pad_id, manifest.tokenizer_2.pad_id) == (49407, 0)
+    assert manifest.conditioning.sizes(manifest.image_size) == (SIZE, SIZE, 0, 0, SIZE, SIZE)
+    assert Manifest.from_dict(json.loads((made / "manifest.json").read_text())) == manifest
+
+
+def test_the_ports_are_optimums(made: Path) -> None:
+    def ports(name: str) -> tuple[list[str], list[str]]:
+        graph = onnx.load(made / name / "model.onnx", load_external_data=False).graph
+        return [port.name for port in graph.input], [port.name for port in graph.output]
+
+    assert ports("unet")[0] == ["sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"]
+    assert ports("text_encoder")[1] == ["last_hidden_state", "pooler_output", "hidden_states.0", "hidden_states.1"]
+    layers = [f"hidden_states.{i}" for i in range(3)]
+    assert ports("text_encoder_2")[1] == ["text_embeds", "last_hidden_state", *layers]
+
+
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_optimum_opens_the_folder_unchanged(made: Path, checkpoint: Path, guidance: float) -> None:
+    from optimum.onnxruntime import ORTStableDiffusionXLPipeline
+
+    pipe = ORTStableDiffusionXLPipeline.from_pretrained(made)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(5)
+    options = {"guidance_scale": guidance, "height": SIZE, "width": SIZE}
+    found = pipe(PROMPT, num_inference_steps=STEPS, generator=generator, output_type="np", **options).images
+    assert psnr_db(by_diffusers(checkpoint, STEPS, guidance_scale=guidance), found, peak=1.0) > 90
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp16", 45.0), ("int8", 35.0)])
+def test_fewer_bits_pass_the_gate(
+    checkpoint: Path, tmp_path: Path, precision: str, least: float, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROMPTS", "PRICED", "BATCH"):
+        monkeypatch.setattr(planner, name, 2)
+    assert export_onnx([str(checkpoint), "--out", str(tmp_path / "x"), "--precision", precision, "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["picture"]["psnr_db"] > least
+    if precision == "fp16":  # force_upcast: diffusers computes this autoencoder in single precision
+        kinds = {name: stored_kinds(tmp_path / "x", name) for name in ("unet", "vae_decoder")}
+        assert onnx.TensorProto.FLOAT16 in kinds["unet"] and onnx.TensorProto.FLOAT16 not in kinds["vae_decoder"]
+    else:
+        assert facts["recipe"]["layers"]["static"] > 20
+
+
+def stored_kinds(folder: Path, name: str) -> set[int]:
+    graph = onnx.load(folder / name / "model.onnx", load_external_data=False).graph
+    return {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
+
+
+def test_parity_reports_both_encoders(made: Path, checkpoint: Path, capfd: Any) -> None:
+    assert parity([str(checkpoint), str(made), "--json"]) == 0
+    (facts,) = json.loads(capfd.readouterr().out)["exports"]
+    assert facts["modules"]["text_encoder_2"]["psnr_db"] > 90 and facts["four_steps_db"] > 90
+
+
+def test_a_broken_pooled_text_is_seen_in_its_encoder(checkpoint: Path) -> None:
+    from dataclasses import replace
+
+    from export.checks.reference import text_measures
+    from export.text import encoded
+
+    source = open_source(str(checkpoint))
+    with torch.no_grad():
+        text = encoded(source, torch.from_numpy(source.encode([PROMPT]))).each(torch.Tensor.numpy)
+    found = text_measures(text, replace(text, pooled=0.9 * text.pooled))
+    assert found["text_encoder"].psnr_db == 150 and found["text_encoder_2"].psnr_db < 40
+
+
+REFUSED = [
+    ({"unet/config.json": {"cross_attention_dim": 128}}, "together give 192 numbers a token, the U-Net takes 128"),
+    ({"unet/config.json": {"projection_class_embeddings_input_dim": 5}}, "text_encoder_2 and the picture's sizes give"),
+    ({"unet/config.json": {"addition_embed_type": None}}, "needs no second text encoder's pooled text"),
+    ({"model_index.json": {"text_encoder": [None, None]}}, "its text_encoder is a None"),
+    ({"vae/config.json": {"latents_mean": [0, 0, 0, 0]}}, "latents_mean"),
+    ({"tokenizer_2/added_tokens.json": {"<x>": 99999}}, "knows '<x>' as id 99999"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED)
+def test_what_does_not_fit_is_one_line(changes: Any, said: str, checkpoint: Path, tmp_path: Path, capfd: Any) -> None:
+    folder = linked(checkpoint, tmp_path / "changed")
+    for name, values in changes.items():
+        path = folder / name
+        old = json.loads(path.read_text()) if path.is_file() else {}
+        path.unlink(missing_ok=True)
+        path.write_text(json.dumps(old | values))
+    assert export_onnx([str(folder), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and said in lines[0]
+
+
+def linked(checkpoint: Path, folder: Path) -> Path:
+    """A copy of a checkpoint whose files are links."""
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            (folder / path.relative_to(checkpoint)).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path.relative_to(checkpoint)).symlink_to(path)
+    return folder
+
+
+def test_the_plan_counts_every_part(checkpoint: Path, capfd: Any) -> None:
+    assert export_onnx([str(checkpoint), "--out", "nowhere", "--dry-run", "--json"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    parameters = {part["name"]: part["parameters"] for part in plan["components"]}
+    for name in ("text_encoder", "text_encoder_2", "unet"):
+        assert parameters[name] == sum(p.numel() for p in small_parts()[name].parameters())
+
+
+def test_a_tiny_autoencoder_takes_the_place_of_the_other(checkpoint: Path, tmp_path: Path, capfd: Any) -> None:
+    torch.manual_seed(0)
+    widths = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    AutoencoderTiny(**widths, scaling_factor=1.0).save_pretrained(tmp_path / "vae")
+    options = ["--vae", str(tmp_path / "vae"), "--out", str(tmp_path / "out"), "--json"]
+    assert export_onnx([str(checkpoint), *options]) == 0
+    assert json.loads(capfd.readouterr().out)["picture"]["psnr_db"] > 90

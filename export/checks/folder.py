@@ -52,7 +52,7 @@ def hint(path: Path) -> str:
         return f"{path} is a folder of the Hugging Face cache: give {snapshot.parent}"
     if (path.parent / "model_index.json").is_file() and path.is_dir():
         return f"{path} is one part of a pipeline: give {path.parent}"
-    if (path / "config.json").is_file() and read_json(path / "config.json").get("_class_name") == CLASSES["unet"][0]:
+    if (path / "config.json").is_file() and read_json(path / "config.json").get("_class_name") == SD.classes["unet"][0]:
         return f"{path} is a U-Net alone: give the pipeline with the other parts by --base"
     if any(path.glob("*lora*.safetensors")):
         return f"{path} holds LoRA weights alone: give their base model as CHECKPOINT, and the file by --lora"

@@ -18,7 +18,7 @@ Array = Any  # a numpy array or a torch tensor
 
 @dataclass(frozen=True)
 class Text:
-    """Texts of N pictures: the states f32[N,77,width] of each encoder, and pooled f32[N,width] where the U-Net takes it.
+    """Texts of N pictures: the states f32[N,77,width] of each encoder, and pooled f32[N,width] if the U-Net takes it.
 
     sizes: the U-Net's time_ids of a picture, see `Conditioning.sizes`.
     """

@@ -29,8 +29,6 @@ def drawn_by_diffusers(
         last: list[Floats] = []
         made = source.pipe(
             prompt,
-            height=source.image_size[0],
-            width=source.image_size[1],
             num_inference_steps=steps,
             guidance_scale=0.0,
             eta=source.eta,

@@ -159,7 +159,7 @@ def parts(source: Source) -> Iterator[Part]:
     with torch.no_grad():
         text_of_none = encoded(source, torch.from_numpy(source.encode([""])))
     told = text_of_none.inputs(source.conditioning.sizes(source.image_size))
-    states = told["encoder_hidden_states"].transpose(1, 2).unsqueeze(2)
+    states = told["encoder_hidden_states"].transpose(1, 2).unsqueeze(2).contiguous()
     inputs = (
         ("sample", latents, half),
         ("timestep", torch.full((1,), 999.0), half),

@@ -51,46 +51,40 @@ def db(one: np.ndarray, other: np.ndarray) -> float:
     return psnr_db(one, other, peak=1.0)
 
 
-def with_a_toy(pipe: Any) -> None:
-    """A token added, the encoder resized, and "!" as padding; the token is loud, so that a picture shows it."""
+def unusual(pipe: Any) -> None:
+    """A token added, the encoder resized, "!" as padding, and a noise schedule of 2000 timesteps.
+
+    The token is loud, so that a picture shows it.
+    """
     pipe.tokenizer.pad_token = "!"
     pipe.tokenizer.add_tokens(["<frog-toy>"])
     pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer))
     with torch.no_grad():
         pipe.text_encoder.get_input_embeddings().weight[-1].normal_(std=3.0)
+    pipe.scheduler = EulerDiscreteScheduler(**BETAS, num_train_timesteps=2000, timestep_spacing="trailing")
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("toy") / "toy", with_a_toy)
+    return checkpoint(tmp_path_factory.mktemp("toy") / "toy", unusual)
 
 
-def test_an_added_token_in_an_onnx_bundle(toy: Path, tmp_path: Path) -> None:
+def test_an_added_token_and_two_thousand_timesteps_in_an_onnx_bundle(toy: Path, tmp_path: Path) -> None:
     assert onnx.main([str(toy), "--out", str(tmp_path / "bundle")]) == 0
-    expected = by_diffusers(toy)
-    assert db(expected, by_runtime(tmp_path / "bundle")) > 60
-    assert db(expected, by_diffusers(toy, PROMPT.replace("<frog-toy>", "fox"))) < 40  # the token matters
-
-
-def test_an_added_token_in_openvinos_folder(toy: Path, tmp_path: Path) -> None:
-    assert openvino.main([str(toy), "--out", str(tmp_path / "folder")]) == 0
-    noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3)).numpy()
-    found = draw(opened(tmp_path / "folder"), PROMPT, [noise])
-    assert db(by_diffusers(toy), found / 255) > 45
-
-
-def of_two_thousand(pipe: Any) -> None:
-    """A noise schedule of 2000 timesteps, where the one step is at 1999."""
-    pipe.scheduler = EulerDiscreteScheduler(**BETAS, num_train_timesteps=2000, timestep_spacing="trailing")
-
-
-def test_two_thousand_training_timesteps(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "long", of_two_thousand)
-    assert onnx.main([str(folder), "--out", str(tmp_path / "bundle")]) == 0
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert manifest["steps"]["1"][0]["timestep"] == 1999
     for steps in (1, 4):
-        assert db(by_diffusers(folder, num_inference_steps=steps), by_runtime(tmp_path / "bundle", steps)) > 60
+        assert db(by_diffusers(toy, num_inference_steps=steps), by_runtime(tmp_path / "bundle", steps)) > 60
+    assert db(by_diffusers(toy), by_diffusers(toy, PROMPT.replace("<frog-toy>", "fox"))) < 40  # the token matters
+
+
+def test_the_same_in_openvinos_folder(toy: Path, tmp_path: Path) -> None:
+    assert openvino.main([str(toy), "--out", str(tmp_path / "folder")]) == 0
+    noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3)).numpy()
+    pipe = opened(tmp_path / "folder")
+    for steps in (1, 4):
+        expected = by_diffusers(toy, num_inference_steps=steps)
+        assert db(expected, draw(pipe, PROMPT, [noise], steps) / 255) > 45
 
 
 @pytest.mark.parametrize("timestep", [399, pytest.param(800, marks=pytest.mark.slow)])
@@ -110,6 +104,7 @@ def of_one_step(pipe: Any) -> None:
     pipe.scheduler = DDIMScheduler(**BETAS, timestep_spacing="trailing", clip_sample=False)
 
 
+@pytest.mark.slow
 def test_the_timestep_in_openvinos_folder(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "model", of_one_step)
     assert openvino.main([str(folder), "--timestep", "399", "--out", str(tmp_path / "folder")]) == 0

@@ -16,11 +16,15 @@ from PIL import Image
 import runtime
 from export.checkpoint.changes import brought
 from export.onnx.__main__ import main as export
+from export.onnx.run import open_session
+from export.onnx.trace import Tracer
+from export.source import open_source
 from runtime.__main__ import main as draw_one
 from runtime.batch.rows import Row, Rules, rows
 from runtime.bundle import open_bundle
 from runtime.errors import BundleError, UserError
 from runtime.onnx_guard.component import check_component
+from scripts.zoo_parts import kl
 from tests.support.tiny import SMALL, make_checkpoint, small_checkpoint
 from tests.test_zoo import psnr
 from train.checkpoint import load_pipeline
@@ -78,6 +82,20 @@ def several(one_level: Path) -> Path:
     out = one_level.parent / "bundle"
     assert export([str(one_level), "--out", str(out), "--sizes", "96x48,32x80"]) == 0
     return out
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_decoder_of_a_variational_autoencoder_takes_every_size() -> None:
+    torch.manual_seed(0)
+    vae = kl(block_out_channels=(32, 32, 32, 64), layers_per_block=1).eval()
+    source = open_source(str(small_checkpoint()))
+    source.pipe.register_modules(vae=vae)
+    session = open_session(Tracer(replace(source, sizes=((64, 64), (48, 96)))).graph("vae_decoder"))
+    for sides in ((8, 8), (6, 12), (10, 4)):
+        latents = torch.randn(2, 4, *sides)
+        (found,) = session.run(None, {"latent_sample": latents.numpy()})
+        assert np.abs(found - vae.decode(latents).sample.numpy()).max() < 1e-4
 
 
 @pytest.mark.slow

@@ -118,7 +118,9 @@ def parser() -> Parser:
     made.add_argument("--vae", type=Path, required=True, help="folder of the AutoencoderTiny")
     made.add_argument("--text", type=Path, required=True, help="run folder of train.text_encoder, or a pipeline's")
     made.add_argument("--out", type=Path, required=True, help="run folder; the pipeline is in OUT/pipeline")
-    made.add_argument("--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder or name")
+    made.add_argument(
+        "--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder, file or name"
+    )
     made.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block only")
     made.add_argument(
         "--student",

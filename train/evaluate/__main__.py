@@ -25,7 +25,7 @@ def parser() -> Parser:
     """The command line."""
     made = command_parser("train.evaluate", __doc__, EXAMPLES)
     add = made.add_argument
-    add("subject", metavar="CHECKPOINT|BUNDLE", help="a student's pipeline folder, bundle, or name")
+    add("subject", metavar="CHECKPOINT|BUNDLE", help="a student's pipeline folder, .safetensors file, bundle, or name")
     add("--teacher", default="sticker-128-teacher", help="its teacher's pipeline folder or name")
     add("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
     add("--n", type=int, default=500, help="pictures per split (default 500)")

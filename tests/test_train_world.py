@@ -6,12 +6,18 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import AutoencoderTiny
 from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.errors import UserError
+from train.checkpoint import load_part
+from train.data.encoders import Encoders
+from train.random_teacher import make_random_teacher
 from train.world import looks
 from train.world.art import SHARES, Drawing
 from train.world.captions import caption
@@ -20,7 +26,7 @@ from train.world.portraits import COVERED, MENS_HAIR, PORTRAIT_STYLES, WOMENS_HA
 from train.world.prepare import VERSION, read_portraits, read_things
 from train.world.scenes import BROAD, HELD_OUT, KINDS, Scene, World, choose
 from train.world.sprites import Portrait, StoredSprites, art_sprite, encoded, read_sprites, write_sprites
-from train.world.stream import Painter
+from train.world.stream import Painter, WorldStream
 from train.world.things import TONES, YELLOW, Thing
 
 SIZE = 64
@@ -283,17 +289,66 @@ def folder(world: World, tmp_path: Path) -> Path:
 def test_a_number_is_always_the_same_picture(folder: Path) -> None:
     one, other = Painter(folder, SIZE, seed=3), Painter(folder, SIZE, seed=3)
     first, later = one.paint(range(8)), other.paint(range(4, 8))
-    assert first.captions[4:] == later.captions
+    assert first.scenes[4:] == later.scenes
     assert (first.pixels[4:] == later.pixels).all()
-    assert Painter(folder, SIZE, seed=4).paint(range(8)).captions != first.captions
-    assert {scene.kind for scene, _ in map(one.numbered, range(60))} == set(KINDS)
+    assert one.told(first.scenes[4], 5) == other.told(later.scenes[0], 5)
+    assert Painter(folder, SIZE, seed=4).paint(range(8)).scenes != first.scenes
+    assert {one.numbered(number).kind for number in range(60)} == set(KINDS)
 
 
 def test_nothing_held_out_is_trained_on(folder: Path) -> None:
     painter = Painter(folder, SIZE)
-    assert not any(painter.world.is_held_out(painter.numbered(number)[0]) for number in range(200))
+    assert not any(painter.world.is_held_out(painter.numbered(number)) for number in range(200))
     rng = np.random.default_rng(0)
     assert all(painter.world.is_held_out(painter.scene(rng, held_out=True)) for _ in range(5))
+
+
+def stream(folder: Path, **changes: Any) -> WorldStream:
+    parts = make_random_teacher(folder / "teacher", "tiny") if not (folder / "teacher").exists() else folder / "teacher"
+    vae = load_part(AutoencoderTiny, parts / "vae")
+    text = load_part(CLIPTextModel, parts / "text_encoder"), load_part(CLIPTokenizerFast, parts / "tokenizer")
+    return WorldStream(folder, Encoders(vae, *text, SIZE), **({"pool": 32, "reuse": 2} | changes))
+
+
+def taken(source: WorldStream, count: int, times: int) -> list[tuple[str, str, bytes]]:
+    """(scene, caption, latents) of what comes next."""
+    rows = []
+    for number in range(times):
+        given = source.take(count, slice(0, count), np.random.default_rng(number), 0.0)
+        rows += zip(given.keys, given.captions, (row.numpy().tobytes() for row in given.latents), strict=True)
+    return rows
+
+
+def test_the_stream_goes_on_exactly(folder: Path) -> None:
+    whole = taken(stream(folder), 12, 8)
+    first = stream(folder)
+    before = taken(first, 12, 3)
+    second = stream(folder)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert before + taken(second, 12, 5) == whole
+
+
+def test_a_picture_comes_again_with_other_words(folder: Path) -> None:
+    rows = taken(stream(folder), 32, 4)
+    first, again, others = rows[:32], rows[32:64], rows[64:96]
+    assert sorted(row[2] for row in first) == sorted(row[2] for row in again)
+    assert [row[2] for row in first] != [row[2] for row in again]
+    assert {row[0] for row in first}.isdisjoint(row[0] for row in others)
+    said = {(row[0], row[1]) for row in first}
+    assert sum((row[0], row[1]) not in said for row in again) > 16
+
+
+def test_dropped_captions_and_other_ranks(folder: Path) -> None:
+    source = stream(folder)
+    given = source.take(40, slice(0, 20), np.random.default_rng(1), 0.5)
+    assert 3 < given.captions.count("") < 17 and given.latents.shape == (20, *source.latent_shape)
+    other = stream(folder, rank=1)
+    assert other.take(20, slice(0, 20), np.random.default_rng(1), 0.0).keys != given.keys
+    with pytest.raises(UserError, match="another's data position"):
+        other.restore(source.state())
+    for wrong in ({"general": 2.0}, {"reuse": 0}):
+        with pytest.raises(UserError, match="must be"):
+            stream(folder, **wrong)
 
 
 def test_bad_folders_are_told(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -45,6 +45,7 @@ RANGES = RUN_RANGES | {
     "compositions": (0, 0.99),
     "general": (0, 1),
     "workers": (0, 256),
+    "reuse": (1, 1000),
     "guidance": (0, MOST),
     "sample_steps": (1, 1000),
 }
@@ -157,6 +158,7 @@ def parser() -> Parser:
     made.add_argument("--train-text", action="store_true", help="the text encoder learns too")
     number("--general", 0.15, "of a world: share of captions that do not name the thing itself")
     number("--workers", 0, "of a world: processes that draw pictures ahead")
+    number("--reuse", 8, "of a world: how often a picture is given, with other captions, before others are drawn")
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)
     return made
@@ -228,8 +230,9 @@ def world_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataSo
     if args.compositions:
         raise UserError("--compositions is for folders of shards: this world has pairs and counts of its own")
     encoders = Encoders(around.vae, around.text_encoder, around.tokenizer, IMAGE_SIZE, around.vae.device)
-    source = WorldStream(args.data, encoders, seed=args.seed, workers=args.workers, general=args.general)
-    return source, [source.painter.numbered(number)[1] for number in range(SAMPLES)]
+    drawn = {"workers": args.workers, "general": args.general, "reuse": args.reuse}
+    source = WorldStream(args.data, encoders, seed=args.seed, **drawn)
+    return source, [source.painter.numbered(number).prompt for number in range(SAMPLES)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -85,11 +85,11 @@ def _draw_thing(scene: Scene, world: World, sprites: Sprites, size: int) -> list
     facing = words.get("facing")
     if facing and (facing == "facing right") != (key in FACING_RIGHT):
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    degrees = DEGREES[words["tilt"]]
+    degrees = DEGREES[words.get("tilt", "upright")]  # "magnifying glass tilted left" has no tilt of its own
     if degrees:
         part = part.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
         part = part.crop(part.getchannel("A").getbbox())
-    return [(part, (0.5, 0.5, SIDES[words["size"]]))]
+    return [(part, (0.5, 0.5, SIDES[words.get("size", "large")]))]
 
 
 def _draw_portrait(scene: Scene, world: World, sprites: Sprites, size: int) -> list[tuple[Image.Image, Place]]:

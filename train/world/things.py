@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -159,7 +160,9 @@ class Thing:
     @property
     def coarse(self) -> tuple[str, ...]:
         """What it is called in general: ("animal", "bird")."""
-        return () if self.name in NO_WORKERS else COARSE.get(self.subgroup, ())
+        return (
+            () if self.name in NO_WORKERS or self.name.partition(" ")[0] in PORTRAYED else COARSE.get(self.subgroup, ())
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,8 +184,7 @@ def things(table: Mapping[str, Emoji], drawn: Iterable[Drawing]) -> list[Thing]:
         emoji = next(table[row[0].code] for row in rows)
         name = CALLED.get(label) or SPOKEN.get(label, label)
         thing = _thing(label if name in members or name in found else name, label, emoji, rows)
-        if thing is not None:
-            found[thing.name] = thing
+        found |= {one.name: one for one in _by_gender(thing)} if thing is not None else {}
     taken = Counter(name for thing in found.values() for name in thing.names)
     return [_with_own_names(found[name], taken) for name in sorted(found)]
 
@@ -192,6 +194,23 @@ def _with_own_names(thing: Thing, taken: Mapping[str, int]) -> Thing:
     general = {word for words in COARSE.values() for word in words}
     others = (name for name in thing.others if taken[name] == 1 and name not in general)
     return replace(thing, others=tuple(name for name in others if not COLOUR_WORDS.intersection(name.split())))
+
+
+def _by_gender(thing: Thing) -> list[Thing]:
+    """The thing; of "person bowing" three, since its name says a gender: "man bowing", "woman bowing"."""
+    _, _, rest = thing.name.partition("person ")
+    if not rest or not thing.genders:
+        return [thing]
+    return [
+        Thing(
+            f"{gender} {rest}",
+            f"{gender} {rest}",
+            thing.subgroup,
+            thing.weight / len(thing.genders),
+            {(style, "", skin): key for (style, shown, skin), key in thing.keys.items() if shown == gender},
+        )
+        for gender in thing.genders
+    ]
 
 
 class _Naming:
@@ -208,7 +227,7 @@ class _Naming:
         if len(tones) > 1 or bare not in self.table:
             return None
         label = self.table[bare].names[0]
-        if any(mark in label for mark in ":,(“&’") or not label.isascii() or label in PORTRAYED:
+        if not re.fullmatch(r"[a-z0-9' -]+", label) or label in PORTRAYED:
             return None
         first, *rest = bare.split("-")
         toned = any("-".join([first, tone, *rest]) in self.table for tone in TONES)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionXLPipeline
 
+import runtime
 from export.checks.measure import psnr_db
 from export.onnx.__main__ import main as export_onnx
 from export.onnx.quantize import planner
@@ -190,6 +191,33 @@ def test_the_plan_counts_every_part(checkpoint: Path, capfd: Any) -> None:
     parameters = {part["name"]: part["parameters"] for part in plan["components"]}
     for name in ("text_encoder", "text_encoder_2", "unet"):
         assert parameters[name] == sum(p.numel() for p in small_parts()[name].parameters())
+
+
+def test_half_precision_spares_the_autoencoder_in_the_plan_too(checkpoint: Path, capfd: Any) -> None:
+    assert export_onnx([str(checkpoint), "--out", "nowhere", "--precision", "fp16", "--dry-run", "--json"]) == 0
+    parts = {part["name"]: part for part in json.loads(capfd.readouterr().out)["components"]}
+    bits = {name: part["export_bytes"] / part["parameters"] for name, part in parts.items()}
+    assert bits == {"text_encoder": 2, "text_encoder_2": 2, "unet": 2, "vae_decoder": 4, "vae_encoder": 4}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_runtime_draws_what_diffusers_draws(made: Path, checkpoint: Path, steps: int) -> None:
+    found = runtime.load(made, "cpu")([PROMPT, "rain"], seed=[5, 6], num_inference_steps=steps, output_type="np")
+    assert psnr_db(by_diffusers(checkpoint, steps)[0], found[0], peak=1.0) > 60
+
+
+@pytest.mark.parametrize("negative", [None, "", "blue"])
+def test_guidance_with_and_without_a_negative_prompt(made: Path, checkpoint: Path, negative: str | None) -> None:
+    """Without one SDXL is guided away from zeros, not from the empty prompt."""
+    options: dict[str, Any] = {"guidance_scale": 3.0, "negative_prompt": negative}
+    found = runtime.load(made, "cpu")(PROMPT, seed=5, num_inference_steps=2, output_type="np", **options)
+    assert psnr_db(by_diffusers(checkpoint, 2, **options)[0], found[0], peak=1.0) > 60
+
+
+def test_states_without_pooled_text_are_refused(made: Path) -> None:
+    pipe = runtime.load(made, "cpu")
+    with pytest.raises(ValueError, match="takes pooled text too"):
+        pipe(prompt_embeds=pipe.encode_prompt(PROMPT), seed=1)
 
 
 def test_a_tiny_autoencoder_takes_the_place_of_the_other(checkpoint: Path, tmp_path: Path, capfd: Any) -> None:

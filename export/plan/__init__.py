@@ -10,7 +10,7 @@ from typing import Any
 
 from export.plan.machine import existing, free_disk, free_memory, same_disk
 from export.plan.memory import peak_memory
-from export.plan.sizes import WIDTHS, Component, component, part_weights, parts_of, widths_of
+from export.plan.sizes import WIDTHS, Component, component, in_single, part_weights, parts_of, widths_of
 from runtime.errors import UserError
 
 TEMPORARY = {"coreml": 2.0}  # fp16 copies of the largest part that the converter keeps in the system's temporary folder
@@ -62,7 +62,7 @@ def plan(
     widths = WIDTHS[format, precision]
     weights = {part: part_weights(folder, part, variant) for part in parts_of(folder)}
     components = tuple(
-        component(part, found, widths_of(format, part, widths), (times or {}).get(part, 1))
+        component(part, found, widths_of(format, part, widths, in_single(folder, part)), (times or {}).get(part, 1))
         for part, found in weights.items()
     )
     largest = max(part.parameters for part in components)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.families import KINDS
-from train.folders import pipeline_kind
+from train.folders import pipeline_kind, read_json
 from train.weights.files import Weight, stored_weights
 
 VAE_PREFIXES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": ("encoder.", "quant_conv.")}
@@ -45,6 +45,7 @@ WIDTHS = {
 }
 # Layers that every exporter leaves unquantized: the first and last convolution and the time embedding.
 FULL_PARTS = ("time_embedding.", "conv_in.", "conv_out.")
+SINGLE = ("onnx", "coreml")  # formats whose half precision spares an autoencoder that asks for single
 FULL_COMPONENTS = {"onnx": ("vae_encoder",), "openvino": ("vae_encoder",)}
 
 
@@ -71,8 +72,16 @@ def part_weights(folder: Path, part: str, variant: str | None = None) -> dict[st
     return {name: weight for name, weight in stored.items() if name.startswith(VAE_PREFIXES[part])}
 
 
-def widths_of(format: str, part: str, widths: Widths) -> Widths:
-    """The widths of one part: some are not quantized."""
+def in_single(folder: Path, part: str) -> bool:
+    """Whether a part is kept in single precision where an export computes in half: SDXL's autoencoder asks for it."""
+    second_text = pipeline_kind(folder, KINDS).second_text
+    return second_text and part in VAE_PREFIXES and bool(read_json(folder / "vae" / "config.json").get("force_upcast"))
+
+
+def widths_of(format: str, part: str, widths: Widths, single: bool = False) -> Widths:
+    """The widths of one part: some are not quantized. single: see `in_single`."""
+    if single and format in SINGLE and widths == Widths(16, 16, 16):
+        return Widths(32, 32, 32)
     spared = part in FULL_COMPONENTS.get(format, ())
     return Widths(widths.rest, widths.rest, widths.rest) if spared else widths
 

@@ -104,6 +104,7 @@ def test_the_comparison_sees_another_batch(parts: Parts, alone: Path, tmp_path: 
     assert distance(alone, run_here(settings(parts, tmp_path / "other", seed=1))) > 0.1
 
 
+@pytest.mark.slow
 def test_more_processes_than_shards(parts: Parts, tmp_path: Path) -> None:
     done = launch(settings(parts, tmp_path / "run", streaming="true"), "--multi_gpu")
     assert done.returncode != 0

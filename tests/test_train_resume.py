@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from runtime.errors import UserError
 from runtime.files import locked, whole_folder
 from tests.support.train_fixtures import Parts, add_config, make_parts
+from train.__main__ import main
 from train.config import to_json
 from train.run.add_task import AddTrainer
 from train.run.checkpoints import Checkpoints, State, file_hash
@@ -80,9 +81,7 @@ def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool]) -> boo
 @pytest.fixture(scope="module")
 def uninterrupted(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = new_run(parts, tmp_path_factory.mktemp("runs") / "whole")
-    process = start(run_dir)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    assert main(["--resume", str(run_dir)]) == 0
     return run_dir
 
 
@@ -107,6 +106,7 @@ def test_sigkill_at_random_moments_and_within_a_checkpoint(parts: Parts, uninter
     assert logged == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_so(parts: Parts, uninterrupted: Path, tmp_path: Path) -> None:
     run_dir = new_run(parts, tmp_path / "told")
     settings = add_config(parts, run_dir, max_steps=STEPS, save_every=STEPS, streaming="true", shuffle_shards=1)
@@ -127,11 +127,12 @@ def test_sigterm_saves_and_says_so(parts: Parts, uninterrupted: Path, tmp_path: 
     assert hashes(run_dir) == hashes(uninterrupted)
 
 
-def test_the_state_is_safetensors_and_json(uninterrupted: Path) -> None:
-    folder = uninterrupted / "checkpoints" / f"step-{STEPS}"
+def test_the_state_is_safetensors_and_json(parts: Parts, tmp_path: Path) -> None:
+    AddTrainer(add_config(parts, tmp_path, max_steps=1, streaming="true", shuffle_shards=1)).run()
+    folder = tmp_path / "checkpoints" / "step-1"
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
     facts = json.loads((folder / "state.json").read_text())
-    assert facts["step"] == STEPS and facts["data"][0]["offset"] >= 0
+    assert facts["step"] == 1 and facts["data"][0]["offset"] >= 0
     assert load_file(folder / "optimizer.safetensors")
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from tests.support.mistakes import refused
 from tests.support.train_fixtures import Parts, add_config, make_parts
 from train.ablation import ROWS, order, summarise, table
+from train.bench import __main__ as bench
 from train.bench.run import compare
 from train.config import from_json
 from train.run.add_task import AddTask, AddTrainer
@@ -140,7 +141,7 @@ def test_another_seed_would_be_seen(parts: Parts, tmp_path: Path) -> None:
     assert not np.allclose([row["loss_distill"] for row in one], [row["loss_distill"] for row in two], rtol=0.01)
 
 
-def test_one_step_of_any_size_prints_time_and_memory(parts: Parts) -> None:
+def test_one_step_of_any_size_prints_time_and_memory(parts: Parts, capsys: pytest.CaptureFixture[str]) -> None:
     settings = [
         f"teacher={parts['teacher']}",
         f"data={parts['data']}",
@@ -149,12 +150,11 @@ def test_one_step_of_any_size_prints_time_and_memory(parts: Parts) -> None:
         "batch=2",
         "adversarial_batch=0",
     ]
-    command = [sys.executable, "-W", "ignore", "-m", "train.bench", "--once", "--preset", "demo", "--json", *settings]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    figures: dict[str, Any] = json.loads(done.stdout)
+    assert bench.main(["--once", "--preset", "demo", "--json", *settings]) == 0
+    printed = capsys.readouterr()
+    figures: dict[str, Any] = json.loads(printed.out)
     assert figures["seconds_per_step"] > 0 and figures["peak_rss_mb"] > 100 and figures["device"]
-    assert "parameters" in done.stderr and "multiply-adds" in done.stderr
+    assert "parameters" in printed.err and "multiply-adds" in printed.err
 
 
 # ---- the ablation ----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from export.parity.strip import AMPLIFIED, BACKGROUND, Column, Layout, draw_stri
 from export.parity.table import print_reports
 from export.parity.worker import REFERENCE, job_of, run_apart, why_it_died
 from export.source import open_source
+from export.text import told
 from runtime.bench.machine import memory_mb
 from runtime.bundle import describe_files
 from runtime.errors import UserError
@@ -240,7 +241,7 @@ def test_a_provider_that_does_not_start_is_not_run(bundle: Path) -> None:
     if "CUDAExecutionProvider" in [engine.name for engine in engines("onnx") if not engine.why]:
         pytest.skip("CUDA is here")
     with pytest.raises(NotHere, match="CUDAExecutionProvider could not be started"):
-        onnx_network(bundle, "CUDAExecutionProvider", one_step=False)
+        onnx_network(bundle, "CUDAExecutionProvider", one_step=False, told=told(open_source(str(small_checkpoint()))))
 
 
 def test_a_process_that_died_says_of_what() -> None:

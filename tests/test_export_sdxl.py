@@ -220,6 +220,7 @@ def test_states_without_pooled_text_are_refused(made: Path) -> None:
         pipe(prompt_embeds=pipe.encode_prompt(PROMPT), seed=1)
 
 
+@pytest.mark.slow
 def test_a_tiny_autoencoder_takes_the_place_of_the_other(checkpoint: Path, tmp_path: Path, capfd: Any) -> None:
     torch.manual_seed(0)
     widths = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}

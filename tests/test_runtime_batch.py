@@ -358,6 +358,7 @@ def _pictures(folder: str) -> dict[Path, tuple[int, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_folder(ray: None) -> None:
     killed(200, 1)
 

@@ -87,7 +87,8 @@ def test_the_same_in_openvinos_folder(toy: Path, tmp_path: Path) -> None:
         assert db(expected, draw(pipe, PROMPT, [noise], steps) / 255) > 45
 
 
-@pytest.mark.parametrize("timestep", [399, pytest.param(800, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("timestep", [399, 800])
 def test_the_timestep_of_the_one_step(timestep: int, tmp_path: Path) -> None:
     """Distilled at one timestep, which the authors' call names: `timesteps=[399]`."""
     folder = checkpoint(tmp_path / "model", of_one_step)

@@ -14,7 +14,7 @@ TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 UNET, VAES = ("UNet2DConditionModel",), ("AutoencoderKL", "AutoencoderTiny")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # there is one of each, so that what holds it can be a key of a cache
 class Kind:
     """What pipelines of one structure have in common.
 

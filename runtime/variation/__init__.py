@@ -1,4 +1,4 @@
-"""What a prompt leaves open, drawn by the seed: "a fox" becomes "a fox, 3d style, facing left, large, on white".
+"""What a prompt leaves open, drawn by the seed: "a fox" becomes "a fox, facing left, large, on white".
 
 A picture is made in two draws: words for the properties that the prompt does not name, from their frequencies in the
 data that the model learned from, and then the noise. The table of kinds, properties and words is a bundle's own.

@@ -114,7 +114,7 @@ def test_the_unet_gives_epsilon(made, source) -> None:
     with torch.no_grad():
         v = source.pipe.unet(torch.from_numpy(noise), timestep, torch.from_numpy(states)).sample.numpy()
     runner = Program(packages_in(made[0], "small")["unet"]).run
-    found = whole_unet({"unet": runner}, unet_feed(noise, timestep, Text(states)))
+    found = whole_unet({"unet": runner}, unet_feed(noise, timestep, Text((states,))))
     assert psnr_db(sigma * noise + alpha * v, found) > 60
 
 

@@ -133,9 +133,12 @@ def test_the_command_line_and_rows_of_a_batch_choose_a_size(several: Path, tmp_p
         == 0
     )
     with Image.open(tmp_path / "x.png") as picture:
-        assert picture.size == (96, 48) and "Size: 96x48" in picture.text["parameters"]
+        assert picture.size == (96, 48) and "Size: 96x48" in picture.info["parameters"]
     rules = Rules(open_bundle(several).manifest, "png")
-    records = [(1, {"prompt": "a fox", "height": "48", "width": 96}), (2, {"prompt": "a fox"})]
+    records: list[tuple[int, dict[str, Any]]] = [
+        (1, {"prompt": "a fox", "height": "48", "width": 96}),
+        (2, {"prompt": "a fox"}),
+    ]
     first, second = rows(records, "x.csv", rules)
     assert first.size == (48, 96) and second.size is None and first.identity() != second.identity()
     assert Row.from_line(first.to_line()) == first

@@ -312,7 +312,7 @@ def stream(folder: Path, **changes: Any) -> WorldStream:
 
 def taken(source: WorldStream, count: int, times: int) -> list[tuple[str, str, bytes]]:
     """(scene, caption, latents) of what comes next."""
-    rows = []
+    rows: list[tuple[str, str, bytes]] = []
     for number in range(times):
         given = source.take(count, slice(0, count), np.random.default_rng(number), 0.0)
         rows += zip(given.keys, given.captions, (row.numpy().tobytes() for row in given.latents), strict=True)

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.files import whole_folder
-from runtime.tokenizer.vocabulary import MAX_TOKENS
 from train.checkpoint import save_pipeline
 from train.config import RunSettings
-from train.data.encoders import encode_captions
+from train.data.encoders import encode_captions, token_ids
 from train.data.examples import DataSource
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.evaluate.grids import save_grid
@@ -146,9 +145,7 @@ class TeacherTask(Task):
     def states(self, captions: Sequence[str]) -> Tensor:
         """f32[N, 77, D] of captions by the text encoder as it is, with gradients where it learns."""
         encoder = self.around.text_encoder
-        ids = self.around.tokenizer(
-            list(captions), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
-        ).input_ids
+        ids = token_ids(self.around.tokenizer, captions)
         states: Tensor = encoder(ids.to(encoder.device)).last_hidden_state
         return states
 

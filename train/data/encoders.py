@@ -77,6 +77,13 @@ def fit_picture(picture: Image.Image | np.ndarray, size: int) -> np.ndarray:
     return from_image(picture, (size, size))
 
 
+def token_ids(tokenizer: CLIPTokenizer | CLIPTokenizerFast, texts: Sequence[str]) -> Tensor:
+    """i64[T, 77] of the texts, padded as all common pipelines pad them; longer ones are cut."""
+    given = tokenizer(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+    ids: Tensor = given.input_ids
+    return ids
+
+
 @torch.no_grad()
 def encode_captions(
     text_encoder: CLIPTextModel,
@@ -94,13 +101,7 @@ def encode_captions(
     states = torch.empty(len(texts), MAX_TOKENS, width, dtype=dtype, device=text_encoder.device)
     pooled = torch.empty(len(texts), width, dtype=dtype, device=text_encoder.device)
     for start in range(0, len(texts), batch):
-        ids = tokenizer(
-            list(texts[start : start + batch]),
-            padding="max_length",
-            max_length=MAX_TOKENS,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
+        ids = token_ids(tokenizer, texts[start : start + batch])
         encoded = text_encoder(ids.to(text_encoder.device))
         states[start : start + batch], pooled[start : start + batch] = encoded.last_hidden_state, encoded.pooler_output
         advance(len(ids))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,6 +77,19 @@ def draw_svg(svg: str, size: int, background: str | None = None) -> Image.Image:
     except Exception as error:  # the renderer raises plain ValueError and RuntimeError alike
         raise BadPicture(f"not a drawable SVG: {error}") from error
     return decode_rgba(png)
+
+
+def visible_box(picture: Image.Image) -> tuple[int, int, int, int] | None:
+    """The box of an RGBA picture without its transparent border; None where nothing is to be seen."""
+    return picture.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
+
+
+def icon_svg(icons: Mapping[str, Any], icon: Mapping[str, Any]) -> str:
+    """The SVG text of an icon of Iconify's JSON: its own width and height, else those of the set, else 16."""
+    side = icons.get("width", 16)
+    width, height = icon.get("width", side), icon.get("height", icons.get("height", side))
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {XLINK} viewBox="0 0 {width} {height}">'
+    return f"{opening}{icon['body']}</svg>"
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -77,13 +77,13 @@ def write_shard(path: Path, records: Iterable[tuple[Record, bytes]]) -> int:
     count = 0
     with whole_stream(path) as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for record, png in records:
-            _add(archive, f"{record.key}.json", json.dumps(record.to_json()).encode())
-            _add(archive, f"{record.key}.png", png)
+            add_member(archive, f"{record.key}.json", json.dumps(record.to_json()).encode())
+            add_member(archive, f"{record.key}.png", png)
             count += 1
     return count
 
 
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+def add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     """A member without a date or an owner: equal pictures give equal shards."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o444

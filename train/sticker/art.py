@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.data.pictures import XLINK, decode, decode_rgba, draw_svg, rasterize_svg
+from train.data.pictures import decode, decode_rgba, draw_svg, icon_svg, rasterize_svg, visible_box
 from train.data.shards import Record
 from train.registry import fetch
 from train.sticker.captions import (
@@ -56,7 +56,7 @@ class Source:
         else:
             assert self.path is not None
             picture = decode_rgba(self.path.read_bytes())
-        picture = picture.crop(picture.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
+        picture = picture.crop(visible_box(picture))
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
         return picture
 
@@ -103,11 +103,8 @@ def _drawings(folder: Path) -> Iterator[tuple[str, Path | None, str | None]]:
 
 def _iconify(root: Path) -> Iterator[tuple[str, Path | None, str | None]]:
     icons = json.loads((root / "icons.json").read_text())
-    side = icons.get("width", 16)
     for code, name in json.loads((root / "chars.json").read_text()).items():
         icon = icons["icons"].get(name)
         if icon is None:  # an alias: the same drawing under another code
             continue
-        width, height = icon.get("width", side), icon.get("height", side)
-        opening = f'<svg xmlns="http://www.w3.org/2000/svg" {XLINK} viewBox="0 0 {width} {height}">'
-        yield normalize_code(code), None, f"{opening}{icon['body']}</svg>"
+        yield normalize_code(code), None, icon_svg(icons, icon)

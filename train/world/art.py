@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from runtime.errors import UserError
-from train.data.pictures import XLINK, BadPicture, decode_rgba, draw_svg
+from train.data.pictures import BadPicture, decode_rgba, draw_svg, icon_svg, visible_box
 from train.registry import fetch
 from train.sticker.captions import Emoji, normalize_code
 from train.sticker.packages import PACKAGES
@@ -59,13 +59,13 @@ class Drawing:
         else:
             assert self.path is not None
             picture = decode_rgba(self.path.read_bytes())
-        box = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
+        box = visible_box(picture)
         if box is None:
             raise BadPicture("it is empty")
         picture = picture.crop(box)
         if self.svg is not None and max(picture.size) < 0.9 * size:  # it had a wide border: draw it larger
             larger = draw_svg(self.svg, min(1024, round(size * size / max(picture.size))))
-            picture = larger.crop(larger.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
+            picture = larger.crop(visible_box(larger))
         scale = size / max(picture.size)
         sides = [max(1, round(side * scale)) for side in picture.size]
         return picture.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
@@ -123,8 +123,5 @@ def _files(root: Path) -> Iterator[tuple[str, Path | None, str | None]]:
         yield from ((path.stem.lower(), path, None) for path in paths)
         return
     icons = json.loads(listed.read_text())
-    side = icons.get("width", 16)
     for name, icon in icons["icons"].items():
-        width, height = icon.get("width", side), icon.get("height", icons.get("height", side))
-        opening = f'<svg xmlns="http://www.w3.org/2000/svg" {XLINK} viewBox="0 0 {width} {height}">'
-        yield name, None, f"{opening}{icon['body']}</svg>"
+        yield name, None, icon_svg(icons, icon)

@@ -10,7 +10,7 @@ from train.sticker.words import NUMBERS, article, is_plural, plural, with_articl
 from train.world import looks
 from train.world.scenes import CALLED, Scene, World, called
 
-# The shares of each way to caption a scene; the rest of the general ones goes to the complete form.
+# The shares of each way to caption a scene.
 WAYS = {"complete": 0.5, "partial": 0.35, "general": 0.15}
 NATURAL_SHARE = 0.35  # of the words that can be said before or after the subject, those that are
 

@@ -42,7 +42,6 @@ MANY = {
     3: ((0.5, 0.27, 0.45), (0.26, 0.73, 0.45), (0.74, 0.73, 0.45)),
     4: ((0.27, 0.27, 0.43), (0.73, 0.27, 0.43), (0.27, 0.73, 0.43), (0.73, 0.73, 0.43)),
 }
-# Where a hat sits on a face: (width, center x, top y relative to the face's height).
 Place = tuple[float, float, float]
 
 

@@ -14,8 +14,6 @@ NATURAL = "natural colors"
 PAINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black")
 COLORS = {NATURAL: 0.73, **dict.fromkeys(PAINTS, 0.03)}
 ARRANGEMENTS = {"side by side": 0.6, "one above the other": 0.4}
-NO_HAT = "no hat"
-HATS = {NO_HAT: 0.7, "top hat": 0.06, "crown": 0.06, "graduation cap": 0.06, "bow": 0.06, "sunglasses": 0.06}
 
 # Backgrounds: white, a color, or a pattern of a color on white.
 GROUNDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "gray", "black")
@@ -40,7 +38,6 @@ ORDER = (
     "skin",
     "garment",
     "clothes",
-    "hat",
     "colors",
     "arrangement",
     "facing",
@@ -83,7 +80,6 @@ SAID: Mapping[str, Mapping[str, Sequence[str]]] = {
         },
     },
     "gender": {"man": ("male", "boy"), "woman": ("female", "girl"), "person": ("neutral",)},
-    "hat": {NO_HAT: (), "top hat": ("wearing a top hat",), "crown": ("wearing a crown",)},
     "expression": {
         "smiling": ("smile", "happy"),
         "laughing": ("laugh",),

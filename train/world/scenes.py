@@ -6,7 +6,6 @@ so the frequencies of the data and of the table are the same thing.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from runtime.variation import Kind, Property, Variation, plain
+from train.data.writer import is_held_out as falls_out
 from train.sticker.words import COLOUR_WORDS, NUMBERS, is_plural, plural, with_article
 from train.world import looks
 from train.world.art import SHARES
@@ -188,8 +188,7 @@ def choose(shares: Mapping[str, float], rng: np.random.Generator) -> str:
 
 
 def _falls(what: str, parts: Sequence[str]) -> bool:
-    digest = hashlib.sha256("|".join([what, *parts]).encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD_OUT[what] * 2**32
+    return falls_out("|".join([what, *parts]), HELD_OUT[what])
 
 
 # ---- the table --------------------------------------------------------------------------------------------------
@@ -210,7 +209,6 @@ def _shared(*names: str) -> dict[str, Property]:
         "background": looks.BACKGROUNDS,
         "facing": looks.FACINGS,
         "colors": looks.COLORS,
-        "hat": looks.HATS,
         "arrangement": looks.ARRANGEMENTS,
     }
     return {name: _property(name, frequencies[name]) for name in names}

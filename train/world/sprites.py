@@ -16,6 +16,7 @@ from PIL import Image
 from runtime.errors import UserError
 from runtime.files import whole_stream
 from train.data.pictures import BadPicture, draw_svg
+from train.data.shards import add_member
 from train.world.art import Drawing
 from train.world.avatars import draw_avatars
 from train.world.portraits import PORTRAIT_STYLES
@@ -50,11 +51,6 @@ def portrait_svgs(portraits: Sequence[Portrait]) -> list[str]:
     styles = [PORTRAIT_STYLES[portrait.words["style"]] for portrait in portraits]
     jobs = [(style.package, style.options(portrait.words)) for style, portrait in zip(styles, portraits, strict=True)]
     return draw_avatars(jobs)
-
-
-def render_portrait(svg: str, size: int = SIDE) -> Image.Image:
-    """RGBA of size x size."""
-    return draw_svg(svg, size)
 
 
 class StoredSprites:
@@ -100,9 +96,7 @@ def write_sprites(path: Path, pictures: Iterable[tuple[str, bytes]]) -> None:
     """A shard of (key, WebP bytes), whole or not at all."""
     with whole_stream(path) as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for key, data in pictures:
-            member = tarfile.TarInfo(f"{key}.webp")
-            member.size, member.mode = len(data), 0o444
-            archive.addfile(member, io.BytesIO(data))
+            add_member(archive, f"{key}.webp", data)
 
 
 def encoded(picture: Image.Image) -> bytes:
@@ -124,7 +118,7 @@ def portrait_sprite(job: tuple[str, str]) -> tuple[str, bytes | None]:
     """(key, WebP bytes) of (key, SVG text)."""
     key, svg = job
     try:
-        return key, encoded(render_portrait(svg))
+        return key, encoded(draw_svg(svg, SIDE))
     except BadPicture:
         return key, None
 

@@ -22,10 +22,13 @@ from export.locate import locate
 from export.picture_size import Size, latents_of, side_factor
 from export.steps import steps_of
 from runtime import schedule
+from runtime.bundle import MOST_MANIFEST
 from runtime.errors import UserError
 from runtime.manifest import Step
 from runtime.tokenizer.conditioning import Conditioning, TextEncoder
 from runtime.tokenizer.vocabulary import MAX_TOKENS
+from runtime.untrusted import read_json, shown
+from runtime.variation import Variation
 from train.families import KINDS, SD, Kind
 from train.folders import pipeline_kind
 from train.opening.call import Call, read_call
@@ -34,6 +37,7 @@ from train.opening.hub import name_of
 STATES, POOLED = "last_hidden_state", "text_embeds"  # outputs of text encoders
 LARGE = 200_000_000  # parameters of a U-Net
 FACTS = "training.json"  # next to model_index.json: what the trainer says about the checkpoint
+VARIATION = "variation.json"  # and what the prompts of its data leave open
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -174,6 +178,29 @@ class Source:
             raise UserError(f"{path} holds no JSON object: {error}") from error
         return {"licences": licences, "training": said}
 
+    @cached_property
+    def variation(self) -> Variation | None:
+        """The checkpoint's table of what prompts leave open; None where it has none. Raises UserError."""
+        return read_variation(self.folder)
+
+
+def read_variation(folder: Path) -> Variation | None:
+    """The table in a checkpoint's folder, None where there is none. Raises UserError for a damaged or a huge one."""
+    path = folder / VARIATION
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MOST_MANIFEST:
+            raise ValueError(f"{path.stat().st_size} bytes are too many, {MOST_MANIFEST // 2} at most fit a bundle")
+        found = Variation.from_json(read_json(path.read_bytes()))
+        size = len(json.dumps(found.to_json(), indent=2))
+        if size > MOST_MANIFEST // 2:
+            raise ValueError(f"{size} bytes are too many, {MOST_MANIFEST // 2} at most fit a bundle")
+    except (ValueError, RecursionError) as error:
+        what = f"{path} is no table of variation: {shown(error, 200)}"
+        raise UserError(f"{what}; copy it from the data again, or remove it") from error
+    return found
+
 
 def open_source(name_or_path: str, prompts: Path | None = None, variant: str | None = None) -> Source:
     """Open a diffusers folder, or a shipped checkpoint by its bare name, in fp32.
@@ -189,6 +216,7 @@ def open_folder(folder: Path, prompts: Path | None = None, variant: str | None =
     """The same for a folder that `locate` has checked already."""
     chosen = prompts_for(folder, prompts)
     kind = pipeline_kind(folder, KINDS)
+    read_variation(folder)  # a damaged table is told before anything heavy is loaded
     return Source(name=name_of(folder), folder=folder, pipe=load(folder, variant), prompts=chosen, kind=kind)
 
 

@@ -14,6 +14,7 @@ from runtime.command import Parser, command_parser, print_result, run_command
 if TYPE_CHECKING:
     from runtime.generation import Generation, Job
     from runtime.pipeline import Pipeline
+    from runtime.variation.choice import Choice
 
 MOST_PICTURES = 10_000  # a seed typed as the number of pictures must not fill the memory
 EXAMPLES = """examples:
@@ -40,6 +41,7 @@ def parser() -> Parser:
         help="a .png file, or an existing folder; {prompt}, {seed} and {i} are filled in; default {prompt}-{seed}.png",
     )
     add("--seed", type=int, metavar="N", help="the same seed gives the same picture; random when left out")
+    add_variation(made)
     add("--num-images", type=int, default=1, metavar="N", help="pictures per prompt, with seed, seed + 1, ...")
     add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
     add("--guidance-scale", type=float, default=0.0, metavar="G", help="above 1: guidance; off by default")
@@ -57,6 +59,27 @@ def parser() -> Parser:
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
     add("--coreml-packages", metavar="DIR", help="macOS: an export of python -m export.coreml, for the Neural Engine")
     return made
+
+
+def add_variation(made: Parser) -> None:
+    """Adds --variation and --plain."""
+    made.add_argument(
+        "--variation",
+        action="append",
+        metavar="auto|none|PROPERTY=WORD",
+        help="auto (the default): the seed draws words for what a prompt leaves open, where the bundle has a table of "
+        "them; facing=left chooses one, and may be given several times",
+    )
+    made.add_argument("--plain", action="store_true", help="--variation none: draw prompts as they are typed")
+
+
+def variation_of(args: argparse.Namespace) -> Choice:
+    """What --variation and --plain ask for. Raises ValueError."""
+    from runtime.variation.choice import NONE, read_choice
+
+    if args.plain and args.variation not in (None, [NONE]):
+        raise ValueError(f"--plain is --variation none: leave it or --variation {args.variation[0]} out")
+    return None if args.plain else read_choice(args.variation or [])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +106,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--strength needs --image, the picture to start from")
     if len(args.prompts) * args.num_images > MOST_PICTURES:
         raise ValueError(f"--num-images {args.num_images} is too many: one run makes {MOST_PICTURES} at most")
-    prompts = arguments.prompts(args.prompts)
+    prompts, args.variation = arguments.prompts(args.prompts), variation_of(args)
     jobs = arguments.jobs(prompts, args.negative_prompt, args.guidance_scale, args.seed, args.num_images)
     paths = output_paths(args.output, jobs)
     for path in paths:
@@ -107,6 +130,7 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
         job.prompt,
         negative_prompt=job.negative_prompt,
         seed=job.seed,
+        variation=args.variation,
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
         height=args.height,
@@ -131,13 +155,16 @@ def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace
         guidance_scale=args.guidance_scale,
         negative_prompt=made.job.negative_prompt or "",
         strength=None if args.image is None else strength,
+        typed=made.job.typed,
+        plain=args.variation is None and pipe.manifest.variation is not None,
     )
     image_files.save_png(path, made.image, text)
 
 
 def _report(path: Path, made: Generation) -> dict[str, Any]:
     ms = {stage: round(value, 3) for stage, value in made.ms.items()}
-    return {"path": str(path), "seed": made.seed, "prompt": made.prompt, "ms": ms}
+    typed = {} if made.job.typed is None else {"typed_prompt": made.job.typed}
+    return {"path": str(path), "seed": made.seed, "prompt": made.prompt, **typed, "ms": ms}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -16,6 +16,7 @@ from runtime.generation import Generation, Job, Plan, Seeds
 from runtime.manifest import Manifest, Step
 from runtime.noise import check_seed, randn
 from runtime.schedule import ddim_weights
+from runtime.variation.choice import Choice, check_choice, completed
 
 F32 = npt.NDArray[np.float32]
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -31,6 +32,8 @@ def plan(
     prompt_embeds: npt.ArrayLike | None,
     seed: Seeds | None,
     generator: Any,
+    variation: Choice,
+    fits: Callable[[str], bool],
     num_inference_steps: int,
     guidance_scale: float,
     num_images_per_prompt: int,
@@ -40,7 +43,11 @@ def plan(
     image_given: bool,
     strength: float | None,
 ) -> Plan:
-    """What a call asks for, checked and expanded; arguments and errors as in `Pipeline.run`."""
+    """What a call asks for, checked and expanded; arguments and errors as in `Pipeline.run`.
+
+    fits: whether the text encoders read the whole of a prompt.
+    """
+    choice = check_choice(variation)
     size = check_size(manifest, height, width)
     guidance_scale = guidance(manifest, guidance_scale)
     if prompt_embeds is not None and manifest.conditioning.time_ids:
@@ -48,6 +55,7 @@ def plan(
     states = embeds(prompt, prompt_embeds, manifest.max_tokens)
     texts = [""] * len(states) if states else prompts(prompt)
     wanted = jobs(texts, negative_prompt, guidance_scale, chosen_seed(seed, generator), num_images_per_prompt)
+    wanted = wanted if states else [_completed(manifest, choice, job, fits) for job in wanted]
     chosen = steps(manifest, num_inference_steps, strength, image_given)
     scale = np.float32(1.0 if image_given else chosen[0].noise_scale)
     noises = _noises(wanted, latents, manifest.latents_of(size))
@@ -78,6 +86,11 @@ def _noises(wanted: Sequence[Job], given: npt.ArrayLike | None, shape: tuple[int
     if given is not None:
         return latents(given, len(wanted), shape)
     return [randn(job.seed, shape) for job in wanted]
+
+
+def _completed(manifest: Manifest, choice: Choice, job: Job, fits: Callable[[str], bool]) -> Job:
+    text = completed(manifest.variation, choice, job.prompt, job.seed, fits, manifest.name)
+    return job if text == job.prompt else replace(job, prompt=text, typed=job.prompt)
 
 
 def jobs(

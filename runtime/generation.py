@@ -16,6 +16,7 @@ from PIL import Image
 from runtime import pixels
 from runtime.cancel import CancelToken
 from runtime.manifest import REQUIRED, Step
+from runtime.variation.choice import Choice
 
 F32 = npt.NDArray[np.float32]
 # As in diffusers: (pipeline, step, timestep, {"latents": ...}) -> changed values, or None.
@@ -31,6 +32,7 @@ class Options(TypedDict, total=False):
     prompt_embeds: Any
     seed: Seeds | None
     generator: Any
+    variation: Choice
     num_inference_steps: int
     guidance_scale: float
     num_images_per_prompt: int
@@ -51,11 +53,12 @@ class Job:
     negative_prompt: str | None
     seed: int
     guided: bool = False  # by a prediction for the negative prompt, or for no text where there is none
+    typed: str | None = None  # the prompt as it was typed, where variation completed it
 
 
 @dataclass(repr=False, eq=False)
 class Generation:
-    """One picture and how it was made: `.image`, `.seed`, `.prompt`, `.ms`, and the arrays behind it."""
+    """One picture and how it was made: `.image`, `.seed`, `.prompt`, `.typed_prompt`, `.ms`, and arrays behind it."""
 
     job: Job
     latents: F32  # [C, h, w]
@@ -65,8 +68,13 @@ class Generation:
 
     @property
     def prompt(self) -> str:
-        """What the picture shows; "" where states were given instead of a prompt."""
+        """What the picture shows, completed where variation did so; "" where states were given instead of a prompt."""
         return self.job.prompt
+
+    @property
+    def typed_prompt(self) -> str:
+        """The prompt as it was typed."""
+        return self.job.prompt if self.job.typed is None else self.job.typed
 
     @property
     def seed(self) -> int:
@@ -116,6 +124,7 @@ class Images(list[Image.Image]):
         super().__init__(row.image for row in rows)
         self.seeds = [row.seed for row in rows]
         self.prompts = [row.prompt for row in rows]
+        self.typed_prompts = [row.typed_prompt for row in rows]
 
     @property
     def images(self) -> Images:

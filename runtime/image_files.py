@@ -7,6 +7,7 @@ says that a model made the picture. The bytes depend on the arguments alone (no 
 from __future__ import annotations
 
 import io
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,24 @@ def settings_text(
     guidance_scale: float = 0.0,
     negative_prompt: str = "",
     strength: float | None = None,
+    typed: str | None = None,
+    plain: bool = False,
 ) -> str:
-    """The `parameters` text of one of our pictures. `size`: height, width; `strength`: None without a start picture."""
+    """The `parameters` text of one of our pictures.
+
+    size: height, width. strength: None without a start picture. typed: the prompt as it was typed, where it was
+    completed. plain: it was not, although the bundle has a table of variation.
+    """
     from runtime import __version__
 
     settings = {"Steps": steps, "Sampler": "DDIM", "CFG scale": guidance_scale, "Seed": seed}
     settings |= {"Size": f"{size[1]}x{size[0]}", "Model": model}
     if strength is not None:
         settings["Denoising strength"] = strength
+    if typed is not None:  # quoted as A1111 quotes a value with commas
+        settings["Typed prompt"] = json.dumps(typed, ensure_ascii=False)
+    if plain:
+        settings["Variation"] = "none"
     settings["Version"] = f"addkit {__version__}"
     return parameters_text(prompt, negative_prompt, **settings)
 

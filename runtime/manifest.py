@@ -14,6 +14,7 @@ from runtime.schedule import CLEAN, PREDICTION_TYPES, ddim_weights
 from runtime.tokenizer import Tokens
 from runtime.tokenizer.conditioning import SD, Conditioning
 from runtime.untrusted import shown
+from runtime.variation import Variation
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -32,7 +33,13 @@ MOST_SIZES = 100  # of pictures
 MOST_FILES, MOST_FILE_BYTES = 1000, 16 * 10**9
 MOST_NAME = 200
 LEVEL = {"timestep", "alpha", "sigma"}  # that every step of a manifest has
-OPTIONAL = ("tokenizer", "tokenizer_2", "conditioning", "sizes")  # fields that are written where they say something
+OPTIONAL = (
+    "tokenizer",
+    "tokenizer_2",
+    "conditioning",
+    "sizes",
+    "variation",
+)  # fields that are written where they say something
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Manifest:
     sizes: tuple[tuple[int, int], ...] = ()  # that calls may choose from, image_size among them; (): image_size alone
     tokenizer_2: Tokens | None = None  # the same of a second text encoder's tokenizer
     conditioning: Conditioning = SD  # what the U-Net is told
+    variation: Variation | None = None  # what prompts leave open; None: they are drawn as they are typed
 
     @classmethod
     def from_dict(cls, data: Any) -> Manifest:
@@ -132,6 +140,7 @@ class Manifest:
             data[name] = (tokens := self.tokens(name)) and tokens.to_dict()
         data["conditioning"] = None if self.conditioning == SD else self.conditioning.to_dict()
         data["sizes"] = [list(size) for size in self.sizes]
+        data["variation"] = self.variation and self.variation.to_json()
         return {name: value for name, value in data.items() if name not in OPTIONAL or value}
 
 
@@ -363,4 +372,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "sizes": _several_sizes,
     "tokenizer_2": Tokens.from_dict,
     "conditioning": Conditioning.from_dict,
+    "variation": Variation.from_json,
 }

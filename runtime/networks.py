@@ -98,6 +98,10 @@ class Networks:
                 code = start if arguments.is_latents(start, shape) else self.encode_image(start, cancel, plan.size)
                 one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
 
+    def fits(self, prompt: str) -> bool:
+        """Whether the text encoders read the whole of a prompt."""
+        return self._texts.fits(prompt)
+
     def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> Text:
         """What the text encoders give. Do not write to its arrays."""
         return self._texts.encode(prompt, cancel)

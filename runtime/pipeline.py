@@ -25,6 +25,7 @@ from runtime.sampler import Memory
 from runtime.stream import Stream
 from runtime.threads import Task
 from runtime.tokenizer import Tokenizer
+from runtime.variation.choice import AUTO, Choice
 
 F32 = npt.NDArray[np.float32]
 Texts = str | Sequence[str]
@@ -100,6 +101,7 @@ class Pipeline:
     def __call__(self, prompt: Texts | None = None, *,
         output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
         prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+        variation: Choice = AUTO,
         num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
         height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
         strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
@@ -108,6 +110,7 @@ class Pipeline:
     def __call__(self, prompt: Texts | None = None, *,
         output_type: Literal["np", "latent"], negative_prompt: Texts | None = None,
         prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+        variation: Choice = AUTO,
         num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
         height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
         strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
@@ -122,6 +125,7 @@ class Pipeline:
         prompt_embeds: npt.ArrayLike | None = None,
         seed: Seeds | None = None,
         generator: Any = None,
+        variation: Choice = AUTO,
         num_inference_steps: int = 1,
         guidance_scale: float = 0.0,
         num_images_per_prompt: int = 1,
@@ -145,6 +149,7 @@ class Pipeline:
             prompt_embeds=prompt_embeds,
             seed=seed,
             generator=generator,
+            variation=variation,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             num_images_per_prompt=num_images_per_prompt,
@@ -172,6 +177,7 @@ class Pipeline:
         prompt_embeds: npt.ArrayLike | None = None,
         seed: Seeds | None = None,
         generator: Any = None,
+        variation: Choice = AUTO,
         num_inference_steps: int = 1,
         guidance_scale: float = 0.0,
         num_images_per_prompt: int = 1,
@@ -192,6 +198,9 @@ class Pipeline:
         - generator: instead of a seed, for code written for diffusers: a torch.Generator of the CPU, or a list of one
           per prompt. Its `initial_seed()` counts, not what was drawn from it since; where one serves several pictures
           only the first is the same as in diffusers, which goes on drawing for the others
+        - variation: "auto" completes each prompt, by its picture's seed, with words for what it leaves open, where the
+          bundle has a table of them: `Generation.prompt` is the completed one, `typed_prompt` the other; None draws
+          prompts as they are typed; {property: word} chooses some of the words. Negative prompts stay as they are
         - guidance_scale: above 1 turns classifier-free guidance, and with it `negative_prompt`, on
         - height, width: one of the sizes that the bundle's manifest lists; None is its `image_size`
         - latents: f32[C, h, w] or [B, C, h, w], used instead of the seed's noise
@@ -208,11 +217,13 @@ class Pipeline:
         """
         plan = arguments.plan(
             self.manifest,
+            fits=self._networks.fits,
             prompt=prompt,
             negative_prompt=negative_prompt,
             prompt_embeds=prompt_embeds,
             seed=seed,
             generator=generator,
+            variation=variation,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             num_images_per_prompt=num_images_per_prompt,
@@ -321,6 +332,7 @@ _load_lock = threading.Lock()
 def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
     prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: Literal[1] = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
@@ -329,6 +341,7 @@ def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "
 def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
     prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
@@ -337,6 +350,7 @@ def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "
 def generate(prompt: list[str] | tuple[str, ...], *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
     prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
@@ -345,6 +359,7 @@ def generate(prompt: list[str] | tuple[str, ...], *, bundle: str | Path | None =
 def generate(prompt: Texts, *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["np", "latent"], negative_prompt: Texts | None = None,
     prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
@@ -360,6 +375,7 @@ def generate(
     prompt_embeds: npt.ArrayLike | None = None,
     seed: Seeds | None = None,
     generator: Any = None,
+    variation: Choice = AUTO,
     num_inference_steps: int = 1,
     guidance_scale: float = 0.0,
     num_images_per_prompt: int = 1,
@@ -387,6 +403,7 @@ def generate(
         negative_prompt=negative_prompt,
         seed=seed,
         generator=generator,
+        variation=variation,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         num_images_per_prompt=num_images_per_prompt,

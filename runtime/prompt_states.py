@@ -76,6 +76,10 @@ class Texts:
         self._keep(key, text)
         return text
 
+    def fits(self, prompt: str) -> bool:
+        """Whether no word of a prompt is dropped."""
+        return not any(tokenizer.encode(prompt, self._max_tokens).dropped_words for tokenizer, _ in self._encoders)
+
     def clear(self) -> None:
         """Forgets every prompt."""
         with self._lock:

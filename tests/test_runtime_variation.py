@@ -4,50 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from runtime.variation import Variation, plain
 from runtime.variation.draws import draw, fnv1a, philox, uniform
+from scripts.variation_cases import table
 
 ONES = 0xFFFFFFFF
-
-
-def table() -> dict[str, Any]:
-    """A small table as a manifest holds it."""
-    style = {"words": {"3d style": 0.6, "flat style": 0.4}, "names": ["3d"]}
-    facing = {"words": {"facing left": 0.5, "facing right": 0.5}, "names": ["looking left", "looking right"]}
-    size = {"words": {"small": 0.3, "large": 0.7}, "names": ["tiny", "big"]}
-    colors = {"words": {"natural colors": 0.8, "red": 0.1, "blue": 0.1}, "names": []}
-    hair = {"words": {"long hair": 0.5, "bald": 0.5}, "names": []}
-    hair_color = {"words": {"red hair": 0.5, "black hair": 0.5}, "names": ["bald"]}
-    return {
-        "version": 1,
-        "kinds": {
-            "animals": {
-                "words": ["fox", "hot dog seller", "dog"],
-                "properties": {"style": style, "facing": facing, "size": size, "colors": colors},
-            },
-            "food": {"words": ["pizza", "hot dog", "glasses"], "properties": {"style": style, "size": size}},
-            "woman": {"words": ["woman"], "properties": {"style": {"words": {"ink style": 0.5, "toon style": 0.5}}}},
-            "woman, ink": {"words": ["woman"], "requires": ["ink style"], "properties": {"hair": hair}},
-            "woman, toon": {
-                "words": ["woman"],
-                "requires": ["toon style"],
-                "properties": {"hair": hair, "hair color": hair_color},
-            },
-            "pair": {"words": ["and", "next to"], "rank": "join", "properties": {"style": style}},
-            "animal": {
-                "words": ["animal"],
-                "rank": "coarse",
-                "properties": {"thing": {"words": {"fox": 0.25, "dog": 0.75}}},
-            },
-        },
-        "order": ["thing", "style", "hair", "hair color", "colors", "facing", "size"],
-        "ends": ["with", "on"],
-        "separator": ", ",
-    }
 
 
 VARIATION = Variation.from_json(table())
@@ -95,6 +59,11 @@ def test_properties_are_drawn_apart_from_each_other() -> None:
         ("an animal", ["thing", "style", "colors", "facing", "size"]),
         ("an animal, fox", ["style", "colors", "facing", "size"]),
         ("something else", []),
+        ("foxes", []),  # no table names it
+        ("ein kleiner Fuchs", []),
+        ("赤い fox", []),  # what the other word says is not known
+        ("рыжая лиса, fox", []),
+        ("un gar\u00e7on with a fox", ["style", "colors", "facing", "size"]),  # a word, not "gar", "on"
         ("", []),
     ],
 )
@@ -108,6 +77,7 @@ def test_the_completed_prompt_leaves_nothing_open() -> None:
         for seed in range(50):
             complete = VARIATION.complete(prompt, seed)
             assert complete.startswith(prompt)
+            assert VARIATION.complete(complete, seed) == complete
             assert VARIATION.complete(complete, seed + 1) == complete
 
 
@@ -122,13 +92,41 @@ def test_a_chosen_word_is_taken() -> None:
     others = VARIATION.drawn("a fox", 1)
     chosen = VARIATION.drawn("a fox", 1, {"facing": others["facing"]})
     assert chosen == others
+    assert VARIATION.drawn("a fox", 1, {"facing": "left"})["facing"] == "facing left"  # the only one with it
     for wrong, says in (
+        ({"facing": "facing"}, "choose one of facing left, facing right"),  # both have it
+        ({"facing": "!"}, "choose one of facing left, facing right"),
         ({"facing": "up"}, "choose one of facing left, facing right"),
         ({"wheels": "4"}, "there is no wheels"),
         ({"hair": "bald"}, "the prompt settles it"),
     ):
         with pytest.raises(ValueError, match=says):
             VARIATION.drawn("a fox", 1, wrong)
+
+
+@pytest.mark.parametrize("typed", ["a fox, ", "A fox!", " a fox.\n", "a fox?!", "a fox ,;:"])
+def test_the_separator_takes_the_place_of_what_the_prompt_ends_in(typed: str) -> None:
+    words = ", ".join(VARIATION.drawn("a fox", 4).values())
+    assert VARIATION.complete(typed, 4).lower().strip() == f"a fox, {words}"
+
+
+def test_a_prompt_that_leaves_nothing_open_stays_as_it_is() -> None:
+    for prompt in ("Something else! ", "", "...", "a bald woman, toon style.", "赤い fox."):
+        assert VARIATION.complete(prompt, 4) == prompt
+
+
+def test_words_without_room_are_left_out() -> None:
+    whole = VARIATION.complete("a fox", 4)
+    words = list(VARIATION.drawn("a fox", 4).values())
+    for most in range(len(whole) + 1):
+        found = VARIATION.complete("a fox", 4, fits=lambda text, most=most: len(text) <= most)
+        kept = found.split(", ")[1:]
+        assert kept == words[: len(kept)]
+        assert len(found) <= max(most, len("a fox"))
+        assert len(found) + len(", ") + len([*words, ""][len(kept)]) > most or found == whole
+        assert VARIATION.complete(found, 4, fits=lambda text, most=most: len(text) <= most) == found
+    with pytest.raises(ValueError, match="the prompt is too long for it"):
+        VARIATION.complete("a fox", 4, {"size": "large"}, fits=lambda text: len(text) <= len(whole) - 1)
 
 
 def test_the_table_survives_its_json() -> None:
@@ -154,6 +152,22 @@ def test_the_table_survives_its_json() -> None:
         (["kinds", "food", "properties", "size", "words"], {"small": "1"}, "frequency of 'small'"),
         (["kinds", "food", "properties", "size", "words"], {"!": 1}, "frequency of '!'"),
         (["kinds", "food", "properties", "size", "names"], [""], "names of size of"),
+        (["kinds", "food", "properties", "size", "words"], {"x" * 101: 1}, "at most 100 letters"),
+        (["kinds", "food", "properties", "size", "words"], {"big\n": 1}, "at most 100 letters"),
+        (["kinds", "food", "properties", "size", "weights"], {}, "size of animals has an unknown field weights"),
+        (["kinds", "food", "properties", "wheels"], {"words": {"four": 1}}, "order lacks wheels"),
+        (["kinds", "food", "words"], ["hot, dog"], "has a pause"),
+        (["kinds", "food", "color"], "red", "food has an unknown field color"),
+        (["kinds", "animal", "properties", "thing", "words"], {"unicorn": 1}, "'unicorn' is no word of a kind"),
+        (["kinds", "woman, ink", "requires"], ["black hair"], "order: hair must come after hair color, whose 'black"),
+        (["kinds"], {f"kind {i}": {"words": ["a"], "properties": {}} for i in range(2001)}, "2001 kinds are too many"),
+        (["kinds", "food", "words"], [f"pizza {i}" for i in range(100_000)], "words are too many"),
+        (["order"], ["style", "style"], "order has a property twice"),
+        (["order"], [f"property {i}" for i in range(101)], "more than 100"),
+        (["separator"], " ", "not a pause"),
+        (["separator"], " and, ", "not a pause"),
+        (["separator"], ",\n", "not a pause"),
+        (["seperator"], ",", "the table has an unknown field seperator"),
     ],
 )
 def test_a_damaged_table_is_refused(where: list[str], value: object, says: str) -> None:
@@ -163,6 +177,16 @@ def test_a_damaged_table_is_refused(where: list[str], value: object, says: str) 
         inner = inner[step]
     inner[where[-1]] = value
     with pytest.raises(ValueError, match=says):
+        Variation.from_json(damaged)
+
+
+def test_kinds_that_wait_for_each_other_are_refused() -> None:
+    damaged = table()
+    damaged["kinds"]["woman, ink"]["requires"] = ["black hair"]
+    damaged["kinds"]["woman, toon"]["requires"] = ["bald"]
+    with pytest.raises(
+        ValueError, match="requires is cyclic: woman, ink and woman, toon can only be reached from each"
+    ):
         Variation.from_json(damaged)
 
 

@@ -42,6 +42,7 @@ def finish_bundle(folder: Path, source: Source, precision: str, parity: dict[str
     for path in [*folder.glob("*/model.onnx"), *folder.glob(FUSED)]:
         note(path, facts)
     said = model_manifest(source, precision, steps) | source.facts()
+    said |= {"variation": source.variation} if source.variation else {}
     try:
         manifest = Manifest.from_dict(said | {"files": describe_files(folder), "parity": parity})
     except BundleError as error:

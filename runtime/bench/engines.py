@@ -69,7 +69,7 @@ def open_addkit(engine: Engine) -> Draw:
     import runtime
 
     pipe = runtime.load(engine.folder, engine.provider, threads=engine.threads)
-    return lambda prompt, seed: pipe(prompt, seed=seed)[0]
+    return lambda prompt, seed: pipe(prompt, seed=seed, variation=None)[0]  # the peers' prompts, and no others
 
 
 def open_diffusers(engine: Engine, half: bool = False) -> Draw:

@@ -48,7 +48,7 @@ def checkpoint_generator(pipeline: StableDiffusionPipeline, guidance: float, bat
 
 
 def bundle_generator(folder: Path) -> Generate:
-    """Pictures by our runtime, as a user gets them."""
+    """Pictures by our runtime. Prompts stay as they are given: a checkpoint's pictures, beside them, are of these."""
     import runtime
 
     pipe = runtime.load(folder)
@@ -57,7 +57,7 @@ def bundle_generator(folder: Path) -> Generate:
         parts = []
         with progress(f"{steps} steps", len(prompts)) as advance:
             for prompt, seed in zip(prompts, seeds, strict=True):
-                picture = pipe(prompt, seed=seed, num_inference_steps=steps)[0]
+                picture = pipe(prompt, seed=seed, num_inference_steps=steps, variation=None)[0]
                 parts.append(np.asarray(picture))
                 advance(1)
         return np.stack(parts)

@@ -14,7 +14,6 @@ from runtime.command import Parser, command_parser, print_result, run_command
 if TYPE_CHECKING:
     from runtime.generation import Generation, Job
     from runtime.pipeline import Pipeline
-    from runtime.variation.choice import Choice
 
 MOST_PICTURES = 10_000  # a seed typed as the number of pictures must not fill the memory
 EXAMPLES = """examples:
@@ -28,6 +27,7 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     """The arguments; their names and meaning are diffusers' where it has them."""
     from runtime.arguments import DEFAULT_STRENGTH
+    from runtime.variation.options import add_variation
 
     made = command_parser(
         "runtime", "Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.", EXAMPLES
@@ -61,27 +61,6 @@ def parser() -> Parser:
     return made
 
 
-def add_variation(made: Parser) -> None:
-    """Adds --variation and --plain."""
-    made.add_argument(
-        "--variation",
-        action="append",
-        metavar="auto|none|PROPERTY=WORD",
-        help="auto (the default): the seed draws words for what a prompt leaves open, where the bundle has a table of "
-        "them; facing=left chooses one, and may be given several times",
-    )
-    made.add_argument("--plain", action="store_true", help="--variation none: draw prompts as they are typed")
-
-
-def variation_of(args: argparse.Namespace) -> Choice:
-    """What --variation and --plain ask for. Raises ValueError."""
-    from runtime.variation.choice import NONE, read_choice
-
-    if args.plain and args.variation not in (None, [NONE]):
-        raise ValueError(f"--plain is --variation none: leave it or --variation {args.variation[0]} out")
-    return None if args.plain else read_choice(args.variation or [])
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 2 for an error the user can fix, 130 when interrupted."""
     return run_command(parser(), work, argv)
@@ -101,6 +80,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from runtime.image_files import read_picture
     from runtime.output_names import output_paths
     from runtime.progress import Progress
+    from runtime.variation.options import variation_of
 
     if args.strength is not None and args.image is None:
         raise ValueError("--strength needs --image, the picture to start from")

@@ -20,12 +20,13 @@ from runtime.cancel import CancelToken
 from runtime.generation import Callback, Generation, Images, OutputType, Plan, Seeds
 from runtime.manifest import Manifest
 from runtime.networks import Networks, Pair, Sessions, components, onnx_sessions, tokenizers
+from runtime.noise import check_seed
 from runtime.safety import SafetyChecker
 from runtime.sampler import Memory
 from runtime.stream import Stream
 from runtime.threads import Task
 from runtime.tokenizer import Tokenizer
-from runtime.variation.choice import AUTO, Choice
+from runtime.variation.choice import AUTO, Choice, check_choice, completed
 
 F32 = npt.NDArray[np.float32]
 Texts = str | Sequence[str]
@@ -270,6 +271,11 @@ class Pipeline:
         """The text encoder's states of a prompt, f32[tokens, width], for `prompt_embeds`."""
         states: F32 = self._networks.encode_prompt(prompt, cancel).states[0].copy()
         return states
+
+    def complete(self, prompt: str, seed: int, variation: Choice = AUTO) -> str:
+        """The prompt that a picture of this seed shows, `Generation.prompt`. Arguments and errors as in `run`."""
+        manifest, choice, seed = self.manifest, check_choice(variation), check_seed(seed)
+        return completed(manifest.variation, choice, prompt, seed, self._networks.fits, manifest.name)
 
     def _denoise(
         self, plan: Plan, texts: Sequence[Pair], callback: Callback | None, cancel: CancelToken | None

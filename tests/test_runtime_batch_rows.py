@@ -267,6 +267,8 @@ def test_a_ledger_is_sorted_in_the_end() -> None:
         ledger.forget(number)
     ledger.sort()
     assert not Path("m.jsonl").exists()
+    ledger.add(2, to_line({"row": 2}))  # as a run that lost everything goes on
+    assert [row for row, _ in ledger.lines()] == [2]
 
 
 @pytest.mark.parametrize("cut", range(1, 28, 4))

@@ -6,7 +6,6 @@ import copy
 import json
 import shutil
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,20 @@ from PIL import Image
 import runtime
 from runtime import BundleError, TruncationWarning
 from runtime.__main__ import main
-from runtime.bundle import open_bundle, write_manifest
+from runtime.bundle import open_bundle
 from runtime.image_files import read_parameters
 from runtime.interpolate.inputs import prompt_of
 from runtime.variation import Variation
 from runtime.variation.choice import check_choice, read_choice
 from scripts.variation_cases import table
+from tests.support.varied import TINY, varied_bundle
 
-TINY = Path(__file__).parent / "golden" / "tiny_bundle"
 VARIATION = Variation.from_json(table())
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with a table."""
-    made = tmp_path_factory.mktemp("varied") / "bundle"
-    shutil.copytree(TINY, made)
-    write_manifest(made, replace(open_bundle(TINY).manifest, variation=VARIATION))
-    return made
+    return varied_bundle(tmp_path_factory.mktemp("varied") / "bundle")
 
 
 @pytest.fixture(scope="module")

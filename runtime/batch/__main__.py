@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from runtime.batch.rows import SHARD_SIZE
 from runtime.batch.start import start
 from runtime.command import Parser, command_parser, print_result, run_command, tell
+from runtime.variation.options import add_variation
 
 EXAMPLES = """examples:
   python -m runtime.batch prompts.txt --out pictures
@@ -17,8 +18,9 @@ EXAMPLES = """examples:
   python -m runtime.batch prompts.jsonl --out shards --webdataset --shard-size 500
   python -m runtime.batch prompts.csv --out /shared/pictures --ray-address auto
 
-prompts: .csv (header; columns prompt, seed, width, height, name), .txt (one prompt per line), .jsonl (the same fields);
-all but prompt may be left out. The same command resumes after an interruption; rows may be added at the end.
+prompts: .csv (header; columns prompt, seed, width, height, name, variation), .txt (one prompt per line), .jsonl (the
+same fields); all but prompt may be left out. variation is auto, none or such as "facing=left; size=large". The same
+command resumes after an interruption; rows may be added at the end.
 exit code: 0 all made, 1 some rows failed (failed.jsonl), 2 nothing could be done, 130 interrupted.
 """
 
@@ -37,6 +39,7 @@ def parser() -> Parser:
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
     add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
     add("--seed", type=int, default=0, metavar="N", help="rows without a seed derive theirs from it and their number")
+    add_variation(made)
     add("--format", default="png", choices=("png", "webp", "jpeg"), help="default png, lossless")
     add("--quality", type=int, metavar="Q", help="1 to 100 for webp and jpeg; default 90")
     add("--webdataset", action="store_true", help="tar shards instead of files")

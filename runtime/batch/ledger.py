@@ -83,6 +83,7 @@ class Ledger:
         self.close()
         if self.count == 0:
             self.path.unlink(missing_ok=True)
+            self._offsets, self._end = array("q"), 0
         elif not self._is_sorted():
             moved: array[int] = array("q", [_NONE]) * len(self._offsets)
             end = 0

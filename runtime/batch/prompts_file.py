@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 FORMATS = ("csv", "txt", "jsonl")
-KNOWN = ("prompt", "seed", "width", "height", "name")
+KNOWN = ("prompt", "seed", "width", "height", "name", "variation")
 STDIN = "-"
 Record = tuple[int, dict[str, Any]]  # the line, from 1, and the fields by name
 

@@ -14,6 +14,7 @@ from runtime.batch.names import automatic_path, named_path
 from runtime.batch.prompts_file import KNOWN, Record
 from runtime.manifest import Manifest
 from runtime.noise import check_seed
+from runtime.variation.choice import AUTO, Choice, check_choice, completed, read_choice
 
 SHARD_SIZE = 1000  # samples: shards of some 20 MB
 
@@ -29,6 +30,8 @@ class Row:
     path: str  # of the picture, below the output folder, with "/"
     extra: dict[str, Any] = field(default_factory=dict)  # the columns of --keep
     size: tuple[int, int] | None = None  # height, width; None: the bundle's own
+    variation: Choice = AUTO  # how the prompt is completed
+    typed: str | None = None  # the prompt as the file has it, once it is completed
 
     @classmethod
     def from_line(cls, line: bytes) -> Row:
@@ -43,7 +46,8 @@ class Row:
     def identity(self) -> bytes:
         """What must not change between the starts of one run; the line number may, as when an empty line is added."""
         size = [self.size] if self.size else []
-        return json.dumps([self.prompt, self.seed, self.path, self.extra, *size]).encode("ascii") + b"\n"
+        varied = [] if self.variation == AUTO else [{"variation": self.variation}]
+        return json.dumps([self.prompt, self.seed, self.path, self.extra, *size, *varied]).encode("ascii") + b"\n"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Rules:
     seed: int = 0  # from which rows without a seed get theirs
     keep: tuple[str, ...] = ()  # columns to carry into the manifest
     keys: bool = False  # names become WebDataset keys
+    variation: Choice = AUTO  # of rows that do not say
 
 
 def rows(found: Iterable[Record], where: str, rules: Rules) -> Iterator[Row]:
@@ -87,7 +92,7 @@ def _row(number: int, line: int, record: dict[str, Any], rules: Rules) -> Row:
     extra = {column: record[column] for column in rules.keep if column in record and column not in KNOWN}
     own = None if size == rules.manifest.image_size else size
     chosen = row_seed(rules.seed, number) if seed is None else check_seed(seed)
-    return Row(number, line, prompt, chosen, path, extra, own)
+    return Row(number, line, prompt, chosen, path, extra, own, _variation(record, prompt, chosen, rules))
 
 
 def _prompt(value: Any) -> str:
@@ -98,6 +103,16 @@ def _prompt(value: Any) -> str:
     if "\0" in value:
         raise ValueError("the prompt holds a NUL character, which no picture file can carry: remove it")
     return value
+
+
+def _variation(record: dict[str, Any], prompt: str, seed: int, rules: Rules) -> Choice:
+    """A row's own, or that of all; ValueError now for a word that the prompt does not leave open."""
+    given = record.get("variation")
+    given = rules.variation if given is None or given == "" else given
+    choice = read_choice([given]) if isinstance(given, str) else check_choice(given)
+    if isinstance(choice, dict):
+        completed(rules.manifest.variation, choice, prompt, seed, lambda _: True, rules.manifest.name)
+    return choice
 
 
 def _whole(record: dict[str, Any], name: str) -> int | None:

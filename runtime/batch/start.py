@@ -19,6 +19,7 @@ from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.image_files import check_format
 from runtime.noise import check_seed
 from runtime.ort.providers import choose_provider
+from runtime.variation.options import variation_of
 
 
 def start(args: argparse.Namespace) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def start(args: argparse.Namespace) -> dict[str, Any]:
 def settings_of(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rules]:
     """The arguments, checked against each other and the bundle."""
     check_format(args.format, args.quality)
+    variation = variation_of(args)
     arguments.steps(bundle.manifest, args.num_inference_steps, 1.0, False)
     if args.shard_size is not None and (not args.webdataset or args.shard_size < 1):
         raise ValueError("--shard-size needs --webdataset, and must be 1 or more")
@@ -59,7 +61,7 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rul
         shard_size=(args.shard_size or SHARD_SIZE) if args.webdataset else None,
         addkit=__version__,
     )
-    return settings, Rules(bundle.manifest, args.format, args.seed, tuple(args.keep), args.webdataset)
+    return settings, Rules(bundle.manifest, args.format, args.seed, tuple(args.keep), args.webdataset, variation)
 
 
 def provider_of(args: argparse.Namespace) -> str:

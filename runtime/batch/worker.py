@@ -8,6 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from runtime.batch.reports import Made, Report, Reports, fatal
 from runtime.batch.rows import Row, Settings
 from runtime.batch.shards import read_samples, shard_name, tar_bytes
 from runtime.errors import BundleError, Error, OutputError, TruncationWarning
+from runtime.variation.choice import NONE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,6 +85,7 @@ class Worker:
         """Hands the picture to the writer thread; the future raises its errors."""
         path = self.folder / row.path
         try:
+            row = self._completed(row)
             there = self._there(row, path)
             if there is not None:
                 return _ended((there, None))
@@ -107,6 +110,7 @@ class Worker:
         assert self.settings.shard_size
         name = shard_name(rows[0].row, self.settings.shard_size)
         report, samples = Reports(), []
+        rows = list(self._all_completed(rows, report))
         there = self._shard_there(rows, self.folder / name)
         if there is not None:
             for row, facts in zip(rows, there, strict=True):
@@ -128,12 +132,30 @@ class Worker:
             write_whole(self.folder / name, tar_bytes(samples))
         yield report.rest()
 
+    def _completed(self, row: Row) -> Row:
+        """The row with the prompt that its picture shows. Raises ValueError."""
+        prompt = self.pipe().complete(row.prompt, row.seed, row.variation)
+        return row if prompt == row.prompt else replace(row, prompt=prompt, typed=row.prompt)
+
+    def _all_completed(self, rows: list[Row], report: Reports) -> Iterator[Row]:
+        for row in rows:
+            try:
+                yield self._completed(row)
+            except ValueError as error:
+                report.fail(row, error)
+
     def _computed(self, row: Row) -> tuple[Image.Image, dict[str, float]]:
         from runtime.pixels import to_image
 
         height, width = self._size(row)
-        steps = self.settings.num_inference_steps
-        (made,) = self.pipe().run(row.prompt, seed=row.seed, num_inference_steps=steps, height=height, width=width)
+        (made,) = self.pipe().run(
+            row.prompt,
+            seed=row.seed,
+            variation=None,  # it is completed already
+            num_inference_steps=self.settings.num_inference_steps,
+            height=height,
+            width=width,
+        )
         assert made.picture is not None
         return to_image(made.picture), {stage: round(value, 3) for stage, value in made.ms.items()}
 
@@ -145,8 +167,19 @@ class Worker:
     def _text(self, row: Row) -> str:
         from runtime.image_files import settings_text
 
-        size, steps = self._size(row), self.settings.num_inference_steps
-        return settings_text(row.prompt, row.seed, model=self.settings.bundle, size=size, steps=steps)
+        return settings_text(
+            row.prompt,
+            row.seed,
+            model=self.settings.bundle,
+            size=self._size(row),
+            steps=self.settings.num_inference_steps,
+            typed=row.typed,
+            plain=self._is_plain(row),
+        )
+
+    def _is_plain(self, row: Row) -> bool:
+        """Whether a prompt stays as it was typed, although it could be completed."""
+        return row.variation is None and self.pipe().manifest.variation is not None
 
     def _size(self, row: Row) -> tuple[int, int]:
         """(height, width) in pixels."""
@@ -161,6 +194,8 @@ class Worker:
             "row": row.row,
             **where,
             "prompt": row.prompt,
+            **({} if row.typed is None else {"typed_prompt": row.typed}),
+            **({"variation": NONE} if self._is_plain(row) else {}),
             "seed": row.seed,
             "width": width,
             "height": height,

@@ -28,6 +28,7 @@ from train.world.scenes import BROAD, HELD_OUT, KINDS, Scene, World, choose
 from train.world.sprites import Portrait, StoredSprites, art_sprite, encoded, read_sprites, write_sprites
 from train.world.stream import Painter, WorldStream
 from train.world.things import TONES, YELLOW, Thing
+from train.world.ways import Ways
 
 SIZE = 64
 RED_SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><path fill="#d01818" d="M1 1h6v6H1z"/></svg>'
@@ -143,7 +144,7 @@ def test_a_caption_never_contradicts_its_picture(world: World) -> None:
     rng = np.random.default_rng(4)
     for scene in scenes(world):
         for _ in range(4):
-            said = caption(scene, world, rng, general=0.0)
+            said = caption(scene, world, rng, ways=Ways(0, 0.4))
             left = world.table.drawn(said, 3)
             settled = set(scene.words) - set(left)
             for name in settled & {"size", "facing", "arrangement"}:
@@ -166,7 +167,7 @@ def test_captions_of_each_way_occur(world: World) -> None:
     assert "" in captions
     assert any(text in ("a fox", "fox") for text in captions)
     assert len(set(captions)) > 100
-    assert all("fox" in caption(scene, world, rng, general=0.0) for _ in range(100))
+    assert all("fox" in caption(scene, world, rng, ways=Ways(0, 0.4)) for _ in range(100))
 
 
 def test_counts_and_pairs_are_said(world: World) -> None:
@@ -174,7 +175,7 @@ def test_counts_and_pairs_are_said(world: World) -> None:
     count = Scene("count", ("goose",), {"style": "3d style", "background": "on white"}, 3)
     assert count.prompt == "three geese, 3d style, on white"
     assert Scene("pair", ("fox", "grapes"), {}).base == "a fox and grapes"
-    assert all("three geese" in caption(count, world, rng, general=0.0) for _ in range(50))
+    assert all("three geese" in caption(count, world, rng, ways=Ways(0, 0.4)) for _ in range(50))
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------
@@ -346,9 +347,21 @@ def test_dropped_captions_and_other_ranks(folder: Path) -> None:
     assert other.take(20, slice(0, 20), np.random.default_rng(1), 0.0).keys != given.keys
     with pytest.raises(UserError, match="another's data position"):
         other.restore(source.state())
-    for wrong in ({"general": 2.0}, {"reuse": 0}):
-        with pytest.raises(UserError, match="must be"):
-            stream(folder, **wrong)
+    with pytest.raises(UserError, match="must be"):
+        stream(folder, reuse=0)
+
+
+def test_a_run_whose_encoder_learns_gets_no_states(folder: Path) -> None:
+    bare, full = (stream(folder, states=states) for states in (False, True))
+    one, other = (source.take(8, slice(0, 8), np.random.default_rng(1), 0.2) for source in (bare, full))
+    assert one.captions == other.captions and torch.equal(one.latents, other.latents)
+    assert one.text.numel() == one.pooled.numel() == 0 and other.text.shape[0] == 8
+
+
+@pytest.mark.parametrize(("general", "partial"), [(2.0, 0.0), (0.6, 0.6), (-0.1, 0.5), (float("nan"), 0.1)])
+def test_shares_of_captions_fit_together(general: float, partial: float) -> None:
+    with pytest.raises(UserError, match="shares of at most 1"):
+        Ways(general, partial)
 
 
 def test_bad_folders_are_told(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

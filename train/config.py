@@ -45,6 +45,7 @@ RANGES = {
     "r1_weight": (0.0, MOST),
     "guidance": (0.0, MOST),
     "seed": (0, 2**31),
+    "minutes": (0.0, MOST),
 }
 
 
@@ -54,6 +55,7 @@ class RunSettings:
 
     run_dir: str
     max_steps: int = 1000
+    minutes: float = 0.0  # after which a run saves its state and gives out its result; 0: at max_steps
     seed: int = 0
     save_every: int = 250  # steps between checkpoints; samples and scores are made at the same time
     log_every: int = 20

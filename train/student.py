@@ -156,6 +156,27 @@ def prune(
     return student
 
 
+def with_attention(unet: UNet2DConditionModel, stages: Sequence[int]) -> UNet2DConditionModel:
+    """A float32 copy that attends to the text in those stages too (0 is the outermost), and computes the same at first.
+
+    The added blocks' last projections are zero, so that they are learned from nothing. Raises UserError for a stage
+    that is not there or attends already.
+    """
+    config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    down, up = list(config["down_block_types"]), list(config["up_block_types"])
+    for stage in stages:
+        if not 0 <= stage < len(down) or down[stage] != "DownBlock2D":
+            plain = [index for index, kind in enumerate(down) if kind == "DownBlock2D"]
+            raise UserError(f"attention in stage {stage}: choose from the stages without: {plain}")
+        down[stage], up[-1 - stage] = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+    made = UNet2DConditionModel.from_config({**config, "down_block_types": down, "up_block_types": up})
+    missing = set(made.load_state_dict(unet.state_dict(), strict=False).missing_keys)
+    for name, value in made.named_parameters():
+        if name in missing and ".proj_out." in name:
+            nn.init.zeros_(value)
+    return made.to(unet.device)
+
+
 def kept_inputs(student: UNet2DConditionModel, teacher: UNet2DConditionModel) -> Tensor | None:
     """Input channels i64[C] of the teacher's up block that the student's first one keeps; None where they agree.
 

@@ -28,9 +28,10 @@ from train.prompts import read_prompts, repeated, sample_prompts
 from train.run.engine import Engine
 from train.run.loop import run_task
 from train.run.options import ABOVE_NONE, MOST, RUN_RANGES, add_number, add_run_options, check_ranges, flag, settings_of
-from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune
+from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune, with_attention
 from train.teacher_task import Surroundings, TeacherSettings, TeacherTask
 from train.weights.files import whole_file
+from train.world.ways import WAYS, Ways
 
 NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own
 SHARED = 0.3  # of the steps, unless --shared says otherwise; none with --student
@@ -44,6 +45,7 @@ RANGES = RUN_RANGES | {
     "shared": (0, 1),
     "compositions": (0, 0.99),
     "general": (0, 1),
+    "partial": (0, 1),
     "workers": (0, 256),
     "reuse": (1, 1000),
     "guidance": (0, MOST),
@@ -94,11 +96,13 @@ def build_unet(
     )
 
 
-def start_unet(checkpoint: str, no_attention: bool = False, student: str | None = None) -> UNet2DConditionModel:
+def start_unet(
+    checkpoint: str, no_attention: bool = False, student: str | None = None, attention: Sequence[int] = ()
+) -> UNet2DConditionModel:
     """The U-Net of a checkpoint in float32, or its student of that name (train.student.STUDENTS).
 
     With `no_attention` only the middle block attends: the text that scales and shifts the residual blocks carries
-    nearly all, and a step takes 0.6 of the time. Raises UserError.
+    nearly all, and a step takes 0.6 of the time. attention: stages in which attention is added. Raises UserError.
     """
     folder = resolve_checkpoint(checkpoint)
     if whole_file(folder / "unet"):
@@ -108,7 +112,9 @@ def start_unet(checkpoint: str, no_attention: bool = False, student: str | None 
     if student:
         unet = build_student(unet, student)
     layers = blocks_of(unet)
-    return prune(unet, layers, attention=(False,) * len(layers)) if no_attention else unet
+    if no_attention:
+        unet = prune(unet, layers, attention=(False,) * len(layers))
+    return with_attention(unet, attention) if attention else unet
 
 
 def parser() -> Parser:
@@ -123,6 +129,14 @@ def parser() -> Parser:
         "--start", metavar="CHECKPOINT", help="begin with the U-Net of this pipeline folder, file or name"
     )
     made.add_argument("--no-attention", action="store_true", help="with --start: attention in the middle block only")
+    made.add_argument(
+        "--attention",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="STAGE",
+        help="with --start: attention to the text is added in these stages (0: the outermost)",
+    )
     made.add_argument(
         "--student",
         choices=NAMED_STUDENTS,
@@ -156,7 +170,8 @@ def parser() -> Parser:
         "--prompts", type=Path, metavar="FILE", help="of the samples, one per line (default: some of the captions)"
     )
     made.add_argument("--train-text", action="store_true", help="the text encoder learns too")
-    number("--general", 0.15, "of a world: share of captions that do not name the thing itself")
+    number("--general", WAYS.general, "of a world: share of captions that do not name the thing itself")
+    number("--partial", WAYS.partial, "of a world: share of captions that leave some words out")
     number("--workers", 0, "of a world: processes that draw pictures ahead")
     number("--reuse", 8, "of a world: how often a picture is given, with other captions, before others are drawn")
     number("--guidance", 2.0, "of the samples")
@@ -166,7 +181,7 @@ def parser() -> Parser:
 
 def checked(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments, completed. Raises UserError where some exclude each other or a number is out of range."""
-    for name in ("student", "no_attention"):
+    for name in ("student", "no_attention", "attention"):
         if getattr(args, name) and not args.start:
             raise UserError(f"{flag(name)} needs --start: the teacher to begin with")
     if args.student and args.shared:
@@ -201,7 +216,7 @@ def teacher_task(args: argparse.Namespace, settings: TeacherSettings, engine: En
     vae = load_part(AutoencoderTiny, args.vae).eval().to(engine.device)
     text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval().to(engine.device)
     tokenizer = load_part(CLIPTokenizerFast, args.text / "tokenizer")
-    unet = start_unet(args.start, args.no_attention, args.student) if args.start else None
+    unet = start_unet(args.start, args.no_attention, args.student, args.attention) if args.start else None
     if unet is not None:
         check_fit(unet, vae, text_encoder)
     around = Surroundings(vae, text_encoder, tokenizer)
@@ -230,8 +245,8 @@ def world_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataSo
     if args.compositions:
         raise UserError("--compositions is for folders of shards: this world has pairs and counts of its own")
     encoders = Encoders(around.vae, around.text_encoder, around.tokenizer, IMAGE_SIZE, around.vae.device)
-    drawn = {"workers": args.workers, "general": args.general, "reuse": args.reuse}
-    source = WorldStream(args.data, encoders, seed=args.seed, **drawn)
+    drawn = {"workers": args.workers, "ways": Ways(args.general, args.partial), "reuse": args.reuse}
+    source = WorldStream(args.data, encoders, seed=args.seed, states=not args.train_text, **drawn)
     return source, [source.painter.numbered(number).prompt for number in range(SAMPLES)]
 
 

@@ -35,6 +35,7 @@ from train.sizes import describe_sizes
 MAY_CHANGE = (
     "run_dir",
     "max_steps",
+    "minutes",
     "save_every",
     "log_every",
     "keep",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -51,9 +52,11 @@ class Trainer:
         self.passed_by: list[int] = []  # steps that gave values which are not finite, and are not taken again
         self.restored = 0
         self._stop = 0  # the signal that asked the run to end
+        self._over = False  # its minutes have passed
+        self._ends = time.monotonic() + 60 * settings.minutes if settings.minutes else None
 
     def run(self) -> Path:
-        """Train to max_steps from the newest sound checkpoint; returns the folder of the result.
+        """Train to max_steps, or for so many minutes, from the newest sound checkpoint; returns the folder of the result.
 
         SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot continue.
         """
@@ -95,7 +98,7 @@ class Trainer:
             self.task.name, settings.max_steps, self.task.unit, settings.batch, self.step, self.engine.is_main
         )
         with bar as advance:
-            while self.step < settings.max_steps:
+            while self.step < settings.max_steps and not self._over:
                 try:
                     window.add(self.train_step())
                 except NotFinite as error:
@@ -114,7 +117,10 @@ class Trainer:
 
     def _after_step(self, window: Window, telemetry: Telemetry) -> Window:
         """Log, save or end when it is time; returns the window that continues measuring."""
-        stopping, last = self.engine.any(bool(self._stop)), self.step == self.settings.max_steps
+        stopping = self.engine.any(bool(self._stop))
+        if self._ends is not None:
+            self._over = self.engine.any(time.monotonic() > self._ends)
+        last = self.step == self.settings.max_steps or self._over
         if self.step % self.settings.log_every == 0 or last or stopping:
             self._log(window, telemetry)
             window = Window()

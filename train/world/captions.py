@@ -9,9 +9,8 @@ import numpy as np
 from train.sticker.words import NUMBERS, article, is_plural, plural, with_article
 from train.world import looks
 from train.world.scenes import CALLED, Scene, World, called
+from train.world.ways import WAYS, Ways
 
-# The shares of each way to caption a scene.
-WAYS = {"complete": 0.5, "partial": 0.35, "general": 0.15}
 NATURAL_SHARE = 0.35  # of the words that can be said before or after the subject, those that are
 
 BEFORE = ("size", "colors", "expression", "gender")  # "a small red fox"
@@ -19,17 +18,13 @@ AFTER = ("hair", "hair color", "wearing", "beard", "clothes", "facing", "backgro
 UNSAID = {looks.NATURAL, "medium size", "no beard", "no glasses", "no earrings"}  # only as completing words
 
 
-def caption(scene: Scene, world: World, rng: np.random.Generator, general: float = WAYS["general"]) -> str:
-    """A random caption of the scene.
-
-    general: the share of captions that do not name the thing itself, or nothing at all: "an animal, 3d style".
-    """
-    complete = WAYS["complete"] / (WAYS["complete"] + WAYS["partial"]) * (1 - general)
+def caption(scene: Scene, world: World, rng: np.random.Generator, ways: Ways = WAYS) -> str:
+    """A random caption of the scene."""
     draw = rng.random()
-    if draw < general:
+    if draw < ways.general:
         return _general(scene, world, rng)
     words = dict(scene.words)
-    if draw > general + complete:
+    if draw > 1 - ways.partial:
         keep = rng.random()
         words = {name: word for name, word in words.items() if rng.random() < keep}
     natural = {name for name in (*BEFORE, *AFTER) if name in words and rng.random() < NATURAL_SHARE}

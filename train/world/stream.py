@@ -19,11 +19,12 @@ from train.data.encoders import Encoders
 from train.data.examples import Examples
 from train.latents import encode_latents
 from train.progress import progress
-from train.world.captions import WAYS, caption
+from train.world.captions import caption
 from train.world.drawing import draw
 from train.world.prepare import read_portraits, read_things
 from train.world.scenes import KINDS, Scene, World, choose
 from train.world.sprites import Portrait, StoredSprites
+from train.world.ways import WAYS, Ways
 
 CHUNK = 32  # pictures that one process of the loader draws at a time
 POOL = 4096  # pictures that are encoded at a time
@@ -40,8 +41,8 @@ class Painted:
 class Painter:
     """Draws the world's scenes, numbered: number n of a seed is always the same picture and caption."""
 
-    def __init__(self, folder: Path, size: int, seed: int = 0, general: float = WAYS["general"]) -> None:
-        self.folder, self.size, self.seed, self.general = folder, size, seed, general
+    def __init__(self, folder: Path, size: int, seed: int = 0, ways: Ways = WAYS) -> None:
+        self.folder, self.size, self.seed, self.ways = folder, size, seed, ways
 
     @cached_property
     def world(self) -> World:
@@ -75,7 +76,7 @@ class Painter:
 
     def told(self, scene: Scene, number: int) -> str:
         """A caption of the scene; `number` says which."""
-        return caption(scene, self.world, np.random.default_rng([self.seed, number, 1]), self.general)
+        return caption(scene, self.world, np.random.default_rng([self.seed, number, 1]), self.ways)
 
     def paint(self, numbers: range) -> Painted:
         """The pictures of some numbers."""
@@ -100,7 +101,8 @@ class WorldStream:
 
     Pictures are drawn and encoded in pools of POOL; each is given out `reuse` times, with another caption each time,
     before the next pool is made: on a CPU drawing and encoding a picture costs as much as learning from it.
-    workers: processes that draw ahead; 0 draws when asked. general: as in `captions.caption`.
+    workers: processes that draw ahead; 0 draws when asked. states: captions are encoded too; without, the text and pooled
+    states that are given are empty, for a run whose text encoder learns.
     """
 
     def __init__(
@@ -111,18 +113,18 @@ class WorldStream:
         seed: int = 0,
         rank: int = 0,
         workers: int = 0,
-        general: float = WAYS["general"],
+        ways: Ways = WAYS,
+        states: bool = True,
         reuse: int = 1,
         pool: int = POOL,
     ) -> None:
-        if not 0 <= general <= 1:
-            raise UserError(f"general={general}: must be a share of the captions, from 0 to 1")
         if reuse < 1:
             raise UserError(f"reuse={reuse}: must be at least 1")
         own = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
         self.encoders, self.rank, self.workers, self.reuse, self.pool = encoders, rank, workers, reuse, pool
-        self.painter = Painter(folder, encoders.image_size, own, general)
+        self.painter = Painter(folder, encoders.image_size, own, ways)
         self.painter.portraits  # noqa: B018  a damaged folder is reported now
+        self.states = states
         self.latent_shape = encoders.latent_shape
         states, pooled = encoders.captions([""])
         self.no_text, self.no_text_pooled = states[0].float(), pooled[0].float()
@@ -140,7 +142,10 @@ class WorldStream:
             "" if drop else self.painter.told(scene, number)
             for scene, number, drop in zip(scenes, numbers, dropped, strict=True)
         ]
-        text, pooled = self.encoders.captions(captions)
+        if self.states:
+            text, pooled = self.encoders.captions(captions)
+        else:
+            text, pooled = self.no_text.new_empty(0), self.no_text_pooled.new_empty(0)
         self._given = numbers.stop
         return Examples([scene.prompt for scene in scenes], latents.float(), text.float(), pooled.float(), captions)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.errors import UserError
 from train.checkpoint import load_part
-from train.data.encoders import Encoders
+from train.data.encoders import Encoders, token_ids
 from train.random_teacher import make_random_teacher
 from train.world import looks
 from train.world.art import SHARES, Drawing
@@ -289,11 +290,13 @@ def folder(world: World, tmp_path: Path) -> Path:
 
 def test_a_number_is_always_the_same_picture(folder: Path) -> None:
     one, other = Painter(folder, SIZE, seed=3), Painter(folder, SIZE, seed=3)
-    first, later = one.paint(range(8)), other.paint(range(4, 8))
-    assert first.scenes[4:] == later.scenes
-    assert (first.pixels[4:] == later.pixels).all()
-    assert one.told(first.scenes[4], 5) == other.told(later.scenes[0], 5)
-    assert Painter(folder, SIZE, seed=4).paint(range(8)).scenes != first.scenes
+    tokenizer = load_part(CLIPTokenizerFast, make_random_teacher(folder / "teacher", "tiny") / "tokenizer")
+    first, later = one.paint(range(8), tokenizer, 3), other.paint(range(4, 8), tokenizer, 3)
+    assert first.prompts[4:] == later.prompts and first.captions[4:] == later.captions
+    assert (first.pixels[4:] == later.pixels).all() and (first.ids[4:] == later.ids).all()
+    assert (token_ids(tokenizer, first.captions[2]).numpy() == first.ids[2]).all()
+    assert max(len(set(several)) for several in first.captions) == 3
+    assert Painter(folder, SIZE, seed=4).paint(range(8), tokenizer, 3).prompts != first.prompts
     assert {one.numbered(number).kind for number in range(60)} == set(KINDS)
 
 
@@ -329,6 +332,24 @@ def test_the_stream_goes_on_exactly(folder: Path) -> None:
     assert before + taken(second, 12, 5) == whole
 
 
+def test_a_window_of_pools_goes_on_exactly(folder: Path) -> None:
+    whole = taken(stream(folder, window=3), 24, 12)
+    first = stream(folder, window=3)
+    before = taken(first, 24, 7)
+    second = stream(folder, window=3)
+    second.restore(first.state())
+    assert before + taken(second, 24, 5) == whole
+    old = {row[0] for row in whole[:64]}
+    assert {row[0] for row in whole[64:128]} & old  # the first pool's pictures come again beside the second's
+    assert not {row[0] for row in whole[192:]} & old - {row[0] for row in whole[64:192]}
+
+
+def test_processes_draw_the_same(folder: Path) -> None:
+    alone, ahead = stream(folder), stream(folder, workers=1)
+    assert taken(alone, 16, 5) == taken(ahead, 16, 5)
+    ahead.close()
+
+
 def test_a_picture_comes_again_with_other_words(folder: Path) -> None:
     rows = taken(stream(folder), 32, 4)
     first, again, others = rows[:32], rows[32:64], rows[64:96]
@@ -347,8 +368,9 @@ def test_dropped_captions_and_other_ranks(folder: Path) -> None:
     assert other.take(20, slice(0, 20), np.random.default_rng(1), 0.0).keys != given.keys
     with pytest.raises(UserError, match="another's data position"):
         other.restore(source.state())
-    with pytest.raises(UserError, match="must be"):
-        stream(folder, reuse=0)
+    for wrong in ({"reuse": 0}, {"window": 0}, {"pool": 40}):
+        with pytest.raises(UserError, match="must be"):
+            stream(folder, **wrong)
 
 
 def test_a_run_whose_encoder_learns_gets_no_states(folder: Path) -> None:

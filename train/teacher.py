@@ -48,6 +48,7 @@ RANGES = RUN_RANGES | {
     "partial": (0, 1),
     "workers": (0, 256),
     "reuse": (1, 1000),
+    "window": (1, 1000),
     "guidance": (0, MOST),
     "sample_steps": (1, 1000),
 }
@@ -174,6 +175,7 @@ def parser() -> Parser:
     number("--partial", WAYS.partial, "of a world: share of captions that leave some words out")
     number("--workers", 0, "of a world: processes that draw pictures ahead")
     number("--reuse", 8, "of a world: how often a picture is given, with other captions, before others are drawn")
+    number("--window", 1, "of a world: pools of 4,096 pictures that are in use at once")
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)
     return made
@@ -245,7 +247,12 @@ def world_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataSo
     if args.compositions:
         raise UserError("--compositions is for folders of shards: this world has pairs and counts of its own")
     encoders = Encoders(around.vae, around.text_encoder, around.tokenizer, IMAGE_SIZE, around.vae.device)
-    drawn = {"workers": args.workers, "ways": Ways(args.general, args.partial), "reuse": args.reuse}
+    drawn = {
+        "workers": args.workers,
+        "ways": Ways(args.general, args.partial),
+        "reuse": args.reuse,
+        "window": args.window,
+    }
     source = WorldStream(args.data, encoders, seed=args.seed, states=not args.train_text, **drawn)
     return source, [source.painter.numbered(number).prompt for number in range(SAMPLES)]
 

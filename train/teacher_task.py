@@ -19,7 +19,7 @@ from runtime.files import whole_folder
 from train.checkpoint import save_pipeline
 from train.config import RunSettings
 from train.data.encoders import encode_captions, token_ids
-from train.data.examples import DataSource
+from train.data.examples import DataSource, Examples
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
 from train.evaluate.grids import save_grid
 from train.latents import decode_all
@@ -127,14 +127,14 @@ class TeacherTask(Task):
         settings, device = self.settings, self.engine.device
         set_rate(self.optimizer, learning_rate(step, settings.lr, settings.max_steps, WARMUP, settings.decay_from))
         rng = np.random.default_rng([settings.seed, step])
-        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        noise = torch.Generator(device).manual_seed(int(rng.integers(2**62)))  # a GPU's would wait for the CPU's
         given = self.source.take(settings.batch, slice(0, settings.batch), rng, settings.drop_text)
-        eps = torch.randn(given.latents.shape, generator=noise)
+        eps = torch.randn(given.latents.shape, generator=noise, device=device)
         timesteps = draw_timesteps(settings.batch, rng, settings.last, settings.power)
         network = self.compact if rng.random() < settings.shared else self.unet
         x0, eps, timesteps = (tensor.to(device) for tensor in (given.latents, eps, timesteps))
         with self.engine.autocast():
-            text = self.states(given.captions) if settings.train_text else given.text.to(device)
+            text = self.states(given) if settings.train_text else given.text.to(device)
             loss = self.objective(network, self.levels, x0, eps, timesteps, text)
         measured = descend(self.engine, self.optimizer, loss, settings.grad_clip)
         self.ema.update(self.unet, step + 1)
@@ -142,11 +142,11 @@ class TeacherTask(Task):
             self.text_ema.update(self.around.text_encoder, step + 1)
         return measured
 
-    def states(self, captions: Sequence[str]) -> Tensor:
-        """f32[N, 77, D] of captions by the text encoder as it is, with gradients where it learns."""
+    def states(self, given: Examples) -> Tensor:
+        """f32[N, 77, D] of the captions by the text encoder as it is, with gradients where it learns."""
         encoder = self.around.text_encoder
-        ids = token_ids(self.around.tokenizer, captions)
-        states: Tensor = encoder(ids.to(encoder.device)).last_hidden_state
+        ids = token_ids(self.around.tokenizer, given.captions) if given.ids is None else given.ids
+        states: Tensor = encoder(ids.to(encoder.device, torch.int64)).last_hidden_state
         return states
 
     def position(self) -> dict[str, Any]:

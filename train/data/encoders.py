@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,13 +97,29 @@ def encode_captions(
 
     Both of `dtype` and on the text encoder's device. Pooled: the state at the first end-of-text token.
     """
-    width = text_encoder.config.hidden_size
-    states = torch.empty(len(texts), MAX_TOKENS, width, dtype=dtype, device=text_encoder.device)
-    pooled = torch.empty(len(texts), width, dtype=dtype, device=text_encoder.device)
-    for start in range(0, len(texts), batch):
-        ids = token_ids(tokenizer, texts[start : start + batch])
-        encoded = text_encoder(ids.to(text_encoder.device))
-        states[start : start + batch], pooled[start : start + batch] = encoded.last_hidden_state, encoded.pooler_output
+    tokens = (token_ids(tokenizer, texts[start : start + batch]) for start in range(0, len(texts), batch))
+    return _encode(text_encoder, tokens, len(texts), advance, dtype)
+
+
+@torch.no_grad()
+def encode_ids(
+    text_encoder: CLIPTextModel, ids: Tensor, batch: int = 64, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """As `encode_captions`, of tokens i64[T, 77]."""
+    return _encode(text_encoder, ids.split(batch), len(ids), lambda count: None, dtype)
+
+
+def _encode(
+    text_encoder: CLIPTextModel, batches: Iterable[Tensor], count: int, advance: Advance, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    width, device = text_encoder.config.hidden_size, text_encoder.device
+    states = torch.empty(count, MAX_TOKENS, width, dtype=dtype, device=device)
+    pooled = torch.empty(count, width, dtype=dtype, device=device)
+    start = 0
+    for ids in batches:
+        rows = slice(start, start := start + len(ids))
+        encoded = text_encoder(ids.to(device))
+        states[rows], pooled[rows] = encoded.last_hidden_state, encoded.pooler_output
         advance(len(ids))
     return states, pooled
 

@@ -18,6 +18,7 @@ class Examples:
     text: Tensor  # f32[n, 77, D], last hidden states
     pooled: Tensor  # f32[n, D], the text encoder's state at the first end-of-text token
     captions: list[str]  # what `text` was made of; "" where the caption was dropped
+    ids: Tensor | None = None  # i32[n, 77], the captions' tokens, where the source has them
 
 
 class DataSource(Protocol):

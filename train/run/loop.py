@@ -56,7 +56,7 @@ class Trainer:
         self._ends = time.monotonic() + 60 * settings.minutes if settings.minutes else None
 
     def run(self) -> Path:
-        """Train to max_steps, or for so many minutes, from the newest sound checkpoint; returns the folder of the result.
+        """Train to max_steps or for `minutes`, from the newest sound checkpoint; returns the folder of the result.
 
         SIGTERM and Ctrl-C save and end the process. Raises UserError when the run cannot continue.
         """

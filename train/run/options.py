@@ -32,12 +32,14 @@ def add_number(parser: argparse.ArgumentParser, flag: str, default: float, what:
 
 
 def add_run_options(parser: argparse.ArgumentParser, saved: str, *save_flags: str, **defaults: int) -> None:
-    """--max-steps, --minutes, --batch, --log-every, --save-every by their defaults, and --seed, --device, --precision, --threads.
+    """The flags of RunSettings: --max-steps, --batch, --log-every and --save-every have their defaults from here.
 
     saved: what else is made when a checkpoint is saved; save_flags: other names of --save-every.
     """
     add_number(parser, "--max-steps", defaults["max_steps"])
-    add_number(parser, "--minutes", 0.0, "after which the run saves its state and gives out its result; 0: at --max-steps")
+    add_number(
+        parser, "--minutes", 0.0, "after which the run saves its state and gives out its result; 0: at --max-steps"
+    )
     add_number(parser, "--batch", defaults["batch"])
     add_number(parser, "--log-every", defaults["log_every"], "steps between lines of OUT/metrics.jsonl")
     add_number(

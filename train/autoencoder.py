@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from runtime.command import Parser, command_parser, print_result, run_command
 from runtime.errors import UserError
 from runtime.files import whole_folder
+from train.checkpoint import load_part
 from train.config import RunSettings
 from train.data.corpus import load_held_out, load_pictures
 from train.latents import encode_all, to_tensor
@@ -30,13 +31,16 @@ from train.run.loop import run_task
 from train.run.options import RUN_RANGES, add_number, add_run_options, check_ranges, settings_of
 from train.run.task import Task, Values, descend
 from train.run.telemetry import Telemetry
+from train.world.source import is_world, world_pictures
 
 EXAMPLES = """examples:
   python -m train.autoencoder --data data/stickers --out runs/autoencoder
+  python -m train.autoencoder --data data/world --start checkpoints/sticker-128/vae --out runs/autoencoder
   python -m train.autoencoder --data data/mine --out runs/autoencoder --latent-channels 16 --max-steps 2000
 OUT gets vae/, the folder that --vae of python -m train.teacher takes."""
 PATCH = 8
 WHITENING = 0.65  # latent std = (PCA std) ** (1 - WHITENING): low-variance detail is lifted, but stays small
+IMAGE_SIZE, HELD_OUT = 128, 256  # side in pixels of a world's pictures, and how many the score is taken of
 LATENT_RMS = 0.6  # keeps latents inside the range where the decoder's tanh(z / 3) * 3 is nearly linear
 
 
@@ -217,6 +221,8 @@ def parser() -> Parser:
     made.add_argument("--data", type=Path, required=True, help="folder made by train.data")
     made.add_argument("--out", type=Path, required=True, help="run folder; the model is in OUT/vae")
     add_run_options(made, "the held-out PSNR", "--eval-every", max_steps=6000, batch=16, log_every=100, save_every=500)
+    made.add_argument("--start", type=Path, metavar="VAE", help="keep this one's latents: only its decoder is refitted")
+    add_number(made, "--pictures", 8192, "of a world, that are drawn to learn from")
     add_number(made, "--latent-channels", 32)
     add_number(made, "--decoder-width", 48)
     add_number(made, "--crop", 8, "side of the training crops, in latents")
@@ -226,15 +232,26 @@ def parser() -> Parser:
 
 def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/vae."""
-    check_ranges(args, RUN_RANGES | {"latent_channels": (1, 63), "decoder_width": (1, 4096), "crop": (1, 4096)})
+    check_ranges(
+        args,
+        RUN_RANGES
+        | {"pictures": (1, 10**6), "latent_channels": (1, 63), "decoder_width": (1, 4096), "crop": (1, 4096)},
+    )
     settings = settings_of(DecoderSettings, args)
 
     def make(engine: Engine) -> DecoderTask:
         torch.manual_seed(settings.seed)
-        pictures, held_out = load_pictures(args.data, "train")[1], load_held_out(args.data)
-        autoencoder = build_autoencoder(args.latent_channels, args.decoder_width)
-        set_pca_encoder(autoencoder, *pca_of_patches(pictures[::4], args.latent_channels))
-        save_vae(autoencoder, args.out)  # a teacher can be trained on its latents at once
+        if is_world(args.data):
+            pictures = world_pictures(args.data, IMAGE_SIZE, args.pictures, settings.seed)
+            held_out = world_pictures(args.data, IMAGE_SIZE, HELD_OUT, settings.seed, held_out=True)
+        else:
+            pictures, held_out = load_pictures(args.data, "train")[1], load_held_out(args.data)
+        if args.start:
+            autoencoder = load_part(AutoencoderTiny, args.start)
+        else:
+            autoencoder = build_autoencoder(args.latent_channels, args.decoder_width)
+            set_pca_encoder(autoencoder, *pca_of_patches(pictures[::4], args.latent_channels))
+            save_vae(autoencoder, args.out)  # a teacher can be trained on its latents at once
         return DecoderTask(autoencoder, pictures, held_out, settings, engine)
 
     print_result(str(run_task(make, settings)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ PIPELINES: dict[str, Any] = {
 }
 DTYPE = {True: "torch_dtype", False: "dtype"}  # the same argument in diffusers, and in transformers
 SHARD_BYTES = 14_000_000  # keeps every committed file below 15 MB
+VARIATION = "variation.json"
 
 
 def one_step_scheduler(teacher: Any = None) -> DDIMScheduler:
@@ -181,11 +182,13 @@ def save_pipeline(
     facts: dict[str, object] | None = None,
     scheduler: DDIMScheduler | None = None,
     prompts: Sequence[str] = (),
+    variation: Mapping[str, object] | None = None,
 ) -> None:
     """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically.
 
     facts: written beside them as training.json; exporters carry it into a bundle's manifest. prompts: of the model's
-    own field, written as prompts.txt, with which exporters calibrate and compare.
+    own field, written as prompts.txt, with which exporters calibrate and compare. variation: the table of what a prompt
+    leaves open (runtime.variation), written as variation.json, which exporters put into a bundle.
     """
     parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
     copies = {name: _in_dtype(module, dtype) for name, module in parts.items()}
@@ -204,6 +207,8 @@ def save_pipeline(
             (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
         if prompts:
             (folder / PROMPTS).write_text(prompts_text(prompts), encoding="utf-8")
+        if variation is not None:
+            (folder / VARIATION).write_text(json.dumps(variation, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def _in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:

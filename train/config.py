@@ -39,6 +39,8 @@ RANGES = {
     "decay_from": (0.0, 1.0),
     "text_dropout": (0.0, 1.0),
     "compositions": (0.0, 0.99),
+    "general": (0.0, 1.0),
+    "partial": (0.0, 1.0),
     "adversarial_weight": (0.0, MOST),
     "distillation_weight": (0.0, MOST),
     "reconstruction_weight": (0.0, MOST),
@@ -85,6 +87,12 @@ class Config(RunSettings):
     cache_text: bool = True  # keep every caption's states on disk (false: encode them in every step)
     text_dropout: float = 0.0
     compositions: float = 0.0  # share of pictures from the data folder's composed-*.tar
+    general: float = 0.15  # of a world: share of captions that do not name the thing itself
+    partial: float = 0.35  # of a world: share of captions that leave some words out
+    reuse: int = 8  # of a world: how often a picture is given, with other captions
+    window: int = 1  # of a world: pools of pictures that are in use at once
+    pool: int = 4096  # of a world: pictures drawn at a time
+    workers: int = 0  # of a world: processes that draw pictures ahead
 
     # The student.
     student: str = "custom"  # block removal after BK-SDM; custom takes the three settings below
@@ -160,6 +168,10 @@ def check(config: Config) -> Config:
         "keep": 1,
         "lora_rank": 1,
         "shuffle_shards": 1,
+        "reuse": 1,
+        "window": 1,
+        "pool": 1,
+        "workers": 0,
         "score_pictures": 0,
         "nan_limit": 0,
         "warmup": 0,

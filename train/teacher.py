@@ -21,37 +21,49 @@ from train.checkpoint import load_part, load_pipeline
 from train.data.corpus import load_corpus
 from train.data.encoders import Encoders
 from train.data.examples import DataSource
-from train.data.shards import set_of
 from train.data.sources import MemorySource
 from train.opening.resolve import resolve_checkpoint
 from train.prompts import read_prompts, repeated, sample_prompts
 from train.run.engine import Engine
 from train.run.loop import run_task
-from train.run.options import ABOVE_NONE, MOST, RUN_RANGES, add_number, add_run_options, check_ranges, flag, settings_of
+from train.run.options import (
+    ABOVE_NONE,
+    DRAWING_RANGES,
+    MOST,
+    RUN_RANGES,
+    add_number,
+    add_run_options,
+    check_ranges,
+    flag,
+    settings_of,
+)
 from train.student import STUDENTS, blocks_of, build_student, count_parameters, prune, with_attention
 from train.teacher_task import Surroundings, TeacherSettings, TeacherTask
 from train.weights.files import whole_file
+from train.world.source import Drawing, is_world, open_world
+from train.world.stream import POOL
 from train.world.ways import WAYS, Ways
 
 NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own
 SHARED = 0.3  # of the steps, unless --shared says otherwise; none with --student
-RANGES = RUN_RANGES | {
-    "decay_from": (0, 1),
-    "grad_clip": (ABOVE_NONE, MOST),
-    "ema": (0, 1),
-    "last": (0, 1),
-    "power": (ABOVE_NONE, MOST),
-    "drop_text": (0, 1),
-    "shared": (0, 1),
-    "compositions": (0, 0.99),
-    "general": (0, 1),
-    "partial": (0, 1),
-    "workers": (0, 256),
-    "reuse": (1, 1000),
-    "window": (1, 1000),
-    "guidance": (0, MOST),
-    "sample_steps": (1, 1000),
-}
+RANGES = (
+    RUN_RANGES
+    | DRAWING_RANGES
+    | {
+        "decay_from": (0, 1),
+        "grad_clip": (ABOVE_NONE, MOST),
+        "ema": (0, 1),
+        "last": (0, 1),
+        "power": (ABOVE_NONE, MOST),
+        "drop_text": (0, 1),
+        "shared": (0, 1),
+        "compositions": (0, 0.99),
+        "general": (0, 1),
+        "partial": (0, 1),
+        "guidance": (0, MOST),
+        "sample_steps": (1, 1000),
+    }
+)
 EXAMPLES = """examples:
   python -m train.teacher --data data/stickers --vae runs/autoencoder/vae --text runs/text_encoder --out runs/teacher
   python -m train.teacher --data data/mine --vae mine/vae --text mine/text --start sticker-128-teacher --out runs/mine
@@ -59,7 +71,6 @@ EXAMPLES = """examples:
       --start runs/teacher/pipeline --student tiny --out runs/tiny
 OUT gets unet/ and pipeline/, the folder that teacher= (of --student: init=) of python -m train takes."""
 IMAGE_SIZE = 128  # of a world's pictures, in pixels
-WORLD = "world"  # what dataset.json of one says
 SAMPLES = 16  # pictures of each kind on a sheet
 
 
@@ -175,7 +186,8 @@ def parser() -> Parser:
     number("--partial", WAYS.partial, "of a world: share of captions that leave some words out")
     number("--workers", 0, "of a world: processes that draw pictures ahead")
     number("--reuse", 8, "of a world: how often a picture is given, with other captions, before others are drawn")
-    number("--window", 1, "of a world: pools of 4,096 pictures that are in use at once")
+    number("--window", 1, "of a world: pools of pictures that are in use at once")
+    number("--pool", POOL, "of a world: pictures drawn at a time")
     number("--guidance", 2.0, "of the samples")
     number("--sample-steps", 20)
     return made
@@ -222,7 +234,7 @@ def teacher_task(args: argparse.Namespace, settings: TeacherSettings, engine: En
     if unet is not None:
         check_fit(unet, vae, text_encoder)
     around = Surroundings(vae, text_encoder, tokenizer)
-    source, captions = world_source(args, around) if set_of(args.data) == WORLD else folder_source(args, around)
+    source, captions = world_source(args, around) if is_world(args.data) else folder_source(args, around)
     around.captions = captions
     prompts = repeated(given or captions, SAMPLES)
     if unet is None:
@@ -242,18 +254,11 @@ def folder_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataS
 
 def world_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataSource, Sequence[str]]:
     """The world of a prepared folder, drawn as it is needed, and captions to try. Raises UserError."""
-    from train.world.stream import WorldStream
-
     if args.compositions:
         raise UserError("--compositions is for folders of shards: this world has pairs and counts of its own")
     encoders = Encoders(around.vae, around.text_encoder, around.tokenizer, IMAGE_SIZE, around.vae.device)
-    drawn = {
-        "workers": args.workers,
-        "ways": Ways(args.general, args.partial),
-        "reuse": args.reuse,
-        "window": args.window,
-    }
-    source = WorldStream(args.data, encoders, seed=args.seed, states=not args.train_text, **drawn)
+    drawing = Drawing(Ways(args.general, args.partial), args.reuse, args.window, args.workers, args.pool)
+    source = open_world(args.data, encoders, drawing, seed=args.seed, states=not args.train_text)
     return source, [source.painter.numbered(number).prompt for number in range(SAMPLES)]
 
 

@@ -192,5 +192,5 @@ class TeacherTask(Task):
         with whole_folder(run_dir / "unet") as folder:
             unet.save_pretrained(folder)
         parts = (around.vae, around.text_encoder, around.tokenizer, unet)
-        save_pipeline(run_dir / "pipeline", *parts, prompts=around.captions)
+        save_pipeline(run_dir / "pipeline", *parts, prompts=around.captions, variation=self.source.variation)
         return run_dir / "pipeline"

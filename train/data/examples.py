@@ -35,6 +35,10 @@ class DataSource(Protocol):
     def no_text_pooled(self) -> Tensor:
         """f32[D]."""
 
+    @property
+    def variation(self) -> dict[str, Any] | None:
+        """The table of what a prompt leaves open, as JSON (runtime.variation); None where the data have none."""
+
     def take(self, total: int, rows: slice, rng: np.random.Generator, drop_text: float) -> Examples:
         """Rows `rows` of an update of `total` pictures over all processes; every process passes an equal rng."""
 

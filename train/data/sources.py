@@ -23,6 +23,8 @@ class MemorySource:
     All processes draw the whole update and keep their rows, so that the result does not depend on their number.
     """
 
+    variation: dict[str, Any] | None = None
+
     def __init__(self, corpus: Corpus, device: torch.device | str = "cpu") -> None:
         self.corpus, self.device = corpus, device
         channels, height, width = corpus.latents.shape[1:]

@@ -59,6 +59,8 @@ class Group:
 class ShardStream:
     """A DataSource over shards (paths and URLs) of any number. Raises UserError when processes outnumber them."""
 
+    variation: dict[str, Any] | None = None
+
     def __init__(
         self,
         shards: Sequence[str],

@@ -46,6 +46,7 @@ MAY_CHANGE = (
     "micro_batch",
     "bad_data",
     "cache_text",
+    "workers",
     "gradient_checkpointing",
     "compile",
 )
@@ -156,6 +157,7 @@ class AddTask(Task):
                 unet,
                 facts=self.facts(step, best),
                 prompts=sample_prompts(self.parts.probe.captions),
+                variation=self.parts.source.variation,
                 scheduler=one_step_scheduler(pipeline.scheduler),
             )
         self.engine.wait()

@@ -32,6 +32,8 @@ from train.run.learning_rate import learning_rate, set_rate
 from train.run.timing import Timer
 from train.sizes import latent_side, text_widths
 from train.student import build_student
+from train.world.source import Drawing, is_world, open_world
+from train.world.ways import Ways
 
 log = logging.getLogger(__name__)
 LINEAR_PROBE = 128  # pictures that the linear decoder is fitted to
@@ -216,6 +218,15 @@ def check_start(start: Any, teacher: Any, name: str) -> None:
 def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
     side = latent_side(pipeline.unet) * pipeline.vae_scale_factor
     encoders = Encoders(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, side, engine.device)
+    if is_world(config.data):
+        if config.compositions:
+            raise UserError(
+                "compositions is for folders of shards: set compositions=0, this world has pairs of its own"
+            )
+        drawing = Drawing(
+            Ways(config.general, config.partial), config.reuse, config.window, config.workers, config.pool
+        )
+        return open_world(config.data, encoders, drawing, seed=config.seed, rank=engine.rank)
     return open_source(
         config.data,
         encoders,

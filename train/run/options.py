@@ -21,6 +21,7 @@ RUN_RANGES: Ranges = {
     "threads": (0, 4096),
     "lr": (0, 1),
 }
+DRAWING_RANGES: Ranges = {"workers": (0, 256), "reuse": (1, 1000), "window": (1, 1000), "pool": (32, 10**6)}
 PRECISION_HELP = "of matrix products; auto (default): bf16 where the device computes in it, else fp32"
 Settings = TypeVar("Settings", bound=RunSettings)
 
@@ -54,7 +55,7 @@ def add_run_options(parser: argparse.ArgumentParser, saved: str, *save_flags: st
 def check_ranges(args: argparse.Namespace, ranges: Ranges) -> None:
     """Raises UserError when a number is out of its range, or NaN."""
     for name, (low, high) in ranges.items():
-        if not low <= (value := getattr(args, name)) <= high:  # false for NaN, too
+        if hasattr(args, name) and not low <= (value := getattr(args, name)) <= high:  # false for NaN, too
             raise UserError(f"{flag(name)} {value:g}: must lie in {low:g}..{high:g}")
 
 

@@ -161,6 +161,11 @@ class WorldStream:
         self._next = 0  # chunk
         self._pools: dict[int, _Pool] = {}
 
+    @property
+    def variation(self) -> dict[str, Any]:
+        """The table that the scenes are drawn from."""
+        return self.painter.world.table.to_json()
+
     def take(self, total: int, rows: slice, rng: np.random.Generator, drop_text: float) -> Examples:
         """The next pictures of this process."""
         dropped = rng.random(total)[rows] < drop_text

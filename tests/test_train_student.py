@@ -15,7 +15,15 @@ from train.latents import encode_all, fit_linear_decoder
 from train.lora import add_lora
 from train.random_teacher import SHAPES, random_unet
 from train.sizes import count_adapters, describe_sizes
-from train.student import STUDENTS, build_student, count_parameters, kept_positions, multiply_adds, prune
+from train.student import (
+    STUDENTS,
+    build_student,
+    count_parameters,
+    kept_positions,
+    multiply_adds,
+    prune,
+    with_attention,
+)
 from train.teacher import build_unet
 from train.teacher_task import draw_timesteps
 
@@ -277,3 +285,17 @@ def test_timesteps_prefer_high_noise() -> None:
     assert timesteps.min() >= 0 and timesteps.max() == 999
     assert 0.2 < (timesteps == 999).float().mean() < 0.3
     assert timesteps.float().mean() > 600
+
+
+def test_added_attention_changes_nothing_until_it_learns(teacher: UNet2DConditionModel) -> None:
+    plain = prune(teacher, (1, 2, 2), attention=(False, False, False)).eval()
+    attending, batch = with_attention(plain, [1]).eval(), inputs()
+    assert attending.config.down_block_types[1] == "CrossAttnDownBlock2D"
+    with torch.no_grad():
+        torch.testing.assert_close(attending(*batch).sample, plain(*batch).sample)
+    attending(*batch).sample.square().mean().backward()
+    gradient = attending.down_blocks[1].attentions[0].proj_out.weight.grad
+    assert gradient is not None and gradient.abs().max() > 0
+    for stage in (1, 3, -1):
+        with pytest.raises(UserError, match="choose from the stages without"):
+            with_attention(attending, [stage])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.errors import UserError
+from tests.support.world import Squares, prepared, small_world
 from train.checkpoint import load_part
 from train.data.encoders import Encoders, token_ids
 from train.random_teacher import make_random_teacher
@@ -24,48 +24,19 @@ from train.world.art import SHARES, Drawing
 from train.world.captions import caption
 from train.world.drawing import GROUND_COLORS, background, cutout, draw
 from train.world.portraits import COVERED, MENS_HAIR, PORTRAIT_STYLES, WOMENS_HAIR
-from train.world.prepare import VERSION, read_portraits, read_things
-from train.world.scenes import BROAD, HELD_OUT, KINDS, Scene, World, choose
-from train.world.sprites import Portrait, StoredSprites, art_sprite, encoded, read_sprites, write_sprites
+from train.world.prepare import read_portraits, read_things
+from train.world.scenes import HELD_OUT, KINDS, Scene, World, choose
+from train.world.sprites import Portrait, StoredSprites, art_sprite, read_sprites, write_sprites
 from train.world.stream import Painter, WorldStream
-from train.world.things import TONES, YELLOW, Thing
 from train.world.ways import Ways
 
 SIZE = 64
 RED_SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><path fill="#d01818" d="M1 1h6v6H1z"/></svg>'
 
 
-def thing(name: str, subgroup: str, styles: tuple[str, ...] = BROAD, people: bool = False) -> Thing:
-    genders, skins = (("person", "man", "woman"), (YELLOW, *TONES.values())) if people else (("",), ("",))
-    looks_of = [(style, gender, skin) for style in styles for gender in genders for skin in skins]
-    return Thing(name, name, subgroup, 1.0, {look: "_".join([name, *look]).replace(" ", "-") for look in looks_of})
-
-
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(
-        [
-            thing("fox", "animal-mammal", (*BROAD, "comic style")),
-            thing("goose", "animal-bird"),
-            thing("car", "transport-ground"),
-            thing("pizza", "food-prepared"),
-            thing("red apple", "food-fruit", tuple(SHARES)),
-            thing("grapes", "food-fruit"),
-            thing("doctor", "person-role", people=True),
-        ]
-    )
-
-
-class Squares:
-    """Art whose left half is red and whose right half is blue; portraits likewise."""
-
-    def art(self, key: str) -> Image.Image:
-        picture = Image.new("RGBA", (40, 40), (255, 0, 0, 255))
-        picture.paste((0, 0, 255, 255), (20, 0, 40, 40))
-        return picture
-
-    def portrait(self, scene: Scene) -> Image.Image:
-        return self.art("")
+    return small_world()
 
 
 def scenes(world: World, count: int = 400) -> list[Scene]:
@@ -272,20 +243,7 @@ def shown_parts(picture: Image.Image) -> int:
 
 @pytest.fixture
 def folder(world: World, tmp_path: Path) -> Path:
-    """A prepared folder of the small world."""
-    rng = np.random.default_rng(7)
-    faces = {(face := Portrait.of(world.scene("portrait", ("man",), rng))).key: face for _ in range(6)}
-    art = sorted({key for one in world.things for key in one.keys.values()})
-    data = encoded(Squares().art(""))
-    write_sprites(tmp_path / "art-00000.tar", [(key, data) for key in art])
-    write_sprites(tmp_path / "portraits-00000.tar", [(key, data) for key in faces])
-    said = [
-        dataclasses.asdict(one) | {"keys": [[*look, key] for look, key in one.keys.items()]} for one in world.things
-    ]
-    (tmp_path / "things.json").write_text(json.dumps(said))
-    (tmp_path / "portraits.json").write_text(json.dumps([dataclasses.asdict(face) for face in faces.values()]))
-    (tmp_path / "dataset.json").write_text(json.dumps({"set": "world", "version": VERSION}))
-    return tmp_path
+    return prepared(world, tmp_path)
 
 
 def test_a_number_is_always_the_same_picture(folder: Path) -> None:

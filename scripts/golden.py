@@ -5,7 +5,7 @@
 
 References: transformers' CLIPTokenizerFast, torch.randn, diffusers' DDIMScheduler, exact fractions, and
 optimum's ONNX pipelines on tests/golden/tiny_bundle. Every file states its count and its tolerance. The default
-bundle's pictures are our own runtime's, for the clients in other languages.
+bundle's pictures and the completed prompts are our own runtime's, for the clients in other languages.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -31,8 +32,11 @@ from export.tokens import tokens_of
 from runtime.command import Parser, command_parser, run_command
 from runtime.files import write_whole
 from runtime.interpolate.slerp import lerp
+from runtime.tokenizer import Tokenizer
 from runtime.tokenizer.vocabulary import MAX_TOKENS
+from runtime.variation import Variation
 from scripts import golden_cases as cases
+from scripts import variation_cases as varied
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -245,6 +249,40 @@ def _drawn(pipe: runtime.Pipeline, case: Mapping[str, Any]) -> str:
     return base64.b64encode(image.tobytes()).decode()
 
 
+def variation() -> dict[str, Any]:
+    """Prompts as `runtime.variation` completes them, by a table for reading and by a part of the world's."""
+    tables = {"small": varied.table(), "world": json.loads((ROOT / "scripts" / "variation_world.json").read_text())}
+    rows: list[dict[str, Any]] = [
+        {"table": name, "prompt": prompt, "seed": str(seed)}
+        for name, prompts in varied.PROMPTS.items()
+        for prompt in prompts
+        for seed in varied.SEEDS
+    ]
+    for name, prompt, chosen in (*varied.CHOSEN, *varied.REFUSED):
+        rows += [{"table": name, "prompt": prompt, "seed": str(seed), "chosen": chosen} for seed in (1, 7)]
+    for row in rows:
+        made = Variation.from_json(tables[row["table"]])
+        with suppress(ValueError):
+            row["completed"] = made.complete(row["prompt"], int(row["seed"]), row.get("chosen"))
+    limited = _limited(Variation.from_json(tables["small"]))
+    count = len(rows) + len(limited["cases"])
+    return _headed("runtime.variation", count, "exact", tables=tables, cases=rows, limited=limited)
+
+
+def _limited(table: Variation) -> dict[str, Any]:
+    """Prompts that leave little room in a text encoder's tokens."""
+    tokenizer = Tokenizer.from_folder(ROOT / TOKENIZERS[0])
+
+    def fits(text: str) -> bool:
+        return not tokenizer.encode(text, MAX_TOKENS).dropped_words
+
+    pairs = [(prompt, seed) for prompt in varied.LONG for seed in (1, 7)]
+    rows = [
+        {"prompt": one, "seed": str(seed), "completed": table.complete(one, seed, fits=fits)} for one, seed in pairs
+    ]
+    return {"tokenizer": TOKENIZERS[0], "max_tokens": MAX_TOKENS, "table": "small", "cases": rows}
+
+
 def manifests() -> dict[str, dict[str, Any]]:
     """Every manifest file, and the index that says which are valid."""
     base = json.loads((ROOT / TINY / "manifest.json").read_text())
@@ -275,6 +313,7 @@ FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "pixels.json": pixels,
     "tiny_bundle/end_to_end.json": end_to_end,
     "default_bundle.json": default_bundle,
+    "variation.json": variation,
 }
 
 

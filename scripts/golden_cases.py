@@ -7,6 +7,9 @@ import math
 import random
 from typing import Any
 
+from runtime.variation import Variation
+from scripts import variation_cases as varied
+
 BOUNDARY_TEXTS = (
     "", " ", "\t\n", "a red fox, 3d style", "A RED FOX", "fox", "fox!", "!!!fox???", "...", "- - -",
     "a,b;c:d", "don't can't we'll I'm you're they've he'd it's", "DON'T WE'LL", "'s 't 're", "' s",
@@ -173,6 +176,7 @@ def manifests(
         "steps_of_heun": {**base, "steps": {"1": steps["1"], "2": HEUN}},
         "tokens": {**base, "tokenizer": {"pad_id": 0, "added": [token]}},
         "sizes": {**base, "sizes": [base["image_size"], _larger(base, 2, 1), _larger(base, 1, 2)]},
+        "variation": {**base, "variation": Variation.from_json(varied.table()).to_json()},
         "unicode_name": {**base, "name": "狐 🦊", "training": {"any": ["thing", None, 1.5]}},
     }
     invalid = {
@@ -223,6 +227,8 @@ def manifests(
         "file_field": ("unknown field of a file", {**base, "files": {**files, "x": {**facts, "md5": ""}}}),
         "licence": ("licence without a source", {**base, "licences": [{"what": "a", "licence": "b"}]}),
     }
+    for name, (why, table) in varied.damaged().items():
+        invalid[f"variation_{name}"] = (f"variation: {why}", {**base, "variation": table})
     return copy.deepcopy(valid), copy.deepcopy(invalid)
 
 

@@ -20,7 +20,8 @@ from runtime.manifest import Step
 from runtime.noise import randn
 from runtime.sampler import Memory
 from runtime.tokenizer import Tokenizer, Tokens
-from scripts import golden, golden_cases
+from runtime.variation import Variation
+from scripts import golden, golden_cases, variation_cases
 from tests.support.make_tiny_bundle import make
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +129,33 @@ def test_pixels() -> None:
         assert image.size == (picture["width"], picture["height"])
         assert list(image.tobytes()) == picture["rgb"]
     assert len(data["cases"]) + len(data["pictures"]) == data["count"] > 500
+
+
+def test_variation() -> None:
+    data = read("variation.json", "tables", "cases", "limited")
+    assert data["tolerance"] == "exact"
+    tables = {name: Variation.from_json(table) for name, table in data["tables"].items()}
+    ran = 0
+    for case in data["cases"]:
+        table, given = tables[case["table"]], (case["prompt"], int(case["seed"]), case.get("chosen"))
+        ran += 1
+        if "completed" not in case:
+            with pytest.raises(ValueError, match="variation "):
+                table.complete(*given)
+            continue
+        assert table.complete(*given) == case["completed"]
+        assert table.complete(case["completed"], int(case["seed"])) == case["completed"]  # nothing is left open
+    limited = data["limited"]
+    tokenizer, most = Tokenizer.from_folder(ROOT / limited["tokenizer"]), limited["max_tokens"]
+    for case in limited["cases"]:
+        found = tables[limited["table"]].complete(
+            case["prompt"], int(case["seed"]), fits=lambda text: not tokenizer.encode(text, most).dropped_words
+        )
+        assert found == case["completed"]
+        ran += 1
+    assert ran == data["count"] > 300
+    assert {case["completed"] == case["prompt"] for case in limited["cases"]} == {True, False}
+    assert sum("completed" not in case for case in data["cases"]) == 2 * len(variation_cases.REFUSED)
 
 
 def same_step(found: dict[str, Any], said: dict[str, Any]) -> bool:

@@ -104,6 +104,7 @@ def damaged() -> dict[str, tuple[str, Any]]:
     changed("coarse", "a general word without things", "kinds", "food", "rank", "coarse")
     changed("thing", "a thing that is no subject", "kinds", "animal", "properties", "thing", "words", {"unicorn": 1})
     changed("no_words", "a property without words", *size, "words", {})
+    changed("digits", "a word of digits alone", *size, "words", {"large": 1, "2": 1})
     changed("zero", "no frequency above 0", *size, "words", {"small": 0})
     changed("negative", "a frequency below 0", *size, "words", {"small": -1})
     changed("text", "a frequency that is a text", *size, "words", {"small": "1"})

@@ -9,7 +9,10 @@ _LOW = 0xFFFFFFFF
 
 def draw(words: Mapping[str, float], seed: int, name: str) -> str:
     """A word with its frequency: the same for the same seed and name, in every language."""
-    wanted = uniform(seed, name) * sum(words.values())
+    total = 0.0
+    for frequency in words.values():  # one after the other: `sum` adds more exactly in later Pythons
+        total += frequency
+    wanted = uniform(seed, name) * total
     reached = 0.0
     for word, frequency in words.items():
         reached += frequency

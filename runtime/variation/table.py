@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,6 +81,7 @@ class Kind:
 def read_kinds(value: object) -> dict[str, Kind]:
     """The kinds of a table. Raises ValueError that says what is wrong."""
     found = mapping(value, "kinds")
+    ordered(found, "kinds")
     if len(found) > MOST_KINDS:
         raise ValueError(f"{len(found)} kinds are too many, {MOST_KINDS} at most are allowed")
     kinds = {name: _kind(one, name) for name, one in found.items()}
@@ -105,6 +107,7 @@ def _kind(value: object, name: str) -> Kind:
 def _property(value: object, where: str) -> Property:
     said = mapping(value, where, ("words",), ("names",))
     words = mapping(said["words"], f"words of {where}")
+    ordered(words, f"words of {where}")
     for word, frequency in words.items():
         good = isinstance(frequency, int | float) and not isinstance(frequency, bool) and math.isfinite(frequency)
         if not good or not 0 <= frequency <= 1e6 or not phrase(word):
@@ -113,6 +116,12 @@ def _property(value: object, where: str) -> Property:
     if not sum(words.values()) > 0:
         raise ValueError(f"{where} has no word of a frequency above 0")
     return Property(words, frozenset(map(phrase, texts(said.get("names", []), f"names of {where}"))))
+
+
+def ordered(found: Mapping[str, Any], what: str) -> None:
+    """Refuses keys of digits alone, which JavaScript sorts: the order of words decides which is drawn."""
+    if digits := next((key for key in found if re.fullmatch("[0-9]+", key)), None):
+        raise ValueError(f"{what}: {digits!r} is a number alone, and has no place in the order: write it as a word")
 
 
 def mapping(value: object, what: str, needed: Iterable[str] = (), allowed: Iterable[str] = ()) -> dict[str, Any]:

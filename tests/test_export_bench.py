@@ -8,20 +8,13 @@ from pathlib import Path
 import pytest
 
 from export import bench
-from export.onnx.export import export_onnx
-from export.onnx.trace import Tracer
-from export.source import open_source
 from runtime.errors import UserError
-from tests.support.tiny import SMALL, copied_graph, small_checkpoint
+from tests.support.tiny import SMALL, small_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("bench") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracer, "graph", copied_graph)
-        export_onnx(open_source(str(small_checkpoint())), out)
-    return out
+def bundle() -> Path:
+    return small_bundle()
 
 
 def test_engines_take_turns_and_the_first_turn_does_not_count() -> None:

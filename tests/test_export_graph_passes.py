@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
@@ -21,6 +22,7 @@ from export.onnx.export import export_onnx
 from export.onnx.fold_timestep import folded_timestep
 from export.onnx.options import FUSED, Options
 from export.onnx.passes import optimize
+from export.onnx.quantize.planner import copied
 from export.onnx.run import open_session
 from export.onnx.trace import Port, Tracer, trace
 from export.source import open_source
@@ -28,7 +30,6 @@ from runtime.errors import UserError
 from runtime.ort.providers import session_options
 from tests.support.tiny import SMALL, copied_graph, small_checkpoint, small_graphs
 from tests.test_export_quantize import no_distance
-from train.random_teacher import make_random_teacher
 
 RNG = np.random.default_rng(0)
 PROMPTS, SEEDS = ["a fox", "the cat in a box"], [3, 4]
@@ -116,54 +117,70 @@ def test_fused_attention_computes_what_plain_attention_computes(component: str) 
     assert ops(fused)["MultiHeadAttention"] >= 2
     if component == "text_encoder":
         feed: dict[str, np.ndarray] = {"input_ids": source.encode(["a fox", "the cat"])}
-        ids = Port("input_ids", torch.from_numpy(feed["input_ids"]))
-        plain = trace(TextEncoderGraph(source.pipe.text_encoder, plain_attention), [ids], ["h", "p"])
+        plain: torch.nn.Module = TextEncoderGraph(source.pipe.text_encoder, plain_attention)
     else:
         feed = {
             "sample": source.noise([1, 2]),
             "timestep": np.array(999, np.float32),
             "encoder_hidden_states": values(2, 77, SMALL.hidden),
         }
-        ports = [Port(name, torch.from_numpy(value), name != "timestep") for name, value in feed.items()]
-        with attention_as(source.pipe.unet, plain_attention):
-            plain = trace(UNetGraph(source.pipe.unet), ports, ["out_sample"])
-    one, other = (open_session(model).run(None, feed)[0] for model in (fused, plain))
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        plain = UNetGraph(source.pipe.unet)
+    with torch.no_grad(), attention_as(source.pipe.unet, plain_attention):
+        found = plain(*map(torch.from_numpy, feed.values()))
+    expected = (found if isinstance(found, torch.Tensor) else found[0]).numpy()
+    np.testing.assert_allclose(open_session(fused).run(None, feed)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_folded_timestep_is_that_timestep(tmp_path: Path) -> None:
+def unet_of_one_level() -> UNet2DConditionModel:
+    """One that embeds time alone."""
+    torch.manual_seed(0)
+    made = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+    )
+    return made.eval()
+
+
+@torch.no_grad()
+def test_a_folded_timestep_is_that_timestep() -> None:
     """Where time alone is embedded its projections are constants, and each convolution's bias holds them."""
-    source = open_source(str(make_random_teacher(tmp_path / "tiny", "tiny", one_step=True)))
-    feed = {"sample": source.noise([1, 2]), "encoder_hidden_states": values(2, 77, 32)}
+    unet = unet_of_one_level()
+    feed = {"sample": values(2, 4, 8, 8), "encoder_hidden_states": values(2, 77, 16)}
     ports = [
         Port("sample", torch.from_numpy(feed["sample"])),
         Port("timestep", torch.tensor(999.0), False),
         Port("encoder_hidden_states", torch.from_numpy(feed["encoder_hidden_states"])),
     ]
-    with attention_as(source.pipe.unet, plain_attention), folded_timestep(source.pipe.unet, 999):
-        model = trace(UNetGraph(source.pipe.unet), ports, ["out_sample"])
+    with attention_as(unet, plain_attention), folded_timestep(unet, 999):
+        model = trace(UNetGraph(unet), ports, ["out_sample"])
     optimize(model)
     assert not ops(model).keys() & {"Sin", "Cos", "Gemm"}
     assert not any("time_emb" in node.name for node in model.graph.node)
     given = torch.from_numpy(feed["sample"]), 999, torch.from_numpy(feed["encoder_hidden_states"])
-    expected = source.pipe.unet(*given)
+    expected = unet(*given)
     for timestep in (999, 1):
         found = open_session(model).run(None, feed | {"timestep": np.array(timestep, np.float32)})[0]
         np.testing.assert_allclose(found, expected.sample.numpy(), rtol=1e-3, atol=1e-4)
-    assert type(source.pipe.unet.time_embedding).__name__ == "TimestepEmbedding"  # put back
+    assert type(unet.time_embedding).__name__ == "TimestepEmbedding"  # put back
 
 
 @pytest.fixture(scope="module")
 def fused_bundle(tmp_path_factory) -> Callable[[str], Path]:
-    """Precision -> a bundle with its fused graph, made once; the graphs are traced once for all."""
-    traced, tracers_own = {}, Tracer.graph
+    """Precision -> a bundle with its fused graph, made once; the U-Net, whose timestep is folded, is traced once."""
+    unets, tracers_own = [], Tracer.graph
 
     def traced_once(tracer: Tracer, component: str) -> onnx.ModelProto:
-        if component not in traced:
-            traced[component] = tracers_own(tracer, component)
-        copy = onnx.ModelProto()
-        copy.CopyFrom(traced[component])
-        return copy
+        if component != "unet":
+            return copied_graph(tracer, component)
+        if not unets:
+            unets.append(tracers_own(tracer, component))
+        return copied(unets[0])
 
     @cache
     def made(precision: str) -> Path:

@@ -25,7 +25,7 @@ from export.onnx.trace import Tracer
 from export.source import open_source
 from runtime.bundle import open_bundle
 from runtime.errors import UserError
-from tests.support.tiny import FACTS, SMALL, copied_graph, small_checkpoint, small_graphs
+from tests.support.tiny import FACTS, SMALL, copied_graph, small_bundle, small_checkpoint, small_graphs
 
 PROMPTS = ["a red fox", "the cat in a box"]
 SEED = 5
@@ -55,13 +55,8 @@ def graphs():
 
 
 @pytest.fixture(scope="module")
-def bundle(source, graphs, tmp_path_factory):
-    """An fp32 bundle."""
-    out = tmp_path_factory.mktemp("onnx") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracer, "graph", copied_graph)
-        export_onnx(source, out)
-    return out
+def bundle() -> Path:
+    return small_bundle()
 
 
 @pytest.fixture

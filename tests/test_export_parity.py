@@ -21,10 +21,6 @@ from rich.console import Console
 
 from export.checks.measure import CAP_DB, measure, psnr_db
 from export.checks.reference import Reference, StoredReference, save_reference, torch_network
-from export.onnx.export import export_onnx
-from export.onnx.trace import Tracer
-from export.openvino.export import export_openvino
-from export.openvino.options import Options as OpenVinoOptions
 from export.parity import __main__ as parity
 from export.parity.engines import CPU, EVALUATOR, NEEDS, Engine, NotHere, engines, onnx_network
 from export.parity.exports import open_export
@@ -37,19 +33,15 @@ from runtime.bench.machine import memory_mb
 from runtime.bundle import describe_files
 from runtime.errors import UserError
 from tests.support.coreml_small import small_coreml
-from tests.support.tiny import SMALL, copied_graph, make_checkpoint, small_checkpoint
+from tests.support.tiny import SMALL, make_checkpoint, small_bundle, small_checkpoint, small_openvino
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("parity") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracer, "graph", copied_graph)
-        export_onnx(open_source(str(small_checkpoint())), out)
-    return out
+def bundle() -> Path:
+    return small_bundle()
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +79,8 @@ def command(argv: list[str], capsys) -> tuple[int, str, list[str]]:
 def made(bundle: Path, tmp_path_factory) -> dict[str, Any]:
     """A report on four exports, of which one is worse: exit code, JSON, lines on stderr, the strip."""
     folder = tmp_path_factory.mktemp("report")
-    export_openvino(open_source(str(small_checkpoint())), folder / "openvino", OpenVinoOptions("fp16"))
     worse = altered(bundle, folder / "worse", halve_a_weight)
-    exports = (bundle, worse, small_coreml()[0], folder / "openvino")
+    exports = (bundle, worse, small_coreml()[0], small_openvino())
     argv = [str(small_checkpoint()), *map(str, exports), "--json"]
     out, errors = StringIO(), StringIO()
     with pytest.MonkeyPatch.context() as patch:

@@ -12,20 +12,15 @@ import pytest
 
 import runtime
 from export.mil.program import Program
-from export.onnx.export import export_onnx
-from export.onnx.options import Options
-from export.source import open_source
 from runtime import coreml
 from runtime.manifest import MARKER
 from tests.support.coreml_small import small_coreml
-from tests.support.tiny import small_checkpoint
+from tests.support.tiny import small_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("coreml") / "onnx"
-    export_onnx(open_source(str(small_checkpoint())), out, Options())
-    return out
+def bundle() -> Path:
+    return small_bundle()
 
 
 @pytest.fixture

@@ -1,30 +1,29 @@
-"""The small checkpoint as Core ML packages with everything that the exporter can write, made once per process."""
+"""The small checkpoint as Core ML packages with everything that the exporter can write, made once a run."""
 
 from __future__ import annotations
 
-import atexit
 import subprocess
 import sys
-import tempfile
-from functools import cache
 from pathlib import Path
 
+from tests.support.shared import once
 from tests.support.tiny import small_checkpoint
 
 
-@cache
 def small_coreml() -> tuple[Path, str, str]:
-    """(folder, stdout, stderr) of the command, for iOS17; the folder goes at the end of the process."""
-    folder = tempfile.TemporaryDirectory(prefix="small-coreml-")
-    atexit.register(folder.cleanup)
-    out = Path(folder.name) / "out"
+    """(folder, stdout, stderr) of the command, for iOS17."""
+    folder = once("coreml", _export)
+    return folder / "out", (folder / "stdout").read_text(), (folder / "stderr").read_text()
+
+
+def _export(folder: Path) -> None:
     command = [
         sys.executable,
         "-m",
         "export.coreml",
         str(small_checkpoint()),
         "--out",
-        str(out),
+        str(folder / "out"),
         "--chunk-unet",
         "--bundle-resources-for-swift-cli",
         "--check-output-correctness",
@@ -33,4 +32,5 @@ def small_coreml() -> tuple[Path, str, str]:
     ]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return out, done.stdout, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)

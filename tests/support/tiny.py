@@ -7,19 +7,19 @@ the one-step picture uses the whole range: a PSNR measured on it means something
 from __future__ import annotations
 
 import argparse
-import atexit
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from tests.support.shared import once
 from train.clip_vocab import write_tokenizer_files
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "sticker-128"
@@ -182,30 +182,42 @@ def make_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Path
     return Path(folder)
 
 
-@cache
 def small_checkpoint() -> Path:
-    """A SMALL checkpoint in a temporary folder, made once a process and removed at its end."""
-    folder = tempfile.TemporaryDirectory(prefix="small-checkpoint-")
-    atexit.register(folder.cleanup)
-    checkpoint = make_checkpoint(Path(folder.name) / "small", SMALL)
+    """A SMALL checkpoint, made once a run."""
+    return once("checkpoint", _write_small) / "small"
+
+
+def _write_small(folder: Path) -> None:
+    checkpoint = make_checkpoint(folder / "small", SMALL)
     (checkpoint / "training.json").write_text(json.dumps(FACTS))
     shutil.copy(SHIPPED / "prompts.txt", checkpoint)  # its own prompts, which use some of its nine merges
-    return checkpoint
 
 
 @cache
 def small_graphs() -> dict[str, Any]:
-    """The fp32 ONNX graphs of `small_checkpoint`, traced once a process: copy before you change one."""
+    """The fp32 ONNX graphs of `small_checkpoint`, traced once a run: copy before you change one."""
+    import onnx
+
+    from runtime.manifest import COMPONENTS
+
+    folder = once("graphs", _write_graphs)
+    return {name: onnx.load(folder / f"{name}.onnx") for name in COMPONENTS}
+
+
+def _write_graphs(folder: Path) -> None:
+    import onnx
+
     from export.onnx.passes import optimize
     from export.onnx.trace import Tracer
     from export.source import open_source
     from runtime.manifest import COMPONENTS
 
+    folder.mkdir()
     tracer = Tracer(open_source(str(small_checkpoint())))
-    models = {name: getattr(tracer, name)() for name in COMPONENTS}  # not with Tracer.graph, which a test may replace
-    for model in models.values():
+    for name in COMPONENTS:
+        model = getattr(tracer, name)()  # not with Tracer.graph, which a test may replace
         optimize(model)
-    return models
+        onnx.save(model, folder / f"{name}.onnx")
 
 
 def copied_graph(_: Any, component: str) -> Any:
@@ -215,6 +227,32 @@ def copied_graph(_: Any, component: str) -> Any:
     copy = onnx.ModelProto()
     copy.CopyFrom(small_graphs()[component])
     return copy
+
+
+def small_bundle() -> Path:
+    """The ONNX bundle of `small_checkpoint` in single precision, exported once a run."""
+    return once("bundle", _write_bundle)
+
+
+def _write_bundle(folder: Path) -> None:
+    from export.onnx.export import export_onnx
+    from export.onnx.trace import Tracer
+    from export.source import open_source
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracer, "graph", copied_graph)
+        export_onnx(open_source(str(small_checkpoint())), folder)
+
+
+def small_openvino() -> Path:
+    """The OpenVINO folder of `small_checkpoint` in single precision, exported once a run."""
+    return once("openvino", _write_openvino)
+
+
+def _write_openvino(folder: Path) -> None:
+    from export.openvino.__main__ import main as export_openvino
+
+    assert export_openvino([str(small_checkpoint()), "--out", str(folder)]) == 0
 
 
 def main() -> None:

@@ -36,12 +36,14 @@ from runtime.tokenizer import Tokenizer
 from runtime.tokenizer.vocabulary import MAX_TOKENS
 from runtime.variation import Variation
 from scripts import golden_cases as cases
+from scripts import golden_sdxl
 from scripts import variation_cases as varied
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 TINY = "tests/golden/tiny_bundle"
 TOKENIZERS = ("runtime/bundles/sticker-128/tokenizer", f"{TINY}/tokenizer")
+NEAR = 1e-4  # by which a network's numbers may differ between processors, of the larger of them and 1
 SAMPLED = 64  # values of a large tensor that its case holds
 
 
@@ -229,6 +231,18 @@ def _picture(pipe: Any, case: Mapping[str, Any], height: int, width: int) -> str
     return base64.b64encode(np.floor(unit * 255 + 0.5).astype(np.uint8).tobytes()).decode()
 
 
+def sdxl() -> dict[str, Any]:
+    """What diffusers' pipeline of SDXL gives a tiny random U-Net, and its latents."""
+    pipe = golden_sdxl.pipeline(str(ROOT / TINY / "tokenizer"))
+    base = json.loads((ROOT / TINY / "manifest.json").read_text())
+    near = golden_sdxl.near_bits(bits)
+    texts = [golden_sdxl.encoded(pipe, text, near) for text in golden_sdxl.texts()]
+    rows = [golden_sdxl.run(pipe, case, near) for case in golden_sdxl.CASES]
+    facts = {"manifest": golden_sdxl.manifest(pipe, base), "tokenizer": f"{TINY}/tokenizer", "rows": golden_sdxl.ROWS}
+    facts |= {"texts": texts, "cases": rows}
+    return _headed("diffusers.StableDiffusionXLPipeline", len(rows), {"relative": NEAR}, **facts)
+
+
 def default_bundle() -> dict[str, Any]:
     """The runtime's pictures of the default bundle on the CPU: RGB bytes, rows from the top, base64."""
     with runtime.load(provider="cpu") as pipe:
@@ -312,6 +326,7 @@ FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "schedule.json": schedule,
     "pixels.json": pixels,
     "tiny_bundle/end_to_end.json": end_to_end,
+    "sdxl.json": sdxl,
     "default_bundle.json": default_bundle,
     "variation.json": variation,
 }
@@ -335,12 +350,15 @@ def differences(expected: Any, found: Any, where: str = "", psnr_db: float = 50)
 
 
 def _near(key: str, expected: Any, found: Any, psnr_db: float) -> bool:
-    """Allows 1 ulp for bits, `psnr_db` for pictures; everything else is exact."""
+    """Allows 1 ulp for bits, NEAR for what networks compute, `psnr_db` for pictures; everything else is exact."""
     if key == "rgb" and isinstance(expected, str):
         a, b = (np.frombuffer(base64.b64decode(text), np.uint8).astype(float) for text in (expected, found))
         return len(a) == len(b) and float(np.mean((a - b) ** 2)) < 255**2 / 10 ** (psnr_db / 10)
     if key.partition("[")[0] in ("bits", "expected", "alphas", "sigmas") and isinstance(expected, str):
         return abs(int(expected, 16) - int(found, 16)) <= 1
+    if key.partition("[")[0] == "near" and isinstance(expected, str):
+        a, b = (np.uint32(int(text, 16)).view(np.float32) for text in (expected, found))
+        return bool(abs(a - b) <= NEAR * max(1.0, abs(a)))
     return False
 
 

@@ -167,8 +167,10 @@ def manifests(
     steps, files = base["steps"], base["files"]
     entry, facts = steps["1"][0], next(iter(files.values()))
     token = {"id": 914, "content": "<frog-toy>", **dict.fromkeys(TOKEN_FLAGS, False)}
+    sdxl = _sdxl(base)
     valid = {
         "tiny": base,
+        "sdxl": sdxl,
         "epsilon_int8": {**base, "prediction_type": "epsilon", "precision": "int8"},
         "one_step_only": {**base, "steps": {"1": steps["1"]}, "scaling_factor": 0.18215},
         "steps_of_euler": {**base, "steps": {"1": [EULER_STEP]}, "prediction_type": "epsilon"},
@@ -193,6 +195,14 @@ def manifests(
         "token_long": ("a long token", _with_token(base, {**token, "content": "x" * 201})),
         "token_space": ("white space at a token's end", _with_token(base, {**token, "content": "a "})),
         "token_twice": ("a token twice", {**base, "tokenizer": {"pad_id": 0, "added": [token, token]}}),
+        "conditioning_field": ("unknown field of conditioning", _told(sdxl, colour="red")),
+        "conditioning_order": ("the second text encoder first", _told(sdxl, text_encoders=_encoders(sdxl)[::-1])),
+        "conditioning_alone": ("the second text encoder alone", _told(sdxl, text_encoders=_encoders(sdxl)[1:])),
+        "conditioning_states": ("states of no layer", _with_encoder(sdxl, states="hidden_states.x")),
+        "conditioning_pooled": ("pooled text by another name", _with_encoder(sdxl, pooled="pooler_output")),
+        "conditioning_unpooled": ("time_ids without pooled text", _with_encoder(sdxl, pooled=None)),
+        "conditioning_flag": ("time_ids is a number", _told(sdxl, time_ids=1)),
+        "no_second_encoder": ("files lacks the second text encoder", {**base, "conditioning": sdxl["conditioning"]}),
         "pad_id": ("pad_id is a text", {**base, "tokenizer": {"pad_id": "0", "added": []}}),
         "version_2": ("unknown format_version", {**base, "format_version": 2}),
         "version_text": ("format_version is a text", {**base, "format_version": "1"}),
@@ -230,6 +240,39 @@ def manifests(
     for name, (why, table) in varied.damaged().items():
         invalid[f"variation_{name}"] = (f"variation: {why}", {**base, "variation": table})
     return copy.deepcopy(valid), copy.deepcopy(invalid)
+
+
+def _sdxl(base: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with two text encoders."""
+    facts = next(iter(base["files"].values()))
+    first = {"component": "text_encoder", "tokenizer": "tokenizer", "states": "hidden_states.11", "pooled": None}
+    second = {"component": "text_encoder_2", "tokenizer": "tokenizer_2", "states": "hidden_states.31"}
+    more = ("text_encoder_2/model.onnx", "tokenizer_2/vocab.json", "tokenizer_2/merges.txt")
+    return {
+        **base,
+        "files": {**base["files"], **dict.fromkeys(more, facts)},
+        "tokenizer_2": {"pad_id": 0, "added": []},
+        "conditioning": {
+            "text_encoders": [first, {**second, "pooled": "text_embeds"}],
+            "time_ids": True,
+            "zeros_without_negative_prompt": True,
+        },
+    }
+
+
+def _encoders(sdxl: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = sdxl["conditioning"]["text_encoders"]
+    return found
+
+
+def _told(sdxl: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**sdxl, "conditioning": {**sdxl["conditioning"], **changes}}
+
+
+def _with_encoder(sdxl: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """With the second text encoder changed."""
+    first, second = _encoders(sdxl)
+    return _told(sdxl, text_encoders=[first, {**second, **changes}])
 
 
 def _larger(base: dict[str, Any], down: int, across: int) -> list[int]:

@@ -30,14 +30,15 @@ const ORT = join(WEB, 'node_modules/onnxruntime-web/dist');
 /** Flavours of ONNX Runtime: a device fetches one. */
 const ENGINES = { wasm: 'ort-wasm-simd-threaded', webgpu: 'ort-wasm-simd-threaded.asyncify' };
 const PIECE = 2 ** 20; // bytes before gzip: what an interrupted download loses
-const COMPONENTS = ['text_encoder', 'unet', 'vae_decoder'];
+const COMPONENTS = ['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder'];
+const TOKENIZERS = ['tokenizer', 'tokenizer_2'];
 
 const sha256 = (/** @type {Uint8Array} */ bytes) => createHash('sha256').update(bytes).digest('hex');
 
 /** Whether the app needs a file of the bundle: the image encoder is not for it. */
 function isNeeded(/** @type {string} */ path) {
   const [folder, name] = path.split('/');
-  if (folder === 'tokenizer') return name === 'vocab.json' || name === 'merges.txt';
+  if (TOKENIZERS.includes(folder ?? '')) return name === 'vocab.json' || name === 'merges.txt';
   return COMPONENTS.includes(folder ?? '') && /\.onnx(_data)?$/.test(name ?? '');
 }
 

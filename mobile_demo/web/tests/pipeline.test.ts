@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { BundleError } from '../src/core/errors';
 import { parseManifest } from '../src/core/manifest';
-import { type Graph, type Graphs, Pipeline, parseSeed } from '../src/core/pipeline';
+import { type Graph, type Graphs, Pipeline, parseSeed, type TextGraph } from '../src/core/pipeline';
 import { Tokenizer } from '../src/core/tokenizer';
 import { Cancelled } from '../src/engine/types';
 import { bytes } from './golden';
@@ -20,7 +20,7 @@ function graphs(changes: Partial<Graphs> = {}) {
   const size = manifest.latentShape.reduce((a, b) => a * b);
   const filled = (length: number, value: number) => async () => new Float32Array(length).fill(value);
   return {
-    text_encoder: vi.fn<Graph>(changes.text_encoder ?? filled(manifest.maxTokens * 8, 2)),
+    text_encoder: vi.fn<TextGraph>(changes.text_encoder ?? filled(manifest.maxTokens * 8, 2)),
     unet: vi.fn<Graph>(changes.unet ?? filled(size, 0)),
     vae_decoder: vi.fn<Graph>(changes.vae_decoder ?? filled(3 * HEIGHT * WIDTH, 1)),
   };

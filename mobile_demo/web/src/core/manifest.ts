@@ -1,13 +1,12 @@
 /** manifest.json: its fields, read as strictly as the Python runtime reads them (runtime/manifest.py). */
 
 import { readTokens, type Tokens } from './added';
+import { type Conditioning, readConditioning, SD } from './conditioning';
 import { BundleError } from './errors';
 import { CLEAN, ddimWeights, type Level, type PredictionType } from './schedule';
 
 const FORMAT_VERSION = 1;
 const PRECISIONS = ['fp32', 'fp16', 'int8', 'int8-weights', 'int4-weights'];
-const NEEDED = ['text_encoder', 'unet', 'vae_decoder'].map((part) => `${part}/model.onnx`);
-const TOKENIZER = ['tokenizer/vocab.json', 'tokenizer/merges.txt'];
 const MOST = {
   side: 4096,
   pixels: 2048 ** 2,
@@ -62,6 +61,10 @@ export interface Manifest {
   files: Map<string, FileFacts>;
   /** Padding and added tokens; undefined in bundles of older versions. */
   tokens: Tokens | undefined;
+  /** The same of a second text encoder's tokenizer. */
+  tokens2: Tokens | undefined;
+  /** What the U-Net is told. */
+  conditioning: Conditioning;
 }
 
 const FIELDS: Record<string, (value: unknown) => unknown> = {
@@ -79,9 +82,12 @@ const FIELDS: Record<string, (value: unknown) => unknown> = {
   training: object,
   parity: object,
   tokenizer: (value) => (value === undefined ? undefined : readTokens(value)),
+  tokenizer_2: (value) => (value === undefined ? undefined : readTokens(value)),
+  conditioning: (value) => (value === undefined ? SD : readConditioning(value)),
   sizes: (value) => (value === undefined ? undefined : readSizes(value)),
 };
-const OPTIONAL = ['tokenizer', 'sizes']; // fields that bundles of older versions, or of one size, lack
+// Fields that bundles of older versions, with one text encoder, or of one size, lack.
+const OPTIONAL = ['tokenizer', 'tokenizer_2', 'conditioning', 'sizes'];
 
 /** Checks and converts parsed JSON. @throws BundleError on an unknown or missing field or a bad value. */
 export function parseManifest(data: unknown): Manifest {
@@ -101,6 +107,7 @@ export function parseManifest(data: unknown): Manifest {
     read.image_size as number[],
     (read.latent_shape as number[]).slice(1),
   );
+  checkFiles(read.files as Map<string, FileFacts>, read.conditioning as Conditioning);
   return {
     name: read.name as string,
     precision: read.precision as string,
@@ -112,6 +119,8 @@ export function parseManifest(data: unknown): Manifest {
     steps: withWeights(read.steps as Map<number, Step[]>, read.prediction_type as PredictionType),
     files: read.files as Map<string, FileFacts>,
     tokens: read.tokenizer as Tokens | undefined,
+    tokens2: read.tokenizer_2 as Tokens | undefined,
+    conditioning: read.conditioning as Conditioning,
   };
 }
 
@@ -281,10 +290,19 @@ function readFiles(value: unknown): Map<string, FileFacts> {
   const entries = Object.entries(object(value));
   if (entries.length > MOST.files)
     throw new Error(`${entries.length} files are too many, ${MOST.files} at most`);
-  const files = new Map(entries.map(([path, facts]) => [inside(path), readFacts(facts)]));
-  const missing = [...NEEDED, ...TOKENIZER].filter((path) => !files.has(path));
-  if (missing.length) throw new Error(`${missing.join(', ')} must be listed`);
-  return files;
+  return new Map(entries.map(([path, facts]) => [inside(path), readFacts(facts)]));
+}
+
+/** The networks and tokenizers that every call needs must be among the files. */
+function checkFiles(files: Map<string, FileFacts>, { textEncoders }: Conditioning): void {
+  const networks = [...textEncoders.map(({ component }) => component), 'unet', 'vae_decoder'];
+  const tokenizers = textEncoders.flatMap(({ tokenizer }) => [
+    `${tokenizer}/vocab.json`,
+    `${tokenizer}/merges.txt`,
+  ]);
+  const wanted = [...networks.map((part) => `${part}/model.onnx`), ...tokenizers];
+  const missing = wanted.filter((path) => !files.has(path));
+  if (missing.length) throw new BundleError(`manifest.json: files lacks ${missing.join(', ')}`);
 }
 
 /** The path itself, when every system reads it as the same file below the folder, and not as a hidden one. */

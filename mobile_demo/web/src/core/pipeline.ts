@@ -7,6 +7,7 @@ import type { Manifest, Step } from './manifest';
 import { checkSeed, randn } from './noise';
 import { toRgba } from './pixels';
 import { Memory } from './sampler';
+import { mixed, type Text, Texts, zeros } from './texts';
 import type { Tokenizer } from './tokenizer';
 
 /** An array with its shape. */
@@ -18,24 +19,30 @@ export interface Tensor {
 /** One opened network: inputs by name -> its main output, f32, batch of one. */
 export type Graph = (inputs: Record<string, Tensor>) => Promise<Float32Array>;
 
+/** An opened text encoder: its states, and behind them the pooled text where that is used. */
+export type TextGraph = (inputs: Record<string, Tensor>) => Promise<Float32Array | Float32Array[]>;
+
 /** The networks of a bundle. */
 export interface Graphs {
-  text_encoder: Graph;
+  text_encoder: TextGraph;
+  text_encoder_2?: TextGraph;
   unet: Graph;
   vae_decoder: Graph;
 }
 
-const KEPT_TEXTS = 64;
-
 /** A loaded bundle. The same request gives the same picture. */
 export class Pipeline {
-  private readonly texts = new Map<string, Float32Array>();
+  private readonly texts: Texts;
 
+  /** `tokenizers`: of each text encoder, or the only one's. */
   constructor(
     readonly manifest: Manifest,
-    private readonly tokenizer: Tokenizer,
+    tokenizers: Tokenizer | readonly Tokenizer[],
     private readonly graphs: Graphs,
-  ) {}
+  ) {
+    const { conditioning, maxTokens } = manifest;
+    this.texts = new Texts(conditioning.textEncoders, [tokenizers].flat(), graphs, maxTokens);
+  }
 
   /**
    * One picture, without the backend's name. `checkpoint` is awaited before every network and may throw to stop.
@@ -51,18 +58,17 @@ export class Pipeline {
     const { latentShape } = this.manifest;
     const seed = checkSeed(parseSeed(request.seed));
     let latents = scaled(randn(seed, latentShape), steps);
-    const text = await timed(ms, 'text_encoder', () => this.text(request, checkpoint));
+    const { text, droppedWords } = await timed(ms, 'text_encoder', () => this.text(request, checkpoint));
     const { guidance } = request;
     const unwanted =
-      guidance && (await timed(ms, 'text_encoder', () => this.states(guidance.negativePrompt, checkpoint)));
+      guidance &&
+      (await timed(ms, 'text_encoder', () => this.unwanted(guidance.negativePrompt, text, checkpoint)));
     const memory = new Memory(seed, latentShape);
     for (const step of steps) {
       await checkpoint();
       const output = await timed(ms, 'unet', async () => {
-        const wanted = await this.predict(latents, step, text.states);
-        return unwanted
-          ? lerp(await this.predict(latents, step, unwanted.states), wanted, guidance.scale)
-          : wanted;
+        const wanted = await this.predict(latents, step, text);
+        return unwanted ? lerp(await this.predict(latents, step, unwanted), wanted, guidance.scale) : wanted;
       });
       latents = memory.step(step, latents, output);
     }
@@ -71,7 +77,7 @@ export class Pipeline {
     const [height, width] = this.manifest.imageSize;
     const rgba = toRgba(chw, height, width);
     ms.total = performance.now() - started;
-    return { request, width, height, rgba, ms, droppedWords: text.droppedWords };
+    return { request, width, height, rgba, ms, droppedWords };
   }
 
   private steps(count: number): Step[] {
@@ -82,38 +88,36 @@ export class Pipeline {
     return steps;
   }
 
-  /** States of the prompt, f32[tokens, width], mixed with the second prompt's where there is one. */
+  /** The prompt, mixed with the second one where there is one. */
   private async text(request: GenerateRequest, checkpoint: () => Promise<void>) {
-    const first = await this.states(request.prompt, checkpoint);
+    const first = await this.texts.encode(request.prompt, checkpoint);
     if (!request.morph) return first;
     const { to, t } = request.morph;
     if (!(t >= 0 && t <= 1)) throw new RangeError(`t is ${t}: 0 to 1 is allowed`);
-    const second = await this.states(to, checkpoint);
+    const second = await this.texts.encode(to, checkpoint);
     return {
-      states: lerp(first.states, second.states, t),
+      text: mixed(first.text, second.text, t),
       droppedWords: [...first.droppedWords, ...second.droppedWords],
     };
   }
 
-  private async states(prompt: string, checkpoint: () => Promise<void>) {
-    const { maxTokens } = this.manifest;
-    const { ids, droppedWords } = this.tokenizer.encode(prompt, maxTokens);
-    const key = ids.join(' ');
-    const known = this.texts.get(key);
-    if (known) return { states: known, droppedWords };
-    await checkpoint();
-    const states = await this.graphs.text_encoder({ input_ids: { data: ids, shape: [1, maxTokens] } });
-    if (this.texts.size >= KEPT_TEXTS) this.texts.delete(this.texts.keys().next().value as string);
-    this.texts.set(key, states);
-    return { states, droppedWords };
+  /** The negative prompt; where there is none, its encoding too, or zeros, as the manifest says. */
+  private async unwanted(prompt: string, wanted: Text, checkpoint: () => Promise<void>): Promise<Text> {
+    if (!prompt && this.manifest.conditioning.zerosWithoutNegativePrompt) return zeros(wanted);
+    return (await this.texts.encode(prompt, checkpoint)).text;
   }
 
-  private async predict(latents: Float32Array, step: Step, states: Float32Array): Promise<Float32Array> {
-    const { latentShape, maxTokens } = this.manifest;
+  private async predict(latents: Float32Array, step: Step, text: Text): Promise<Float32Array> {
+    const { latentShape, maxTokens, imageSize } = this.manifest;
+    const { states, pooled } = text;
     return this.graphs.unet({
       sample: { data: latents, shape: [1, ...latentShape] },
       timestep: { data: Float32Array.of(step.timestep), shape: [] },
       encoder_hidden_states: { data: states, shape: [1, maxTokens, states.length / maxTokens] },
+      ...(pooled && {
+        text_embeds: { data: pooled, shape: [1, pooled.length] },
+        time_ids: { data: Float32Array.of(...imageSize, 0, 0, ...imageSize), shape: [1, 6] },
+      }),
     });
   }
 

@@ -9,11 +9,12 @@ import { checkedIndex, type FileEntry, type ModelIndex, travelling } from '../st
 import { PieceStore } from '../store/pieces';
 import { Failure, refused } from '../store/problem';
 import {
-  COMPONENTS,
   type Component,
+  componentsOf,
   deviceLost,
   gluePath,
   openGraph,
+  outputsOf,
   type Runtime,
   settle,
   startRuntime,
@@ -37,22 +38,30 @@ export async function load(
 ): Promise<Pipeline> {
   const folder = new URL('models/', base);
   const index = await readIndex(folder);
+  refuseTooLarge(index);
   const progress = new Progress(listener);
   const store = await PieceStore.open(folder, progress);
   const flavour = await flavourFor(backend, index, store);
   const engine = index.engines[flavour];
   const files = await download(store, [...index.files, engine], progress);
-  listener.onState({ phase: 'opening', done: 0, total: COMPONENTS.length });
   const manifest = parseManifest(JSON.parse(text(files, 'manifest.json')));
+  listener.onState({ phase: 'opening', done: 0, total: componentsOf(manifest).length });
   checkAgainst(manifest, index);
   const glue = new URL(gluePath(engine.path), base).href;
   const runtime = await startRuntime(backend, flavour, taken(files, engine.path), glue, threads);
-  const graphs = await openAll(runtime, files, listener);
+  const graphs = await openAll(runtime, manifest, files, listener);
   settle(runtime);
   void deviceLost(runtime).then(listener.onLost);
-  const [vocab, merges] = [text(files, 'tokenizer/vocab.json'), text(files, 'tokenizer/merges.txt')];
-  const tokenizer = Tokenizer.parse(vocab, merges, manifest.tokens);
-  return new Pipeline(manifest, tokenizer, graphs);
+  return new Pipeline(manifest, tokenizersOf(manifest, files), graphs);
+}
+
+/** The tokenizer of each text encoder. */
+function tokenizersOf(manifest: Manifest, files: Files): Tokenizer[] {
+  const tokens = { tokenizer: manifest.tokens, tokenizer_2: manifest.tokens2 };
+  return manifest.conditioning.textEncoders.map(({ tokenizer: folder }) => {
+    const [vocab, merges] = [text(files, `${folder}/vocab.json`), text(files, `${folder}/merges.txt`)];
+    return Tokenizer.parse(vocab, merges, tokens[folder]);
+  });
 }
 
 async function readIndex(folder: URL): Promise<ModelIndex> {
@@ -67,6 +76,17 @@ async function readIndex(folder: URL): Promise<ModelIndex> {
     throw refused('The server sent something else');
   });
   return checkedIndex(data);
+}
+
+/** @throws BundleError for networks that no browser can hold: WebAssembly's memory ends at 4 GiB. */
+export function refuseTooLarge({ name, files }: Pick<ModelIndex, 'name' | 'files'>): void {
+  const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
+  if (total > 2 ** 32) {
+    const size = (total / 1e9).toFixed(1);
+    throw new BundleError(
+      `${name} has ${size} GB of files, and a browser gives a page 4.3 GB at most: use the Python runtime for it`,
+    );
+  }
 }
 
 /**
@@ -120,19 +140,25 @@ function checkAgainst(manifest: Manifest, index: ModelIndex): void {
   }
 }
 
-async function openAll(runtime: Runtime, files: Files, listener: Listener): Promise<Graphs> {
+async function openAll(
+  runtime: Runtime,
+  manifest: Manifest,
+  files: Files,
+  listener: Listener,
+): Promise<Graphs> {
   const graphs: Partial<Graphs> = {};
-  for (const [i, component] of COMPONENTS.entries()) {
-    graphs[component] = await open(runtime, files, component);
-    listener.onState({ phase: 'opening', done: i + 1, total: COMPONENTS.length });
+  const components = componentsOf(manifest);
+  for (const [i, component] of components.entries()) {
+    graphs[component] = await open(runtime, files, component, outputsOf(manifest, component));
+    listener.onState({ phase: 'opening', done: i + 1, total: components.length });
   }
   return graphs as Graphs;
 }
 
-function open(runtime: Runtime, files: Files, component: Component) {
+function open(runtime: Runtime, files: Files, component: Component, outputs: string[]) {
   const data = `${component}/model.onnx_data`;
   const external = files.has(data) ? taken(files, data) : undefined;
-  return openGraph(runtime, component, taken(files, `${component}/model.onnx`), external);
+  return openGraph(runtime, component, outputs, taken(files, `${component}/model.onnx`), external);
 }
 
 /** A file's bytes, no longer held by the map, so that its memory can be freed. */

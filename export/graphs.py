@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 MASKED = -1e4  # exp(MASKED) is 0 in fp32 and fp16 alike, and MASKED itself is finite in fp16
 Attention = Callable[..., Tensor]  # see `plain_attention`
+PARAMETERS = "latent_parameters"  # a variational encoder's output: mean and log-variance
 LEGACY_EOS = 2  # transformers: a text encoder with this id in its config pools at the largest id
 
 
@@ -134,15 +135,24 @@ class DecoderGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """sample f32[B,3,H,W] in [-1,1] -> latent_sample f32[B,C,h,w]; the mean for a variational autoencoder."""
+    """sample f32[B,3,H,W] in [-1,1] -> latent_sample f32[B,C,h,w].
+
+    A variational autoencoder gives latent_parameters f32[B,2C,h,w] instead: mean and log-variance, from which diffusers
+    draws where it starts from a picture. Both are the names of optimum and OpenVINO GenAI.
+    """
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
         self.vae = vae
 
+    @property
+    def output(self) -> str:
+        """The name of what it gives."""
+        return PARAMETERS if hasattr(self.vae, "quant_conv") else "latent_sample"
+
     def forward(self, sample: Tensor) -> Tensor:
         encoded = self.vae.encode(sample, return_dict=False)[0]  # type: ignore[operator]
-        return encoded if isinstance(encoded, Tensor) else encoded.mode()
+        return encoded if isinstance(encoded, Tensor) else encoded.parameters
 
 
 def split_heads(hidden: Tensor, heads: int) -> Tensor:

@@ -61,7 +61,7 @@ def plan(
     noises = _noises(wanted, latents, manifest.latents_of(size))
     made = [Generation(job, start * scale) for job, start in zip(wanted, noises, strict=True)]
     repeated: list[F32 | None] = [one for one in states for _ in range(num_images_per_prompt)]
-    return Plan(made, repeated or [None] * len(made), chosen, guidance_scale, size)
+    return Plan(made, repeated or [None] * len(made), chosen, guidance_scale, size, latents is not None)
 
 
 def guidance(manifest: Manifest, asked: float) -> float:

@@ -24,6 +24,7 @@ from runtime.manifest import MARKER, Manifest
 F32 = npt.NDArray[np.float32]
 Predict = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 APPLE_SCALING = 0.18215  # by which Apple's pipelines divide latents before they decode them
+NO_NOISE = -30.0  # log-variance that stands for none: the least that Apple's Encoder.swift keeps, a deviation of 3e-7
 _SAME = ("image_size", "latent_shape", "max_tokens", "scaling_factor")  # that packages share with their bundle
 
 
@@ -98,7 +99,11 @@ class CoremlSession:
 
     def _vae_encoder(self, predict: Predict, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
         latent = predict({"x": inputs["sample"].astype(np.float16)})["latent"]
-        return np.asarray(latent, np.float32) * np.float32(APPLE_SCALING / self._scaling)
+        mean, log_variance = np.split(np.asarray(latent, np.float32), 2, axis=1)
+        scale = APPLE_SCALING / self._scaling
+        if log_variance.max() <= NO_NOISE:
+            return mean * np.float32(scale)
+        return np.concatenate([mean * np.float32(scale), log_variance + np.float32(2 * np.log(scale))], axis=1)
 
 
 def predictor(path: Path, compute_unit: str) -> Predict:

@@ -64,6 +64,7 @@ class Generation:
     latents: F32  # [C, h, w]
     picture: F32 | None = None  # [3, H, W] in [-1, 1]; None where only latents were asked for
     nsfw: bool | None = None  # what the safety checker said; None without one
+    drawn: int = 0  # how often the generator gave normals before the noise that the run starts from
     ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*REQUIRED, "total"), 0.0))
 
     @property
@@ -113,6 +114,7 @@ class Plan:
     steps: tuple[Step, ...]  # noisiest first
     guidance_scale: float
     size: tuple[int, int]  # height, width in pixels
+    noise_given: bool = False  # the caller's latents take the place of each seed's noise
 
 
 class Images(list[Image.Image]):

@@ -15,6 +15,7 @@ from runtime.coreml import CoremlSession
 from runtime.errors import BundleError
 from runtime.generation import Generation, Plan
 from runtime.manifest import Manifest, Step
+from runtime.noise import randn
 from runtime.ort.providers import choose_provider
 from runtime.ort.session import Session
 from runtime.prompt_states import Text, Texts
@@ -23,6 +24,7 @@ from runtime.threads import Task
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
+LOG_VARIANCES = -30.0, 20.0  # least and most that diffusers takes
 Sessions = Mapping[str, Session | CoremlSession]  # by component
 Pair = tuple[Text, Text | None]  # of the prompt and, under guidance, of the negative prompt
 
@@ -83,20 +85,41 @@ class Networks:
 
         size: (height, width) that the picture is brought to; None is the bundle's own.
         """
+        return self._scaled(self._code(image, cancel, size or self.manifest.image_size)[0])
+
+    def _code(self, image: Any, cancel: CancelToken | None, size: tuple[int, int]) -> tuple[F32, F32 | None]:
+        """A picture's latents before they are scaled, and of a variational encoder their standard deviations."""
         if "vae_encoder" not in self.sessions:
             raise BundleError(f"bundle {self.manifest.name} has no vae_encoder: it cannot start from an image")
-        sample = pixels.from_image(image, size or self.manifest.image_size)[None]
-        code = self.sessions["vae_encoder"].run(cancel=cancel, sample=sample)[0, : self.manifest.latent_shape[0]]
-        scaled: F32 = np.multiply(code, np.float32(self.manifest.scaling_factor), dtype=np.float32)
-        return scaled
+        sample, channels = pixels.from_image(image, size)[None], self.manifest.latent_shape[0]
+        given = self.sessions["vae_encoder"].run(cancel=cancel, sample=sample)[0]
+        spread = np.exp(np.clip(given[channels:], *LOG_VARIANCES) / 2) if len(given) == 2 * channels else None
+        return given[:channels], spread
+
+    def _scaled(self, code: F32) -> F32:
+        return np.multiply(code, np.float32(self.manifest.scaling_factor), dtype=np.float32)
 
     def start_from(self, image: Any, plan: Plan, cancel: CancelToken | None) -> None:
         """Replaces the noise with the pictures' own latents, noised to the first step's level."""
         shape, first = self.manifest.latents_of(plan.size), plan.steps[0]
         for one, start in zip(plan.made, arguments.images(image, len(plan.made), shape), strict=True):
             with one.timed("vae_encoder"):
-                code = start if arguments.is_latents(start, shape) else self.encode_image(start, cancel, plan.size)
+                code = start if arguments.is_latents(start, shape) else self._draw_code(one, start, plan, cancel)
                 one.latents = schedule.add_noise(code, one.latents, first.alpha, first.sigma)
+
+    def _draw_code(self, one: Generation, image: Any, plan: Plan, cancel: CancelToken | None) -> F32:
+        """A start picture's latents, scaled.
+
+        As in diffusers, those of a variational encoder are drawn: the generator's first normals are for that, and the
+        run's own noise comes after them.
+        """
+        code, spread = self._code(image, cancel, plan.size)
+        if spread is not None:
+            code = code + spread * randn(one.seed, code.shape)
+            one.drawn = 1
+            if not plan.noise_given:
+                one.latents = randn(one.seed, code.shape, one.drawn)
+        return self._scaled(code)
 
     def fits(self, prompt: str) -> bool:
         """Whether the text encoders read the whole of a prompt."""

@@ -287,7 +287,7 @@ class Pipeline:
                 output = self._networks.predict(one, step, text, plan.guidance_scale, cancel)
                 if self._gives_eps and self.manifest.prediction_type == "v_prediction":
                     output = schedule.v_from_eps(one.latents, output, step.alpha, step.sigma)
-                one.latents = memory.step(step, one.latents, output, one.seed)
+                one.latents = memory.step(step, one.latents, output, one.seed, one.drawn)
             if callback is not None:
                 self._call_back(callback, i, step.timestep, plan.made)
 

@@ -25,9 +25,12 @@ class Memory:
         self._latents: list[Array] = []
         self._outputs: list[Array] = []
 
-    def step(self, step: Step, latents: F32, output: F32, seed: int) -> F32:
-        """The latents after `step`, f32[C, h, w], from those before it and the U-Net's output on them."""
-        noise = randn(seed, latents.shape, step.draw) if step.noise else None
+    def step(self, step: Step, latents: F32, output: F32, seed: int, drawn: int = 0) -> F32:
+        """The latents after `step`, f32[C, h, w], from those before it and the U-Net's output on them.
+
+        drawn: how often the seed's generator gave normals before the run's first noise.
+        """
+        noise = randn(seed, latents.shape, drawn + step.draw) if step.noise else None
         made: F32 = self.advance(step, latents, output, noise)
         return made
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionXLPipeline
+from diffusers import AutoencoderTiny, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from PIL import Image
 
 import runtime
 from export.checks.measure import psnr_db
@@ -22,6 +24,7 @@ from export.parity.__main__ import main as parity
 from export.source import open_source
 from runtime.bundle import open_bundle
 from runtime.manifest import Manifest
+from runtime.noise import randn
 from tests.support.small_sdxl import small_parts, small_sdxl
 
 PROMPT, STEPS = "a photograph of an old lighthouse at dusk", 4
@@ -133,6 +136,32 @@ def test_fewer_bits_pass_the_gate(
 def stored_kinds(folder: Path, name: str) -> set[int]:
     graph = onnx.load(folder / name / "model.onnx", load_external_data=False).graph
     return {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
+
+
+def test_a_picture_to_start_from_is_encoded_as_diffusers_does(made: Path, checkpoint: Path) -> None:
+    """The posterior's noise comes first from the generator, then the run's, then that of ancestral steps."""
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (4, 4, 3), np.uint8)).resize((SIZE, SIZE))
+    judge = StableDiffusionXLImg2ImgPipeline.from_pretrained(checkpoint, add_watermarker=False)
+    judge.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": STEPS, "guidance_scale": 0.0, "strength": 0.75, "output_type": "np"}
+    generator = torch.Generator("cpu").manual_seed(5)
+    expected = np.asarray(judge(PROMPT, image=picture, generator=generator, **options).images)
+    found = runtime.load(made)(PROMPT, image=picture, seed=5, **options)
+    assert psnr_db(expected, found, peak=1.0) >= 60
+
+
+def test_a_bundle_whose_encoder_gives_the_mean_alone_starts_from_it(made: Path) -> None:
+    pipe = runtime.load(made)
+    picture, sessions = Image.new("RGB", (SIZE, SIZE), "teal"), pipe._networks.sessions
+    encoder = sessions["vae_encoder"]
+    mean = SimpleNamespace(run=lambda **given: encoder.run(**given)[:, :4], close=encoder.close)
+    pipe._networks.sessions = {**sessions, "vae_encoder": mean}
+    (one,) = pipe.run(PROMPT, image=picture, seed=5, strength=1.0, decode=False)
+    first = pipe.manifest.steps[1][0]
+    start = first.alpha * pipe.encode(picture) + first.sigma * randn(5, one.latents.shape)
+    (again,) = pipe.run(PROMPT, latents=start / first.noise_scale, seed=5, decode=False)
+    assert one.drawn == 0
+    np.testing.assert_allclose(one.latents, again.latents, rtol=1e-3, atol=1e-3)
 
 
 def test_parity_reports_both_encoders(made: Path, checkpoint: Path, capfd: Any) -> None:

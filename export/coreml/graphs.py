@@ -31,11 +31,9 @@ from export.graphs import DecoderGraph, TextEncoderGraph, UNetGraph
 from export.source import Source
 from export.subpixel import fold_upsampling
 from export.text import encoded
-from runtime.coreml import APPLE_SCALING
+from runtime.coreml import APPLE_SCALING, NO_NOISE
 from runtime.errors import UserError
 from runtime.tokenizer.vocabulary import MAX_TOKENS
-
-NO_NOISE = -30.0  # the smallest log-variance that Encoder.swift keeps: a standard deviation of 3e-7
 
 
 @dataclass(frozen=True)

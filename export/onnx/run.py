@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 
 from export.checks.measure import Network
 from export.checks.reference import Reference
+from export.graphs import PARAMETERS
+from export.heap import give_back_memory
 from export.source import Floats, Ids
 from export.text import PLAIN, Text, Told
 from runtime.tokenizer.conditioning import TextEncoder
@@ -27,10 +29,37 @@ def open_session(model: onnx.ModelProto | Path) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def network_of(folder: Path, one_step: bool = False, told: Told = PLAIN) -> Network:
-    """The graphs of a bundle folder as a Network; one_step: its U-Net's timestep is folded."""
+def network_of(folder: Path, one_step: bool = False, told: Told = PLAIN, one_at_a_time: bool = False) -> Network:
+    """The graphs of a bundle folder as a Network.
+
+    one_step: its U-Net's timestep is folded. one_at_a_time: only the session in use is in memory.
+    """
     paths = {name: folder / name / "model.onnx" for name in told.conditioning.components}
-    return network({name: open_session(path) for name, path in paths.items() if path.is_file()}, one_step, told)
+    present = {name: path for name, path in paths.items() if path.is_file()}
+    if one_at_a_time:
+        return network(OneAtATime(present), one_step, told)
+    return network({name: open_session(path) for name, path in present.items()}, one_step, told)
+
+
+class OneAtATime(Mapping[str, Any]):
+    """Sessions by name, each opened when it is asked for, when the one before is closed."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = paths
+        self.open: tuple[str, Any] | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        if self.open is None or self.open[0] != name:
+            self.open = None  # before the other is opened
+            give_back_memory()
+            self.open = name, open_session(self.paths[name])
+        return self.open[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
 def network(sessions: Mapping[str, Any], one_step: bool = False, told: Told = PLAIN) -> Network:
@@ -48,7 +77,9 @@ def network(sessions: Mapping[str, Any], one_step: bool = False, told: Told = PL
         )
 
     def vae_encoder(picture: Floats) -> Floats:
-        return first("vae_encoder", {"sample": picture})
+        found = first("vae_encoder", {"sample": picture})
+        variational = sessions["vae_encoder"].get_outputs()[0].name == PARAMETERS
+        return found[:, : found.shape[1] // 2] if variational else found
 
     return Network(
         text_encoder=lambda ids: told.text(ids, encode),

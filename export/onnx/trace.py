@@ -28,6 +28,7 @@ from export.onnx.graph import (
     unique,
 )
 from export.onnx.passes import optimize
+from export.onnx.waiting import serialized
 from export.picture_size import graph_step, side_factor
 from export.source import Source
 from export.subpixel import fold_upsampling
@@ -66,7 +67,7 @@ class Tracer:
         ids = torch.from_numpy(self.source.encode(["a", "b"])[:, :MAX_TOKENS])
         model, every_layer = getattr(self.source.pipe, component), self.source.kind.second_text
         module = TextEncoderGraph(model, fused_attention, component, every_layer)
-        return trace(module, [Port("input_ids", ids)], module.outputs)
+        return trace(module, [Port("input_ids", ids)], module.outputs, self.source.large)
 
     def text_encoder(self) -> onnx.ModelProto:
         """input_ids -> last_hidden_state, pooler_output, and of SDXL the states of every layer."""
@@ -90,7 +91,7 @@ class Tracer:
         ]
         folded = folded_timestep(pipe.unet, timestep) if self.fold else nullcontext()
         with attention_as(pipe.unet, fused_attention), folded:
-            return trace(UNetGraph(pipe.unet), ports, ["out_sample"])
+            return trace(UNetGraph(pipe.unet), ports, ["out_sample"], self.source.large)
 
     def vae_decoder(self) -> onnx.ModelProto:
         """latent_sample -> sample."""
@@ -98,9 +99,10 @@ class Tracer:
         return trace(DecoderGraph(self.source.pipe.vae), [port], ["sample"])
 
     def vae_encoder(self) -> onnx.ModelProto:
-        """sample -> latent_sample."""
+        """sample -> latent_sample, or latent_parameters."""
         port = self.sided("sample", (3, *self.source.image_size), side_factor(self.source.pipe.vae.config))
-        return trace(EncoderGraph(self.source.pipe.vae), [port], ["latent_sample"])
+        module = EncoderGraph(self.source.pipe.vae)
+        return trace(module, [port], [module.output])
 
     def sided(self, name: str, shape: tuple[int, int, int], step: int) -> Port:
         """A feature map's input, whose sides are any multiples of `step` where the source has several sizes.
@@ -140,8 +142,8 @@ class Port:
         return axes
 
 
-def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> onnx.ModelProto:
-    """The ONNX graph of `module`, with a dynamic batch.
+def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str], waiting: bool = False) -> onnx.ModelProto:
+    """The ONNX graph of `module`, with a dynamic batch. waiting: large weights are not copied, see `onnx.waiting`.
 
     The examples' batch must be 2 or more: torch.export treats an axis of length 1 as constant.
     """
@@ -157,7 +159,7 @@ def trace(module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str]) -> 
             dynamic_shapes=tuple(port.dynamic() for port in inputs),
         )
     assert program is not None  # with dynamo=True there is always one
-    model: onnx.ModelProto = program.model_proto
+    model: onnx.ModelProto = serialized(program) if waiting else program.model_proto
     tidy(model)
     name_sides(model)
     return model

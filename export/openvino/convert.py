@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.graphs import DecoderGraph, EncoderGraph, TextEncoderGraph, UNetGraph
 from export.onnx.trace import quiet
-from export.openvino.run import PARAMETERS, load_openvino
+from export.openvino.run import load_openvino
 from export.source import Source
 from export.subpixel import fold_upsampling
 from export.text import encoded
@@ -41,17 +41,6 @@ class Part:
     outputs: tuple[str, ...]
 
 
-class ParametersGraph(nn.Module):
-    """sample f32[B,3,H,W] in [-1,1] -> latent_parameters f32[B,2C,h,w]: mean and log-variance."""
-
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, sample: Tensor) -> Tensor:
-        return self.vae.encode(sample, return_dict=False)[0].parameters  # type: ignore[operator,no-any-return]
-
-
 def parts(source: Source) -> Iterator[Part]:
     """The modules of a checkpoint, smallest first; of any batch and any picture size. Folds the end of its decoder."""
     pipe = source.pipe
@@ -61,10 +50,8 @@ def parts(source: Source) -> Iterator[Part]:
     sizes = (ANY, channels, ANY, ANY)
     yield Part("vae_decoder", DecoderGraph(pipe.vae), (Port("latent_sample", latents, sizes),), ("sample",))
     picture = (Port("sample", torch.zeros(1, 3, *source.image_size), (ANY, 3, ANY, ANY)),)
-    if hasattr(pipe.vae, "quant_conv"):
-        yield Part("vae_encoder", ParametersGraph(pipe.vae), picture, (PARAMETERS,))
-    else:
-        yield Part("vae_encoder", EncoderGraph(pipe.vae), picture, ("latent_sample",))
+    encoder = EncoderGraph(pipe.vae)
+    yield Part("vae_encoder", encoder, picture, (encoder.output,))
     ids = torch.from_numpy(source.encode([""]))
     for name in source.kind.encoders:
         text = TextEncoderGraph(getattr(pipe, name), component=name, every_layer=source.kind.second_text)

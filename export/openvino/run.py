@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from export.checks.measure import Network
+from export.graphs import PARAMETERS
 from export.source import Floats, Ids
 from export.text import PLAIN, Text, Told
 from runtime.errors import UserError
 from runtime.tokenizer.conditioning import TextEncoder
 
 MODEL = "openvino_model.xml"
-PARAMETERS = "latent_parameters"  # a variational encoder's output: mean and log-variance
 
 
 def load_openvino() -> Any:

@@ -74,8 +74,11 @@ def calibration(source: Source, count: int, batch: int) -> Iterator[tuple[Tensor
         yield torch.from_numpy(source.encode(part)), torch.from_numpy(noise)
 
 
-def draw(source: Source, ids: Tensor, noise: Tensor, steps: int = 1) -> Tensor:
-    """Pictures f32[B,3,H,W], [0,1] before clamping, by the checkpoint's own scheduler; differentiable."""
+def draw(source: Source, ids: Tensor, noise: Tensor, steps: int = 1, side: int | None = None) -> Tensor:
+    """Pictures f32[B,3,H,W], [0,1] before clamping, by the checkpoint's own scheduler; differentiable.
+
+    side: of the middle part of the latents that is decoded; None for all of them.
+    """
     pipe, table, memory = source.pipe, source.steps(steps), Memory()
     latents = noise * table[0].noise_scale
     text = encoded(source, ids).arguments(told(source).sizes(noise))
@@ -83,7 +86,16 @@ def draw(source: Source, ids: Tensor, noise: Tensor, steps: int = 1) -> Tensor:
         output = pipe.unet(latents, torch.tensor(float(step.timestep)), **text, return_dict=False)[0]
         fresh = torch.randn(noise.shape, generator=torch.Generator().manual_seed(SEED)) if step.noise else None
         latents = memory.advance(step, latents, output, fresh)
-    return pipe.vae.decode(latents / source.scaling_factor, return_dict=False)[0] / 2 + 0.5  # type: ignore[no-any-return]
+    decoded = pipe.vae.decode(middle(latents, side) / source.scaling_factor, return_dict=False)[0]
+    return decoded / 2 + 0.5  # type: ignore[no-any-return]
+
+
+def middle(latents: Tensor, side: int | None) -> Tensor:
+    """The middle part [B,C,<=side,<=side] of latents."""
+    if side is None:
+        return latents
+    top, left = (max(0, (length - side) // 2) for length in latents.shape[2:])
+    return latents[:, :, top : top + side, left : left + side]
 
 
 def by_name(found: Sequence[Layer]) -> Mapping[str, Layer]:

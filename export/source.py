@@ -53,6 +53,7 @@ class Source:
     sizes: tuple[Size, ...] = ()  # (height, width) of every picture that the export makes; (): image_size alone
     size: Size | None = None  # of its pictures; None: the U-Net's own
     kind: Kind = SD
+    variant: str | None = None  # of the weight files, as asked for
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -217,7 +218,8 @@ def open_folder(folder: Path, prompts: Path | None = None, variant: str | None =
     chosen = prompts_for(folder, prompts)
     kind = pipeline_kind(folder, KINDS)
     read_variation(folder)  # a damaged table is told before anything heavy is loaded
-    return Source(name=name_of(folder), folder=folder, pipe=load(folder, variant), prompts=chosen, kind=kind)
+    pipe = load(folder, variant)
+    return Source(name=name_of(folder), folder=folder, pipe=pipe, prompts=chosen, kind=kind, variant=variant)
 
 
 def load(folder: Path, variant: str | None = None) -> Any:

@@ -14,6 +14,7 @@ import torch
 from export.checks.gates import MOST_RATIO
 from export.checks.measure import Network
 from export.checks.reference import pictures, torch_network
+from export.parked import restore
 from export.source import Source
 from runtime.errors import UserError
 from runtime.pixels import unit_to_uint8
@@ -89,6 +90,7 @@ def no_pictures_for(source: Source) -> str:
 @cache
 def reference_distance(source: Source, data: Path) -> float:
     """FD-Lite0 of the checkpoint's own pictures."""
+    restore(source)
     return drawn(source, torch_network(source), data)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx.external_data_helper import set_external_data
 
 from export.configs import component_config, model_index, write_json, write_tokenizers
 from export.facts import as_metadata, model_facts, model_manifest
 from export.onnx.options import FUSED
+from export.onnx.waiting import array_of, bring, bytes_in, forget, maker_of
 from export.source import FACTS, Source
 from export.tokens import check_written
 from runtime.bundle import Manifest, describe_files, write_manifest
@@ -69,25 +71,34 @@ def write_graph(folder: Path, model: onnx.ModelProto) -> None:
         with (folder / "model.onnx_data").open("wb") as file:
             for tensor in outside:
                 move_out(tensor, file)
+    for tensor in model.graph.initializer:
+        bring(tensor)
+    forget()
     onnx.save(model, folder / "model.onnx")
 
 
 def split_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     """The largest weights, without which the rest fits inline; in the graph's order."""
     tensors = model.graph.initializer
-    total = sum(len(tensor.raw_data) for tensor in tensors)
+    sizes = [bytes_in(tensor) for tensor in tensors]
+    total = sum(sizes)
     outside = set()
-    for index in sorted(range(len(tensors)), key=lambda i: -len(tensors[i].raw_data)):
+    for index in sorted(range(len(tensors)), key=lambda i: -sizes[i]):
         if total <= INLINE_BYTES:
             break
         outside.add(index)
-        total -= len(tensors[index].raw_data)
+        total -= sizes[index]
     return [tensors[index] for index in sorted(outside)]
 
 
 def move_out(tensor: onnx.TensorProto, file: Any) -> None:
     """Append a weight to the data file and leave a reference in the graph."""
     file.write(b"\0" * (-file.tell() % ALIGNMENT))
-    set_external_data(tensor, "model.onnx_data", offset=file.tell(), length=len(tensor.raw_data))
-    file.write(tensor.raw_data)
+    offset = file.tell()
+    if maker_of(tensor) is None:
+        file.write(tensor.raw_data)
+    else:
+        file.write(np.ascontiguousarray(array_of(tensor)).data)
+    tensor.raw_data = b""  # without which set_external_data refuses
+    set_external_data(tensor, "model.onnx_data", offset=offset, length=file.tell() - offset)
     tensor.ClearField("raw_data")

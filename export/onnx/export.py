@@ -36,6 +36,7 @@ from export.onnx.quantize.planner import (
 from export.onnx.quantize.qdq import rewrite
 from export.onnx.run import fused_pixels, network_of
 from export.onnx.trace import Tracer
+from export.parked import park, restore
 from export.source import Source
 from export.text import told
 from runtime.errors import UserError
@@ -67,7 +68,8 @@ def export_onnx(source: Source, out: Path, options: Options | None = None) -> di
         verdict.refuse(f"ONNX {precision} of {source.name}")
         figures = verdict.to_json() | {"recipe": recipe}
         if source.sizes:
-            figures["sizes"] = others.compare(network_of(folder, options.fold_timestep), options.threshold_db)
+            network = network_of(folder, options.fold_timestep, told(source), one_at_a_time=source.large)
+            figures["sizes"] = others.compare(network, options.threshold_db)
         advance(1)
         if options.fused:
             figures["fused"] = write_fused(folder, source, reference)
@@ -135,17 +137,21 @@ class Verdict:
 
 def judged(folder: Path, reference: Reference, options: Options) -> Verdict:
     """The written graphs beside the checkpoint."""
-    network = network_of(folder, options.fold_timestep, told(reference.source))
+    source = reference.source
+    if source.large:
+        park(source)
+    network = network_of(folder, options.fold_timestep, told(source), one_at_a_time=source.large)
     parity = reference.compare(network, options.threshold_db)
     if options.precision == "fp32" or parity.picture.status == "failed":
         return Verdict(parity, None)
-    return Verdict(parity, measure_distance(reference.source, network, options.data, options.max_fd_ratio))
+    return Verdict(parity, measure_distance(source, network, options.data, options.max_fd_ratio))
 
 
 def write_component(
     folder: Path, name: str, tracer: Tracer, rewritten: Callable[[onnx.ModelProto], onnx.ModelProto]
 ) -> None:
     """Trace, rewrite and write one component; nothing of it stays in memory unless the tracer keeps it."""
+    restore(tracer.source)
     write_graph(folder / name, rewritten(tracer.graph(name)))
     give_back_memory()
 
@@ -172,7 +178,7 @@ def write_fused(folder: Path, source: Source, reference: Reference) -> dict[str,
     graphs = {name: onnx.load(folder / name / "model.onnx") for name in source.conditioning.required}
     onnx.save(fused(source, graphs), folder / FUSED)
     found = fused_pixels(folder / FUSED, reference)
-    expected = reference.pixels(network_of(folder, True, told(source)))
+    expected = reference.pixels(network_of(folder, True, told(source), one_at_a_time=source.large))
     psnr = psnr_db(expected / 255, found / 255, peak=1.0)
     if psnr < THRESHOLDS_DB["fp32"]:
         raise UserError(f"{FUSED} of {source.name} is {psnr:.1f} dB from its own parts; nothing was written")

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.onnx.graph import drop_unused, node_names, refuse_doubles, tensor_names, unique
+from export.onnx.waiting import array_of, leave, maker_of
 
 # Sums over whole feature maps, and exponentials: fp32 inside, fp16 outside. A Cast names its own type.
 FLOAT_OPS = ("Cast", "InstanceNormalization", "LayerNormalization", "Softmax")
@@ -68,7 +69,7 @@ class Halver:
         """A new tensor of the other kind: a weight is stored in it, anything else is cast."""
         made = self.tensor(f"{name}.{'fp16' if kind == HALF else 'fp32'}")
         if name in self.weights:
-            self.graph.initializer.append(numpy_helper.from_array(half(self.weights[name]), made))
+            self.graph.initializer.append(halved(self.weights[name], made))
         else:
             self.nodes.append(helper.make_node("Cast", [name], [made], name=self.node(made), to=kind))
         return made
@@ -100,6 +101,13 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     return kinds | {tensor.name: int(tensor.data_type) for tensor in graph.initializer}
 
 
-def half(tensor: onnx.TensorProto) -> Any:
-    """A stored tensor in fp16, clipped to its range."""
-    return np.clip(numpy_helper.to_array(tensor), -65504, 65504).astype(np.float16)
+def halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """A stored tensor in fp16 under a new name; waiting where the given one is."""
+    if make := maker_of(tensor):
+        return leave(name, tensor.dims, HALF, lambda: half(make()))
+    return numpy_helper.from_array(half(array_of(tensor)), name)
+
+
+def half(numbers: Any) -> Any:
+    """Numbers in fp16, clipped to its range."""
+    return np.clip(numbers, -65504, 65504).astype(np.float16)

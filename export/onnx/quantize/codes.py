@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from export.calibrate import Range, scale_and_zero
 from export.onnx.graph import attribute, initializers, users
 from export.onnx.passes import shapes
+from export.onnx.waiting import array_of
 
 # Largest code of a "static" layer's weights. CPUs without int8 dot products add pairs of u8 * s8 products in
 # 16 bits: 2 * 255 * 64 fits, 2 * 255 * 127 would saturate into wrong pictures there, and only there.
@@ -45,7 +46,7 @@ class Rewriter:
         return output
 
     def array(self, name: str) -> Array:
-        return np.asarray(numpy_helper.to_array(self.weights[name]))
+        return array_of(self.weights[name])
 
     def sides(self, node: onnx.NodeProto) -> tuple[Range, Range]:
         """The ranges of a node's input and output."""

@@ -24,6 +24,9 @@ from export.source import Source
 
 SEED = 20_000  # of the probes
 PROBES, LARGE_PROBES = 4, 2  # backward passes per batch
+# Side of the part of a large model's latents that is decoded to a picture: a KL decoder of Stable Diffusion would keep
+# 12 GB of a whole one of 512 pixels. Squared errors are means over the picture, so that a part estimates them.
+LARGE_SIDE = 16
 
 
 @dataclass
@@ -46,6 +49,7 @@ def prices(
     """
     found: dict[str, Price] = {}
     probes = LARGE_PROBES if source.large else PROBES
+    kept = torch.bfloat16 if source.large else torch.float32  # in which errors wait for their gradients
     generator = torch.Generator().manual_seed(SEED)
 
     def price(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
@@ -54,7 +58,7 @@ def prices(
         entry.inputs = given[0].numel()
         with torch.no_grad():
             errors = {kind: error_of(layer, kind, given, output, ranges.get(layer.name)) for kind in kinds}
-        known = {kind: error for kind, error in errors.items() if error is not None}
+        known = {kind: error.to(kept) for kind, error in errors.items() if error is not None}
         # A leaf where nothing before it has a gradient; elsewhere a view, which the caller may change in place.
         passed = output.view_as(output) if output.requires_grad else output.detach().requires_grad_()
 
@@ -68,7 +72,7 @@ def prices(
 
     with torch.enable_grad(), observed(layers(source), price):
         for ids, noise in calibration(source, count, batch):
-            picture = draw(source, ids, noise)
+            picture = draw(source, ids, noise, side=LARGE_SIDE if source.large else None)
             for probe in range(probes):
                 v = torch.randn(picture.shape, generator=generator) / picture[0].numel() ** 0.5
                 v = v * ((picture >= 0) & (picture <= 1))  # clamped values show no error

@@ -25,7 +25,7 @@ from train.world.captions import caption
 from train.world.drawing import GROUND_COLORS, background, cutout, draw
 from train.world.portraits import COVERED, MENS_HAIR, PORTRAIT_STYLES, WOMENS_HAIR
 from train.world.prepare import read_portraits, read_things
-from train.world.scenes import HELD_OUT, KINDS, Scene, World, choose
+from train.world.scenes import HELD_OUT, KINDS, Scene, World, called, choose
 from train.world.sprites import Portrait, StoredSprites, art_sprite, read_sprites, write_sprites
 from train.world.stream import Painter, WorldStream
 from train.world.ways import Ways
@@ -372,3 +372,15 @@ def test_a_drawing_is_cut_out_and_kept(tmp_path: Path) -> None:
     picture = StoredSprites(tmp_path).art(key)
     assert picture.size == (128, 128) and picture.getchannel("A").getextrema()[1] == 255
     assert art_sprite(Drawing("flat style", "0", None, "<svg"))[1] is None
+
+
+def test_articles_are_those_that_people_say() -> None:
+    said = ("people", "clothing", "baguette bread", "woman surfing", "men wrestling", "women with bunny ears", "grapes")
+    assert [called(name) for name in said] == list(said)
+    assert [called(name) for name in ("wing", "seedling", "office building", "owl", "person")] == [
+        "a wing",
+        "a seedling",
+        "an office building",
+        "an owl",
+        "a person",
+    ]

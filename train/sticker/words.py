@@ -74,6 +74,7 @@ _IRREGULAR = {
     "cactus": "cacti",
     "scarf": "scarves",
 }
+_PLURALS = frozenset(_IRREGULAR.values())
 _UNCHANGED = {
     "sheep",
     "fish",
@@ -105,6 +106,8 @@ def with_article(noun: str) -> str:
 
 def is_plural(noun: str) -> bool:
     head = _split_head(noun)[0]
+    if head.rpartition(" ")[2] in _PLURALS:
+        return True
     return head.endswith("s") and not head.endswith(("ss", "us", "is")) and head not in _SINGULAR_S
 
 

@@ -119,7 +119,7 @@ def _general(scene: Scene, world: World, rng: np.random.Generator) -> str:
     if scene.kind == "thing" and world.by_name[scene.subjects[0]].coarse and draw < 0.75:
         thing = world.by_name[scene.subjects[0]]
         word = thing.coarse[int(rng.integers(len(thing.coarse)))]
-        base = word if rng.random() < 0.3 else with_article(word)
+        base = word if rng.random() < 0.3 else called(word)
         if draw < 0.3:  # as the runtime completes it
             return ", ".join([base, thing.name, *words])
         return base if draw < 0.45 else ", ".join([base, *(w for w in words if rng.random() < 0.5)])

@@ -39,6 +39,7 @@ PAIRED = frozenset(
 )
 UNFIT = re.compile(r"\b(face|oncoming|sign|light|suit|station|stop|track|motorway|paw|prints|flower playing)\b|\d")
 SHORT_BEARD = 0.6  # of men's and of nobody's-gender portraits: without
+THINGS_IN_ING = frozenset(("wing", "ring", "dumpling", "seedling", "building", "painting", "string", "earring"))
 UNCOUNTED = frozenset(  # things without an article
     (
         "american football",
@@ -47,22 +48,28 @@ UNCOUNTED = frozenset(  # things without an article
         "bread",
         "broccoli",
         "butter",
+        "candy",
+        "clothing",
         "corn",
         "dango",
         "field hockey",
         "fire",
         "fog",
+        "garlic",
         "ice",
         "ice hockey",
         "lacrosse",
+        "luggage",
         "money with wings",
         "oden",
         "performing arts",
         "ping pong",
         "popcorn",
         "rugby football",
+        "sake",
         "salt",
         "soap",
+        "spaghetti",
         "sushi",
         "tennis",
         "water closet",
@@ -178,7 +185,9 @@ class World:
 
 def called(name: str) -> str:
     """'a fox', 'an owl', 'grapes', 'lacrosse': a thing's name as one says it."""
-    return name if name in UNCOUNTED or name.endswith("ing") or name.startswith("flexed") else with_article(name)
+    last = name.rpartition(" ")[2]
+    doing = last.endswith("ing") and last not in THINGS_IN_ING  # "a woman surfing" is said without, too
+    return name if last in UNCOUNTED or name in UNCOUNTED or doing or name.startswith("flexed") else with_article(name)
 
 
 def choose(shares: Mapping[str, float], rng: np.random.Generator) -> str:

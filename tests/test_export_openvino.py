@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,7 +25,7 @@ from export.openvino.run import MODEL, load_openvino
 from export.source import Source, open_source
 from runtime.bundle import FileFacts, check_file
 from runtime.manifest import COMPONENTS
-from tests.support.tiny import SMALL, Shape, make_pipeline, small_checkpoint
+from tests.support.tiny import SMALL, make_pipeline, small_checkpoint, small_openvino
 
 ONE_STEP = {"num_inference_steps": 1, "guidance_scale": 0.0}
 PROMPT = "a red fox,in the hat"
@@ -36,10 +37,8 @@ def source() -> Source:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("openvino") / "out"
-    assert exporter.main([str(small_checkpoint()), "--out", str(out)]) == 0
-    return out
+def made() -> Path:
+    return small_openvino()
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -177,7 +176,7 @@ def test_image_to_image(made: Path, source: Source) -> None:
 def turbo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of SD-Turbo's kind: AutoencoderKL, epsilon, Euler with trailing timesteps."""
     folder = tmp_path_factory.mktemp("turbo")
-    pipe = make_pipeline(folder, Shape(**{**vars(SMALL), "prediction_type": "epsilon"}))
+    pipe = make_pipeline(folder, replace(SMALL, prediction_type="epsilon", channels=(16,)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = diffusers.AutoencoderKL(

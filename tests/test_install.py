@@ -20,13 +20,20 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment that holds the package and what it requires, nothing else."""
     folder = tmp_path_factory.mktemp("install")
     source = folder / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", "out", "runs", "data", "checkpoints", "build", "*_cache")
+    names = (".git", ".venv", "out", "runs", "data", "checkpoints", "build", "*_cache", "node_modules", "golden")
+    ignored = shutil.ignore_patterns(*names)
     shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(source)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    pip(python, "install", "--quiet", "--no-compile", str(source))
     return python
+
+
+def pip(python: Path, *arguments: str) -> str:
+    """What this environment's pip prints; it works on `python`'s, which has none of its own."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python), *arguments]
+    done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    return done.stdout
 
 
 def picture(python: Path, folder: Path, *arguments: str) -> bytes:
@@ -38,8 +45,7 @@ def picture(python: Path, folder: Path, *arguments: str) -> bytes:
 
 
 def test_torch_is_absent(python: Path) -> None:
-    done = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
-    names = {package["name"].lower() for package in json.loads(done.stdout)}
+    names = {package["name"].lower() for package in json.loads(pip(python, "list", "--format=json"))}
     assert "addkit" in names and not names & {"torch", "diffusers", "transformers"}
 
 

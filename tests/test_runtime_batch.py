@@ -1,6 +1,7 @@
 """Bulk generation: what it writes, that a killed run ends in the same folder, and its errors.
 
-Tests in this process share one Ray; those that kill, or look at the terminal, use separate processes.
+Tests in this process share one Ray, or need none where they are about the folder alone; those that kill, or look at the
+terminal, use separate processes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,36 @@ def ray() -> Iterator[None]:
     with Pool(None, 2, "cpu", False):
         yield
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+class Here:
+    """In place of the pool: one worker, in this process."""
+
+    workers = 1
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def reports(self, chunks: Sequence[dict[str, int]], arguments: dict[str, Any]) -> Iterator[Any]:
+        """The worker's reports on all chunks, as Ray hands them over."""
+        worker = Worker(**arguments)
+        try:
+            for chunk in chunks:
+                for batch in worker({name: [value] for name, value in chunk.items()}):
+                    yield from map(json.loads, batch["report"])
+        finally:
+            worker._lock.close()  # as the end of its process does
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.batch.run.Pool", Here)
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +128,10 @@ def prompts(name: str = "p.txt", count: int = ROWS) -> str:
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_pictures_and_their_manifest(ray: None, capsys: pytest.CaptureFixture[str], format: str) -> None:
+def test_pictures_and_their_manifest(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    request.getfixturevalue("ray" if format == "png" else "here")
     long = "fox " * 99
     Path("p.csv").write_text(f"prompt,seed,name,id\n狐 fox,7,fox,a\na pizza,,,b\n{long},3,b/long,c\n", encoding="utf-8")
     assert run("p.csv", "--out", "out", "--format", format, "--keep", "id") == 0
@@ -129,7 +163,7 @@ def test_pictures_and_their_manifest(ray: None, capsys: pytest.CaptureFixture[st
     ]  # fmt: skip
 
 
-def test_again_and_with_more_rows(ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_again_and_with_more_rows(here: None, capsys: pytest.CaptureFixture[str]) -> None:
     prompts(count=10)
     first = report(capsys, "p.txt", "--out", "out")
     assert (first["rows"], first["made"], first["there"], first["workers"]) == (10, 10, 0, 1)
@@ -196,7 +230,7 @@ def test_two_runs_in_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert "another run is writing to out" in capsys.readouterr().err
 
 
-def test_a_row_that_fails_stops_no_other(ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_that_fails_stops_no_other(here: None, capsys: pytest.CaptureFixture[str]) -> None:
     Path("p.jsonl").write_text('{"prompt": "a fox"}\n{"prompt": "bad \\udcff"}\n{"prompt": "a pizza"}\n')
     for _ in range(2):  # the second run tries the row again
         assert run("p.jsonl", "--out", "out") == 1
@@ -208,7 +242,7 @@ def test_a_row_that_fails_stops_no_other(ray: None, capsys: pytest.CaptureFixtur
         assert "UTF-8" in failed["error"]
 
 
-def test_what_is_lost_is_made_again_and_the_same(ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_lost_is_made_again_and_the_same(here: None, capsys: pytest.CaptureFixture[str]) -> None:
     """A torn line, a line without its picture, a picture without a line, a damaged one, another's picture."""
     prompts()
     assert run("p.txt", "--out", "out") == 0
@@ -227,7 +261,7 @@ def test_what_is_lost_is_made_again_and_the_same(ray: None, capsys: pytest.Captu
     assert sorted(one["row"] for one in lines("out/times.jsonl")) == [3, 4, 21, 22]
 
 
-def test_webdataset_shards(ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_webdataset_shards(here: None, capsys: pytest.CaptureFixture[str]) -> None:
     import webdataset
 
     Path("p.jsonl").write_text("".join(f'{{"prompt": "a fox {i}", "seed": {i}}}\n' for i in range(ROWS)))
@@ -255,7 +289,7 @@ def test_webdataset_shards(ray: None, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(*arguments[:2], "whole", *arguments[3:]) == 0 and tree("out") == tree("whole")
 
 
-def test_a_disk_that_takes_no_more_ends_the_run(ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_takes_no_more_ends_the_run(here: None, capsys: pytest.CaptureFixture[str]) -> None:
     Path("p.csv").write_text("prompt,name\na fox,x/fox\n")
     begin("p.csv")
     Path("out/x").touch()

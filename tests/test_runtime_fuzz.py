@@ -67,7 +67,7 @@ def run_fuzzer(seed: int, count: int, out: Path) -> None:
 
 @linux
 def test_spoilt_bundles_end_in_an_error_or_a_picture(tmp_path: Path) -> None:
-    run_fuzzer(1, 14 * len(KINDS), tmp_path)
+    run_fuzzer(1, 6 * len(KINDS), tmp_path)
 
 
 @linux

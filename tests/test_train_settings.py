@@ -93,7 +93,7 @@ def test_r1_can_be_taken_now_and_then(parts: Parts, tmp_path: Path) -> None:
 
 
 def test_a_student_can_go_on_from_a_checkpoint(parts: Parts, tmp_path: Path) -> None:
-    first = AddTrainer(add_config(parts, tmp_path / "first"))
+    first = AddTrainer(add_config(parts, tmp_path / "first", max_steps=1))
     pipeline = first.run()
     second = AddTrainer(add_config(parts, tmp_path / "second", init=str(pipeline), student="full"))
     torch.testing.assert_close(
@@ -103,7 +103,7 @@ def test_a_student_can_go_on_from_a_checkpoint(parts: Parts, tmp_path: Path) -> 
 
 def test_a_lora_student_keeps_one_step(parts: Parts, tmp_path: Path) -> None:
     """Adapters alone learn, the saved pipeline is merged, and the adapters open in a plain pipeline of the base."""
-    trainer = AddTrainer(add_config(parts, tmp_path / "run", student="lora", lora_rank=4, lr=0.02))
+    trainer = AddTrainer(add_config(parts, tmp_path / "run", student="lora", lora_rank=4, lr=0.02, max_steps=2))
     before = trainer.task.draw(2)
     target = trainer.run()
     after = trainer.task.draw(2)
@@ -124,7 +124,8 @@ def test_a_lora_student_keeps_one_step(parts: Parts, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_any_stable_diffusion_shaped_teacher(parts: Parts, tmp_path: Path, kind: str) -> None:
     teacher = make_random_teacher(tmp_path / "teacher", "tiny", prediction_type=kind)
-    trainer = AddTrainer(add_config(parts, tmp_path / "run", teacher=str(teacher), decoder="vae", student="small"))
+    changes: dict[str, Any] = {"teacher": str(teacher), "decoder": "vae", "student": "small", "max_steps": 1}
+    trainer = AddTrainer(add_config(parts, tmp_path / "run", **changes))
     assert trainer.task.parts.levels.prediction_type == kind
     target = trainer.run()
     saved = StableDiffusionPipeline.from_pretrained(target, safety_checker=None)
@@ -144,7 +145,7 @@ def test_a_teacher_with_a_kl_autoencoder(parts: Parts, tmp_path: Path) -> None:
     vae = AutoencoderKL(block_out_channels=(8,) * 4, latent_channels=4, norm_num_groups=4, sample_size=64, **blocks)
     pipeline.register_modules(vae=vae)
     pipeline.save_pretrained(tmp_path / "teacher")
-    target = AddTrainer(add_config(parts, tmp_path / "run", teacher=str(tmp_path / "teacher"), max_steps=2)).run()
+    target = AddTrainer(add_config(parts, tmp_path / "run", teacher=str(tmp_path / "teacher"), max_steps=1)).run()
     saved = StableDiffusionPipeline.from_pretrained(target, safety_checker=None)
     assert isinstance(saved.vae, AutoencoderKL)
     assert saved("a disc", num_inference_steps=1, guidance_scale=0.0).images[0].size == (64, 64)
@@ -152,7 +153,7 @@ def test_a_teacher_with_a_kl_autoencoder(parts: Parts, tmp_path: Path) -> None:
 
 def test_one_step_in_diffusers_is_the_students_sample(parts: Parts, tmp_path: Path) -> None:
     """What the trainer draws is what a user's diffusers pipeline makes of the saved folder, with the same noise."""
-    trainer = AddTrainer(add_config(parts, tmp_path / "run"))
+    trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=1))
     pipeline = StableDiffusionPipeline.from_pretrained(trainer.run(), safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     ours = trainer.task.draw(1)[0].permute(1, 2, 0) / 2 + 0.5
@@ -231,12 +232,12 @@ def test_a_teacher_whose_parts_do_not_fit_is_refused(parts: Parts, tmp_path: Pat
 
 
 def test_another_runs_folder_is_not_gone_on_with(parts: Parts, tmp_path: Path) -> None:
-    AddTrainer(add_config(parts, tmp_path / "run", max_steps=2)).run()
+    AddTrainer(add_config(parts, tmp_path / "run", max_steps=1)).run()
     with pytest.raises(UserError, match="holds a run with lr=0.001; continue it with"):
-        AddTrainer(add_config(parts, tmp_path / "run", max_steps=2, lr=0.5)).run()
-    longer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=3))
+        AddTrainer(add_config(parts, tmp_path / "run", max_steps=1, lr=0.5)).run()
+    longer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=2))
     longer.run()
-    assert longer.step == 3
+    assert longer.step == 2
 
 
 def test_a_start_that_does_not_fit_the_teacher_is_refused(parts: Parts, tmp_path: Path) -> None:

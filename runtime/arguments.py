@@ -30,6 +30,7 @@ def plan(
     prompt: str | Sequence[str] | None,
     negative_prompt: str | Sequence[str] | None,
     prompt_embeds: npt.ArrayLike | None,
+    pooled_prompt_embeds: npt.ArrayLike | None,
     seed: Seeds | None,
     generator: Any,
     variation: Choice,
@@ -50,9 +51,8 @@ def plan(
     choice = check_choice(variation)
     size = check_size(manifest, height, width)
     guidance_scale = guidance(manifest, guidance_scale)
-    if prompt_embeds is not None and manifest.conditioning.time_ids:
-        raise ValueError(f"prompt_embeds is not enough: bundle {manifest.name} takes pooled text too; give the prompt")
     states = embeds(prompt, prompt_embeds, manifest.max_tokens)
+    pooled = pooled_embeds(manifest, states, pooled_prompt_embeds)
     texts = [""] * len(states) if states else prompts(prompt)
     wanted = jobs(texts, negative_prompt, guidance_scale, chosen_seed(seed, generator), num_images_per_prompt)
     wanted = wanted if states else [_completed(manifest, choice, job, fits) for job in wanted]
@@ -60,8 +60,13 @@ def plan(
     scale = np.float32(1.0 if image_given else chosen[0].noise_scale)
     noises = _noises(wanted, latents, manifest.latents_of(size))
     made = [Generation(job, start * scale) for job, start in zip(wanted, noises, strict=True)]
-    repeated: list[F32 | None] = [one for one in states for _ in range(num_images_per_prompt)]
-    return Plan(made, repeated or [None] * len(made), chosen, guidance_scale, size, latents is not None)
+    own = [_repeated(given, num_images_per_prompt) or [None] * len(made) for given in (states, pooled)]
+    return Plan(made, *own, chosen, guidance_scale, size, latents is not None)
+
+
+def _repeated(given: Sequence[F32], count: int) -> list[F32 | None]:
+    """Each of them `count` times."""
+    return [one for one in given for _ in range(count)]
 
 
 def guidance(manifest: Manifest, asked: float) -> float:
@@ -208,6 +213,30 @@ def embeds(prompt: Any, given: Any, max_tokens: int) -> list[F32]:
         raise ValueError(
             f"prompt_embeds must be finite, in the shape ({max_tokens}, width) or (B, {max_tokens}, width), "
             f"not {array.shape}"
+        )
+    return list(array)
+
+
+def pooled_embeds(manifest: Manifest, states: Sequence[F32], given: Any) -> list[F32]:
+    """The caller's pooled text, one [width] for each of `states`, none where there are prompts. Raises ValueError."""
+    if not manifest.conditioning.time_ids or not states:
+        if given is not None:
+            raise ValueError(
+                f"pooled_prompt_embeds goes with prompt_embeds: bundle {manifest.name} takes no pooled text"
+                if states
+                else "pooled_prompt_embeds goes with prompt_embeds: give both, or the prompt"
+            )
+        return []
+    if given is None:
+        raise ValueError(
+            f"prompt_embeds is not enough: bundle {manifest.name} takes pooled text too; give pooled_prompt_embeds, or "
+            "the prompt"
+        )
+    array = np.asarray(given, np.float32)
+    array = array[None] if array.ndim == 1 else array
+    if array.ndim != 2 or len(array) != len(states) or not np.isfinite(array).all():
+        raise ValueError(
+            f"pooled_prompt_embeds must be finite, in the shape (width) or ({len(states)}, width), not {array.shape}"
         )
     return list(array)
 

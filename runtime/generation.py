@@ -30,6 +30,7 @@ class Options(TypedDict, total=False):
 
     negative_prompt: str | Sequence[str] | None
     prompt_embeds: Any
+    pooled_prompt_embeds: Any
     seed: Seeds | None
     generator: Any
     variation: Choice
@@ -111,6 +112,7 @@ class Plan:
 
     made: list[Generation]  # one for every picture, without latents yet
     states: list[F32 | None]  # the caller's text states, one for every picture; None: the prompt's
+    pooled: list[F32 | None]  # and pooled text
     steps: tuple[Step, ...]  # noisiest first
     guidance_scale: float
     size: tuple[int, int]  # height, width in pixels

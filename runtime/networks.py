@@ -129,10 +129,11 @@ class Networks:
         """What the text encoders give. Do not write to its arrays."""
         return self._texts.encode(prompt, cancel)
 
-    def encode_text(self, one: Generation, states: F32 | None, cancel: CancelToken | None) -> Pair:
-        """A picture's prompt, or the caller's own states, and under guidance its negative prompt."""
+    def encode_text(self, one: Generation, states: F32 | None, pooled: F32 | None, cancel: CancelToken | None) -> Pair:
+        """A picture's prompt, or the caller's own states and pooled text, and under guidance its negative prompt."""
         with one.timed("text_encoder"):
-            wanted = self.encode_prompt(one.prompt, cancel) if states is None else Text(states[None])
+            own = None if states is None else Text(states[None], None if pooled is None else pooled[None])
+            wanted = own or self.encode_prompt(one.prompt, cancel)
             if not one.job.guided:
                 return wanted, None
             negative = one.job.negative_prompt

@@ -101,7 +101,8 @@ class Pipeline:
     @overload
     def __call__(self, prompt: Texts | None = None, *,
         output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
-        prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+        prompt_embeds: npt.ArrayLike | None = None, pooled_prompt_embeds: npt.ArrayLike | None = None,
+        seed: Seeds | None = None, generator: Any = None,
         variation: Choice = AUTO,
         num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
         height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
@@ -110,7 +111,8 @@ class Pipeline:
     @overload
     def __call__(self, prompt: Texts | None = None, *,
         output_type: Literal["np", "latent"], negative_prompt: Texts | None = None,
-        prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+        prompt_embeds: npt.ArrayLike | None = None, pooled_prompt_embeds: npt.ArrayLike | None = None,
+        seed: Seeds | None = None, generator: Any = None,
         variation: Choice = AUTO,
         num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
         height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
@@ -124,6 +126,7 @@ class Pipeline:
         output_type: OutputType = "pil",
         negative_prompt: Texts | None = None,
         prompt_embeds: npt.ArrayLike | None = None,
+        pooled_prompt_embeds: npt.ArrayLike | None = None,
         seed: Seeds | None = None,
         generator: Any = None,
         variation: Choice = AUTO,
@@ -148,6 +151,7 @@ class Pipeline:
             prompt,
             negative_prompt=negative_prompt,
             prompt_embeds=prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
             seed=seed,
             generator=generator,
             variation=variation,
@@ -176,6 +180,7 @@ class Pipeline:
         *,
         negative_prompt: Texts | None = None,
         prompt_embeds: npt.ArrayLike | None = None,
+        pooled_prompt_embeds: npt.ArrayLike | None = None,
         seed: Seeds | None = None,
         generator: Any = None,
         variation: Choice = AUTO,
@@ -194,6 +199,8 @@ class Pipeline:
         """Like calling the pipeline, but with the seed, the latents and the milliseconds of every picture.
 
         - prompt_embeds: instead of prompts, as `encode_prompt` gives them: f32[tokens, width] or [B, tokens, width]
+        - pooled_prompt_embeds: with prompt_embeds where the U-Net takes pooled text (SDXL), as `encode_pooled_prompt`
+          gives it: f32[width] or [B, width]
         - seed: one for every prompt, or one per prompt (a list, a range, a numpy array); None: a random one; picture i
           of a prompt has seed + i
         - generator: instead of a seed, for code written for diffusers: a torch.Generator of the CPU, or a list of one
@@ -222,6 +229,7 @@ class Pipeline:
             prompt=prompt,
             negative_prompt=negative_prompt,
             prompt_embeds=prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
             seed=seed,
             generator=generator,
             variation=variation,
@@ -237,8 +245,8 @@ class Pipeline:
         self.open()
         if image is not None:
             self._networks.start_from(image, plan, cancel)
-        pairs = zip(plan.made, plan.states, strict=True)
-        texts = [self._networks.encode_text(one, states, cancel) for one, states in pairs]
+        given = zip(plan.made, plan.states, plan.pooled, strict=True)
+        texts = [self._networks.encode_text(one, states, pooled, cancel) for one, states, pooled in given]
         self._denoise(plan, texts, callback_on_step_end, cancel)
         for one in plan.made if decode else []:
             self._networks.decode(one, self.safety_checker, cancel)
@@ -276,6 +284,11 @@ class Pipeline:
         """The prompt that a picture of this seed shows, `Generation.prompt`. Arguments and errors as in `run`."""
         manifest, choice, seed = self.manifest, check_choice(variation), check_seed(seed)
         return completed(manifest.variation, choice, prompt, seed, self._networks.fits, manifest.name)
+
+    def encode_pooled_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32 | None:
+        """The text as one row, f32[width], for `pooled_prompt_embeds`; None where the U-Net takes none."""
+        pooled = self._networks.encode_prompt(prompt, cancel).pooled
+        return None if pooled is None else pooled[0].copy()
 
     def _denoise(
         self, plan: Plan, texts: Sequence[Pair], callback: Callback | None, cancel: CancelToken | None
@@ -337,7 +350,8 @@ _load_lock = threading.Lock()
 @overload
 def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
-    prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    prompt_embeds: npt.ArrayLike | None = None, pooled_prompt_embeds: npt.ArrayLike | None = None,
+    seed: Seeds | None = None, generator: Any = None,
     variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: Literal[1] = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
@@ -346,7 +360,8 @@ def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "
 @overload
 def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
-    prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    prompt_embeds: npt.ArrayLike | None = None, pooled_prompt_embeds: npt.ArrayLike | None = None,
+    seed: Seeds | None = None, generator: Any = None,
     variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
@@ -355,7 +370,8 @@ def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "
 @overload
 def generate(prompt: list[str] | tuple[str, ...], *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["pil"] = "pil", negative_prompt: Texts | None = None,
-    prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    prompt_embeds: npt.ArrayLike | None = None, pooled_prompt_embeds: npt.ArrayLike | None = None,
+    seed: Seeds | None = None, generator: Any = None,
     variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
@@ -364,7 +380,8 @@ def generate(prompt: list[str] | tuple[str, ...], *, bundle: str | Path | None =
 @overload
 def generate(prompt: Texts, *, bundle: str | Path | None = None, provider: str = "auto",
     output_type: Literal["np", "latent"], negative_prompt: Texts | None = None,
-    prompt_embeds: npt.ArrayLike | None = None, seed: Seeds | None = None, generator: Any = None,
+    prompt_embeds: npt.ArrayLike | None = None, pooled_prompt_embeds: npt.ArrayLike | None = None,
+    seed: Seeds | None = None, generator: Any = None,
     variation: Choice = AUTO,
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
@@ -379,6 +396,7 @@ def generate(
     output_type: OutputType = "pil",
     negative_prompt: Texts | None = None,
     prompt_embeds: npt.ArrayLike | None = None,
+    pooled_prompt_embeds: npt.ArrayLike | None = None,
     seed: Seeds | None = None,
     generator: Any = None,
     variation: Choice = AUTO,
@@ -406,6 +424,8 @@ def generate(
     made = _loaded[key](
         prompt,
         output_type=output_type,
+        prompt_embeds=prompt_embeds,
+        pooled_prompt_embeds=pooled_prompt_embeds,
         negative_prompt=negative_prompt,
         seed=seed,
         generator=generator,

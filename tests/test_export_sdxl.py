@@ -23,6 +23,8 @@ from export.onnx.trace import Tracer
 from export.parity.__main__ import main as parity
 from export.source import open_source
 from runtime.bundle import open_bundle
+from runtime.interpolate.path import between
+from runtime.interpolate.slerp import lerp
 from runtime.manifest import Manifest
 from runtime.noise import randn
 from tests.support.small_sdxl import small_parts, small_sdxl
@@ -249,8 +251,37 @@ def test_guidance_with_and_without_a_negative_prompt(made: Path, checkpoint: Pat
 
 def test_states_without_pooled_text_are_refused(made: Path) -> None:
     pipe = runtime.load(made, "cpu")
+    states, pooled = pipe.encode_prompt(PROMPT), pipe.encode_pooled_prompt(PROMPT)
+    assert pooled is not None
     with pytest.raises(ValueError, match="takes pooled text too"):
-        pipe(prompt_embeds=pipe.encode_prompt(PROMPT), seed=1)
+        pipe(prompt_embeds=states, seed=1)
+    with pytest.raises(ValueError, match=r"in the shape \(width\) or \(1, width\), not \(2, "):
+        pipe(prompt_embeds=states, pooled_prompt_embeds=np.stack([pooled, pooled]), seed=1)
+    with pytest.raises(ValueError, match="give both, or the prompt"):
+        pipe(PROMPT, pooled_prompt_embeds=pooled, seed=1)
+
+
+def test_states_and_pooled_text_in_the_place_of_a_prompt(made: Path, checkpoint: Path) -> None:
+    """Halfway between two prompts, as diffusers draws it from the same arrays."""
+    pipe = runtime.load(made, "cpu")
+    states = lerp(pipe.encode_prompt(PROMPT), pipe.encode_prompt("rain"), 0.5)
+    pooled = lerp(pipe.encode_pooled_prompt(PROMPT), pipe.encode_pooled_prompt("rain"), 0.5)
+    found = pipe(prompt_embeds=states, pooled_prompt_embeds=pooled, seed=5, output_type="np")
+    judge = StableDiffusionXLPipeline.from_pretrained(checkpoint, add_watermarker=False)
+    judge.set_progress_bar_config(disable=True)
+    given = {"prompt_embeds": torch.from_numpy(states[None]), "pooled_prompt_embeds": torch.from_numpy(pooled[None])}
+    generator = torch.Generator("cpu").manual_seed(5)
+    options = {"num_inference_steps": 1, "guidance_scale": 0.0, "output_type": "np"}
+    assert psnr_db(judge(**given, generator=generator, **options).images, found, peak=1.0) > 60
+
+
+def test_the_way_between_two_pictures(made: Path) -> None:
+    pipe = runtime.load(made, "cpu")
+    ends = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("teal", "orange")]
+    way = list(between(pipe, *ends, 1, prompt="a lake", prompt_b="a fox", strength=0.5, even=False))
+    assert [frame.t for frame in way] == [0.0, 0.5, 1.0]
+    alone = list(between(pipe, *ends, 1, prompt="a lake", strength=0.5, even=False))
+    assert way[0].image.tobytes() == alone[0].image.tobytes() and way[1].image.tobytes() != alone[1].image.tobytes()
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from runtime.noise import check_seed, randn
 from runtime.pipeline import Pipeline
 
 F32 = npt.NDArray[np.float32]
+Text = tuple[F32, F32 | None]  # states [tokens, width], and pooled [width] where the U-Net takes it
 MOST_FRAMES = 500
 # How much of the way between two pictures the student may lose of each: the limit that tells those that it draws itself
 # from those that it does not know (docs/interpolation.md).
@@ -60,6 +61,7 @@ class End:
     picture: F32  # [3, H, W] in [-1, 1], fitted to the bundle's size
     latents: F32  # [C, h, w]
     states: F32  # [tokens, width]
+    pooled: F32 | None  # [width], where the U-Net takes it
     seed: int
     noise: F32  # [C, h, w], the seed's
     lost_latents: F32  # latents less the student's: A - S(0)
@@ -177,20 +179,21 @@ class Way:
             students.append(made)
             return latents
 
-        states, noise = self._given(start)
-        decoded = self._run(latents, noise, states, itself)
+        text, noise = self._given(start)
+        decoded = self._run(latents, noise, text, itself)
         lost = np.zeros_like(picture) if decoded.nsfw or decoded.picture is None else picture - decoded.picture
-        return End(picture, latents, states, start.seed, noise, latents - students[0], lost)
+        return End(picture, latents, *text, start.seed, noise, latents - students[0], lost)
 
     def lost(self, latents: F32, start: Start) -> F32:
         """f32[C, h, w]: a picture's latents less what the student makes of them."""
-        states, noise = self._given(start)
-        return latents - self._run(latents, noise, states, lambda made: made, decode=False).latents
+        text, noise = self._given(start)
+        return latents - self._run(latents, noise, text, lambda made: made, decode=False).latents
 
-    def _given(self, start: Start) -> tuple[F32, F32]:
-        """Text states and noise."""
-        shape = self._pipe.manifest.latent_shape
-        return self._pipe.encode_prompt(start.prompt, self._cancel), randn(start.seed, shape)
+    def _given(self, start: Start) -> tuple[Text, F32]:
+        """Text and noise."""
+        pipe, prompt = self._pipe, start.prompt
+        text = pipe.encode_prompt(prompt, self._cancel), pipe.encode_pooled_prompt(prompt, self._cancel)
+        return text, randn(start.seed, pipe.manifest.latent_shape)
 
     def latents(self, a: End, b: End, t: float) -> F32:
         """f32[C, h, w] at t."""
@@ -217,19 +220,19 @@ class Way:
     def _made(self, a: End, b: End, t: float, decode: bool) -> Generation:
         lost = lerp(a.lost_latents, b.lost_latents, t)
         noise = a.noise if a.seed == b.seed else slerp(a.noise, b.noise, t)
-        states = lerp(a.states, b.states, t)
-        return self._run(slerp(a.latents, b.latents, t), noise, states, partial(np.add, lost), decode)
+        pooled = None if a.pooled is None or b.pooled is None else lerp(a.pooled, b.pooled, t)
+        text = lerp(a.states, b.states, t), pooled
+        return self._run(slerp(a.latents, b.latents, t), noise, text, partial(np.add, lost), decode)
 
-    def _run(
-        self, latents: F32, noise: F32, states: F32, mend: Callable[[F32], F32], decode: bool = True
-    ) -> Generation:
+    def _run(self, latents: F32, noise: F32, text: Text, mend: Callable[[F32], F32], decode: bool = True) -> Generation:
         """One step of the student from noised latents; `mend` may change its latents before they are decoded."""
 
         def after_step(pipe: Pipeline, i: int, timestep: int, values: dict[str, Any]) -> dict[str, Any]:
             return {"latents": mend(values["latents"][0])}
 
         (made,) = self._pipe.run(
-            prompt_embeds=states,
+            prompt_embeds=text[0],
+            pooled_prompt_embeds=text[1],
             latents=noise,
             image=latents,
             strength=self.strength,

@@ -10,6 +10,7 @@ from runtime.errors import UserError
 from tests.support.train_fixtures import some_draws
 from train.add.augment import CHOICES, diff_augment
 from train.add.discriminator import Discriminator, DiscriminatorHead, VirtualBatchNorm
+from train.add.draws import draw
 from train.add.feature_networks import (
     DinoTaps,
     MobileNetTaps,
@@ -20,6 +21,7 @@ from train.add.feature_networks import (
 )
 from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
 from train.add.mobilenet import load_mobilenet
+from train.config import Config
 from train.diffusion import NoiseLevels
 from train.teacher import build_unet
 
@@ -217,3 +219,13 @@ def test_augmentation_follows_its_draws_is_differentiable_and_keeps_the_shape() 
     torch.testing.assert_close(diff_augment(x[2:], one[2:]), first[2:])
     first.sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
+
+
+def test_noise_that_nothing_reads_is_not_drawn_and_changes_no_other() -> None:
+    views, none = (
+        draw(Config(teacher="", data="", batch=4, features=features), 3, 0, (4, 2, 2))
+        for features in ("teacher", "mobilenet_v2")
+    )
+    assert torch.equal(views.noise, none.noise) and torch.equal(views.teacher_noise, none.teacher_noise)
+    assert views.view_noise_real.shape == (4, 4, 2, 2) and none.view_noise_real.shape == (4, 0)
+    assert none.rows(slice(1, 3)).view_noise_fake.shape == (2, 0)

@@ -95,7 +95,7 @@ def add_config(parts: Parts, run_dir: Path, **changes: Any) -> Config:
 
 def some_draws(batch: int, shape: tuple[int, ...] = (4, 8, 8), step: int = 0) -> Draws:
     """Draws of one update without a run."""
-    return draw(Config(teacher="", data="", batch=batch), step, 0, shape)
+    return draw(Config(teacher="", data="", batch=batch, features="teacher"), step, 0, shape)
 
 
 def make_encoders(folder: Path) -> Encoders:

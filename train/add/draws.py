@@ -1,7 +1,8 @@
 """All the randomness of one update, drawn from (seed, step, update) for the whole batch and then split among processes.
 
-Because nothing depends on earlier draws, on the device or on the number of processes, a run that is resumed or
-spread over other processes takes the same steps as one that never stopped, and a checkpoint needs no random states.
+Because nothing depends on earlier draws or on the number of processes, a run that is resumed or spread over other
+processes takes the same steps as one that never stopped, and a checkpoint needs no random states. Noise is drawn where
+the run computes: a GPU would wait longer for a processor's normals than for its own step.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Draws:
     augment_fake: Tensor  # f32[B, 7] in [0, 1)
     augment_real: Tensor
     view_level: Tensor  # f32[B] standard normal: the discriminator's re-noise level (features=teacher)
-    view_noise_fake: Tensor  # f32[B, C, h, w]
+    view_noise_fake: Tensor  # f32[B, C, h, w] of features=teacher, else f32[B, 0]
     view_noise_real: Tensor
 
     def rows(self, rows: slice | Tensor, device: torch.device | str = "cpu") -> Draws:
@@ -42,14 +43,18 @@ def update_rng(config: Config, step: int, update: int) -> np.random.Generator:
     return np.random.default_rng([config.seed, step, update])
 
 
-def draw(config: Config, step: int, update: int, shape: tuple[int, ...]) -> Draws:
-    """Draws for `config.batch` pictures with latents of `shape` (C, h, w)."""
+def draw(config: Config, step: int, update: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Draws:
+    """Draws for `config.batch` pictures with latents of `shape` (C, h, w); noise is drawn on the device."""
     rng = np.random.default_rng([config.seed, step, update, 1])
-    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    noise = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     batch, levels = config.batch, np.array(config.timesteps)
 
     def normal() -> Tensor:
-        return torch.randn((batch, *shape), generator=noise)
+        return torch.randn((batch, *shape), generator=noise, device=device)
+
+    def view() -> Tensor:
+        """The last ones, so that the others are the same whether they are drawn or not."""
+        return normal() if config.features == "teacher" else torch.empty(batch, 0)
 
     return Draws(
         timesteps=torch.from_numpy(levels[rng.choice(len(levels), size=batch, p=config.shares)]),
@@ -59,8 +64,8 @@ def draw(config: Config, step: int, update: int, shape: tuple[int, ...]) -> Draw
         augment_fake=torch.from_numpy(rng.random((batch, CHOICES))).float(),
         augment_real=torch.from_numpy(rng.random((batch, CHOICES))).float(),
         view_level=torch.from_numpy(rng.standard_normal(batch)).float(),
-        view_noise_fake=normal(),
-        view_noise_real=normal(),
+        view_noise_fake=view(),
+        view_noise_real=view(),
     )
 
 

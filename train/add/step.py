@@ -96,7 +96,7 @@ class AddStep:
 
     def _batches(self, step: int, update: int) -> list[MicroBatch]:
         config, device = self.config, self.engine.device
-        draws = draw(config, step, update, self.source.latent_shape)
+        draws = draw(config, step, update, self.source.latent_shape, device)
         seen = adversarial_rows(config.batch, config.adversarial_batch)
         batches = []
         with self.timer("data"):

@@ -48,7 +48,7 @@ class NaiveStep:
         """One discriminator and one student update; returns the losses."""
         set_learning_rates(self.config, self.optimizer, self.optimizer_d, step)
         device = self.parts.step.engine.device
-        draws = draw(self.config, step, 0, self.parts.source.latent_shape).rows(slice(None), device)
+        draws = draw(self.config, step, 0, self.parts.source.latent_shape, device).rows(slice(None), device)
         x0, text, pooled = self._encode(step)
         seen = adversarial_rows(self.config.batch, self.config.adversarial_batch).to(device)
         loss_d = self._update_discriminator(x0, text, pooled, draws, seen)

@@ -29,7 +29,15 @@ class FakeWorker {
   }
 
   ready(): void {
-    const state = { phase: 'ready', backend: 'wasm', threads: 1, bundle: 'b', width: 1, height: 1 } as const;
+    const state = {
+      phase: 'ready',
+      backend: 'wasm',
+      threads: 1,
+      bundle: 'b',
+      width: 1,
+      height: 1,
+      varies: false,
+    } as const;
     this.say({ type: 'state', state });
   }
 

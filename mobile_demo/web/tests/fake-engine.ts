@@ -65,20 +65,25 @@ export class FakeEngine implements Engine {
     this.begun.push(request);
     await pause(this.takes, signal);
     if (this.failure) throw this.failure;
-    return draw(request, this.takes, this.state.phase === 'ready' ? this.state.backend : 'wasm');
+    const { backend, varies } =
+      this.state.phase === 'ready' ? this.state : { backend: 'wasm' as const, varies: false };
+    return draw(request, this.takes, backend, varies && !request.plain);
   }
 }
 
-export function ready(backend: Backend = 'wasm'): EngineState {
-  return { phase: 'ready', backend, threads: 2, bundle: 'sticker-128', width: SIDE, height: SIDE };
+export function ready(backend: Backend = 'wasm', varies = false): EngineState {
+  return { phase: 'ready', backend, threads: 2, bundle: 'sticker-128', width: SIDE, height: SIDE, varies };
 }
 
 /** A disc on white: its colour from the words, its place from the seed, its size from the morph. */
-function draw(request: GenerateRequest, takes: number, backend: Backend): Picture {
-  const { prompt, seed, morph } = request;
+function draw(request: GenerateRequest, takes: number, backend: Backend, varies: boolean): Picture {
+  const { seed, morph } = request;
+  const complete = (text: string) => (varies ? `${text}, ${BigInt(seed) % 2n ? 'large' : 'small'}` : text);
+  const prompt = complete(request.prompt);
   const t = morph?.t ?? 0;
   const from = colour(prompt);
-  const to = colour(morph?.to ?? prompt);
+  const second = morph && complete(morph.to);
+  const to = colour(second ?? prompt);
   const shift = Number(BigInt.asUintN(16, BigInt(seed) * 40503n)) / 65536;
   const [cx, cy, radius] = [44 + 40 * shift, 64, 40 - 12 * t];
   const rgba = new Uint8ClampedArray(SIDE * SIDE * 4);
@@ -92,6 +97,8 @@ function draw(request: GenerateRequest, takes: number, backend: Backend): Pictur
   const words = prompt.split(' ');
   return {
     request,
+    prompt,
+    ...(second !== undefined && { to: second }),
     width: SIDE,
     height: SIDE,
     rgba,
@@ -129,7 +136,7 @@ export function fakeOfPage(search: string): FakeEngine {
       problem: { kind: 'memory', message: 'The model needs about 200 MB. Close other tabs, then try again.' },
     },
   };
-  const state = states[asked.get('phase') ?? ''] ?? ready();
+  const state = states[asked.get('phase') ?? ''] ?? ready('wasm', asked.has('varies'));
   const fake = new FakeEngine({ takes: Number(asked.get('takes') ?? 40), state });
   Object.assign(globalThis, { fake });
   return fake;

@@ -3,6 +3,7 @@ import { BundleError } from '../src/core/errors';
 import { parseManifest } from '../src/core/manifest';
 import { type Graph, type Graphs, Pipeline, parseSeed, type TextGraph } from '../src/core/pipeline';
 import { Tokenizer } from '../src/core/tokenizer';
+import type { Variation } from '../src/core/variation';
 import { Cancelled } from '../src/engine/types';
 import { bytes } from './golden';
 
@@ -55,6 +56,31 @@ describe('Pipeline', () => {
     });
     await new Pipeline(manifest, tokenizer, nets).generate({ ...request, morph: { to: 'a cat', t: 0.25 } });
     expect(nets.unet.mock.calls[0]?.[0].encoder_hidden_states?.data[0]).toBe(3);
+  });
+
+  it('completes the prompts by the seed, unless they are to stay as typed', async () => {
+    const nets = graphs();
+    const varied = parseManifest(JSON.parse(bytes('tests/golden/manifests/valid/variation.json').toString()));
+    const table = varied.variation as Variation;
+    const pipeline = new Pipeline(varied, tokenizer, nets);
+    const made = await pipeline.generate({ ...request, morph: { to: 'a pizza', t: 0.5 } });
+    expect([made.prompt, made.to]).toEqual([table.complete('a fox', 7n), table.complete('a pizza', 7n)]);
+    expect(made.request.prompt).toBe('a fox');
+    const ids = nets.text_encoder.mock.calls.map(([inputs]) => inputs.input_ids?.data);
+    expect(ids).toEqual(
+      [made.prompt, made.to as string].map((text) => tokenizer.encode(text, varied.maxTokens).ids),
+    );
+    nets.text_encoder.mockClear();
+    const again = await pipeline.generate({ ...request, prompt: made.prompt });
+    expect([again.prompt, nets.text_encoder.mock.calls.length]).toEqual([made.prompt, 0]);
+    const plain = await pipeline.generate({ ...request, plain: true });
+    expect([plain.prompt, plain.to]).toEqual(['a fox', undefined]);
+    const long = `a fox, ${'x '.repeat(90)}`;
+    expect((await pipeline.generate({ ...request, prompt: long })).prompt).toBe(long);
+    await pipeline.generate({ ...request, guidance: { scale: 2, negativePrompt: 'a dog' } });
+    expect(nets.text_encoder.mock.calls.at(-1)?.[0].input_ids?.data).toEqual(
+      tokenizer.encode('a dog', varied.maxTokens).ids,
+    );
   });
 
   it('stops between two networks', async () => {

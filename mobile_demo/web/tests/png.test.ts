@@ -68,8 +68,22 @@ it('crc32 is that of the specification', () => {
 
 it('settingsText is what A1111 reads', () => {
   const request = { prompt: 'a fox, 3d style', seed: '7', steps: 1, morph: { to: 'a "cat"', t: 0.5 } };
-  const picture = { request, width: 128, height: 128 } as Picture;
+  const { prompt, morph } = request;
+  const picture = { request, prompt, to: morph.to, width: 128, height: 128 } as Picture;
   expect(settingsText(picture, 'sticker-128')).toMatch(
     /^a fox, 3d style\nSteps: 1, Sampler: DDIM, CFG scale: 0, Seed: 7, Size: 128x128, Model: sticker-128, Morph: 0.5 to "a \\"cat\\"", Version: addkit \d+\.\d+\.\d+$/,
   );
+});
+
+it('settingsText says what was typed, and what it was completed to, as the Python runtime writes them', () => {
+  const request = { prompt: 'a "fox"', seed: '7', steps: 1 };
+  const picture = { request, prompt: 'a "fox", large', width: 128, height: 128 } as Picture;
+  expect(settingsText(picture, 'world', true)).toMatch(
+    /^a "fox", large\nSteps: 1, .*, Model: world, Typed prompt: "a \\"fox\\"", Version: addkit \S+$/,
+  );
+  const plain = { ...picture, request: { ...request, plain: true }, prompt: request.prompt };
+  expect(settingsText(plain, 'world', true)).toMatch(
+    /^a "fox"\n.*, Model: world, Variation: none, Version: /,
+  );
+  expect(settingsText(plain, 'sticker-128')).toMatch(/, Model: sticker-128, Version: /); // it has no table
 });

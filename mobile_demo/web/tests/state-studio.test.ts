@@ -22,7 +22,8 @@ function setUp(options: FakeOptions = {}, shelf: Shelf = memoryShelf()) {
     engine,
     shelf,
     openHistory: async () => ({ list: async () => [], put: async () => {}, remove: async () => {} }),
-    encode: async (picture, bundle) => new TextEncoder().encode(`${bundle} ${picture.request.prompt}`),
+    encode: async (picture, ready) =>
+      new TextEncoder().encode(`${ready?.bundle ?? ''} ${picture.request.prompt}`),
   });
   const shown = () => studio.picture.value?.request;
   return { engine, studio, shelf, shown };
@@ -287,6 +288,7 @@ test('settings that make no sense are replaced one by one', () => {
   expect(studio.inputs.settings).toEqual({
     text: 'a fox',
     steps: 1,
+    plain: false,
     style: '3d',
     seed: '7',
     theme: 'dark',
@@ -337,4 +339,31 @@ test('short messages go by themselves', async () => {
   expect(studio.toasts.list.value).toHaveLength(1);
   await pass(10_000);
   expect(studio.toasts.list.value).toEqual([]);
+});
+
+test('a prompt that the seed completed is announced and kept as that; as typed it is another picture', async () => {
+  const { engine, studio, shown } = setUp({ state: ready('wasm', true) });
+  studio.use('a red fox');
+  await pass(TAKES + STAYED);
+  expect(studio.picture.value?.prompt).toBe('a red fox, 3d style, large');
+  expect(studio.announcement.value).toBe('Picture of a red fox, 3d style, large, seed 7');
+  expect(studio.history.entries.value[0]?.shows).toBe('a red fox, 3d style, large');
+  studio.choose({ plain: true });
+  await pass(TAKES + STAYED);
+  expect(shown()).toEqual({ prompt: 'a red fox, 3d style', seed: '7', steps: 1, plain: true });
+  expect(studio.picture.value?.prompt).toBe('a red fox, 3d style');
+  const [plain, whole] = studio.history.entries.value;
+  expect([plain?.shows, plain?.request.plain, whole?.request.plain]).toEqual([undefined, true, undefined]);
+  expect(studio.strip.tiles.value.every(({ request }) => request.plain)).toBe(true);
+  if (whole) studio.restore(whole);
+  expect(studio.inputs.plain.value).toBe(false);
+  await pass(TAKES);
+  expect(engine.begun.at(-1)).toEqual({ prompt: 'a red fox, 3d style', seed: '7', steps: 1 });
+});
+
+test('that prompts are drawn as typed outlasts a reload', () => {
+  const { studio, shelf } = setUp();
+  expect(loadSettings(shelf).plain).toBe(false);
+  studio.choose({ plain: true });
+  expect(setUp({}, shelf).studio.inputs.plain.value).toBe(true);
 });

@@ -3,7 +3,15 @@ import type { Picture } from '../src/core/types';
 import type { EngineState } from '../src/engine/types';
 import { fraction, madeOn, progressText, runsOn, stages, statusText } from '../src/ui/format';
 
-const READY = { phase: 'ready', backend: 'wasm', threads: 2, bundle: 'tiny', width: 8, height: 8 } as const;
+const READY = {
+  phase: 'ready',
+  backend: 'wasm',
+  threads: 2,
+  bundle: 'tiny',
+  width: 8,
+  height: 8,
+  varies: false,
+} as const;
 
 test.each<[EngineState, number | undefined, string, string]>([
   [{ phase: 'downloading', loaded: 0, total: 0 }, undefined, 'Getting the model', 'Getting the model'],

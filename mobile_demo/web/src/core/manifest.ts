@@ -3,7 +3,9 @@
 import { readTokens, type Tokens } from './added';
 import { type Conditioning, readConditioning, SD } from './conditioning';
 import { BundleError } from './errors';
+import { isPrintable } from './plain';
 import { CLEAN, ddimWeights, type Level, type PredictionType } from './schedule';
+import { Variation } from './variation';
 
 const FORMAT_VERSION = 1;
 const PRECISIONS = ['fp32', 'fp16', 'int8', 'int8-weights', 'int4-weights'];
@@ -65,6 +67,8 @@ export interface Manifest {
   tokens2: Tokens | undefined;
   /** What the U-Net is told. */
   conditioning: Conditioning;
+  /** What prompts leave open; undefined: they are drawn as they are typed. */
+  variation: Variation | undefined;
 }
 
 const FIELDS: Record<string, (value: unknown) => unknown> = {
@@ -85,9 +89,10 @@ const FIELDS: Record<string, (value: unknown) => unknown> = {
   tokenizer_2: (value) => (value === undefined ? undefined : readTokens(value)),
   conditioning: (value) => (value === undefined ? SD : readConditioning(value)),
   sizes: (value) => (value === undefined ? undefined : readSizes(value)),
+  variation: (value) => (value === undefined ? undefined : Variation.parse(value)),
 };
-// Fields that bundles of older versions, with one text encoder, or of one size, lack.
-const OPTIONAL = ['tokenizer', 'tokenizer_2', 'conditioning', 'sizes'];
+// Fields that bundles of older versions, with one text encoder, of one size, or without a table lack.
+const OPTIONAL = ['tokenizer', 'tokenizer_2', 'conditioning', 'sizes', 'variation'];
 
 /** Checks and converts parsed JSON. @throws BundleError on an unknown or missing field or a bad value. */
 export function parseManifest(data: unknown): Manifest {
@@ -121,6 +126,7 @@ export function parseManifest(data: unknown): Manifest {
     tokens: read.tokenizer as Tokens | undefined,
     tokens2: read.tokenizer_2 as Tokens | undefined,
     conditioning: read.conditioning as Conditioning,
+    variation: read.variation as Variation | undefined,
   };
 }
 
@@ -165,10 +171,6 @@ function readName(value: unknown): string {
     );
   }
   return value;
-}
-
-function isPrintable(text: string): boolean {
-  return !/[\p{C}\p{Z}]/u.test(text.replaceAll(' ', ''));
 }
 
 function oneOf(value: unknown, allowed: string[]): string {

@@ -30,6 +30,9 @@ export interface Graphs {
   vae_decoder: Graph;
 }
 
+/** What a picture shows, and what it changes to in a morph. */
+type Prompts = Pick<Picture, 'prompt' | 'to'>;
+
 /** A loaded bundle. The same request gives the same picture. */
 export class Pipeline {
   private readonly texts: Texts;
@@ -58,7 +61,10 @@ export class Pipeline {
     const { latentShape } = this.manifest;
     const seed = checkSeed(parseSeed(request.seed));
     let latents = scaled(randn(seed, latentShape), steps);
-    const { text, droppedWords } = await timed(ms, 'text_encoder', () => this.text(request, checkpoint));
+    const prompts = this.completed(request, seed);
+    const { text, droppedWords } = await timed(ms, 'text_encoder', () =>
+      this.text(prompts, request.morph?.t, checkpoint),
+    );
     const { guidance } = request;
     const unwanted =
       guidance &&
@@ -77,7 +83,15 @@ export class Pipeline {
     const [height, width] = this.manifest.imageSize;
     const rgba = toRgba(chw, height, width);
     ms.total = performance.now() - started;
-    return { request, width, height, rgba, ms, droppedWords };
+    return { request, ...prompts, width, height, rgba, ms, droppedWords };
+  }
+
+  /** The request's prompts with words for what they leave open, where the bundle has a table of them. */
+  private completed({ prompt, morph, plain }: GenerateRequest, seed: bigint): Prompts {
+    const { variation } = this.manifest;
+    const fits = (text: string) => this.texts.fits(text);
+    const complete = (text: string) => (variation && !plain ? variation.complete(text, seed, {}, fits) : text);
+    return morph ? { prompt: complete(prompt), to: complete(morph.to) } : { prompt: complete(prompt) };
   }
 
   private steps(count: number): Step[] {
@@ -89,10 +103,9 @@ export class Pipeline {
   }
 
   /** The prompt, mixed with the second one where there is one. */
-  private async text(request: GenerateRequest, checkpoint: () => Promise<void>) {
-    const first = await this.texts.encode(request.prompt, checkpoint);
-    if (!request.morph) return first;
-    const { to, t } = request.morph;
+  private async text({ prompt, to }: Prompts, t = 0, checkpoint: () => Promise<void>) {
+    const first = await this.texts.encode(prompt, checkpoint);
+    if (to === undefined) return first;
     if (!(t >= 0 && t <= 1)) throw new RangeError(`t is ${t}: 0 to 1 is allowed`);
     const second = await this.texts.encode(to, checkpoint);
     return {

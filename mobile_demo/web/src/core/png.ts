@@ -20,9 +20,10 @@ const XMP = `<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 const RGBA = 6;
 
-/** The `parameters` text of one of our pictures. `model`: the bundle's name. */
-export function settingsText(picture: Picture, model: string): string {
-  const { prompt, morph, seed, steps } = picture.request;
+/** The `parameters` text of one of our pictures. model: the bundle's name. varies: it has a table of variation. */
+export function settingsText(picture: Picture, model: string, varies = false): string {
+  const { prompt: typed, morph, seed, steps, plain } = picture.request;
+  const { prompt, to } = picture;
   const settings: Record<string, string | number> = {
     Steps: steps,
     Sampler: 'DDIM',
@@ -31,7 +32,9 @@ export function settingsText(picture: Picture, model: string): string {
   };
   settings.Size = `${picture.width}x${picture.height}`;
   settings.Model = model;
-  if (morph) settings.Morph = `${morph.t} to ${JSON.stringify(morph.to)}`;
+  if (morph) settings.Morph = `${morph.t} to ${JSON.stringify(to)}`;
+  if (prompt !== typed) settings['Typed prompt'] = JSON.stringify(typed);
+  if (plain && varies) settings.Variation = 'none';
   settings.Version = `addkit ${version}`;
   return `${prompt}\n${Object.entries(settings)
     .map(([name, value]) => `${name}: ${value}`)

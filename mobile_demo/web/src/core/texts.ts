@@ -33,6 +33,11 @@ export class Texts {
     private readonly maxTokens: number,
   ) {}
 
+  /** Whether the encoders read the whole of a prompt. */
+  fits(prompt: string): boolean {
+    return this.tokenizers.every((one) => !one.encode(prompt, this.maxTokens).droppedWords.length);
+  }
+
   /** `checkpoint` is awaited before every encoder and may throw to stop. */
   async encode(prompt: string, checkpoint: () => Promise<void>): Promise<Encoded> {
     const encodings = this.tokenizers.map((tokenizer) => tokenizer.encode(prompt, this.maxTokens));

@@ -20,6 +20,8 @@ export interface GenerateRequest {
   steps: number;
   /** A second prompt to mix with: text states go from `prompt` (t = 0) to `to` (t = 1) in a straight line. */
   morph?: { to: string; t: number };
+  /** The prompts are drawn as they are typed, although the model's table could complete them. */
+  plain?: boolean;
   /** Classifier-free guidance away from a second prompt, as in diffusers; one-step models need none. */
   guidance?: { scale: number; negativePrompt: string };
 }
@@ -27,6 +29,10 @@ export interface GenerateRequest {
 /** One picture that was made. */
 export interface Picture {
   request: GenerateRequest;
+  /** What it shows: the request's prompt, completed by the seed. */
+  prompt: string;
+  /** The second prompt of a morph, completed likewise. */
+  to?: string;
   width: number;
   height: number;
   /** RGBA, 8 bits, row by row, opaque: `width * height * 4` bytes, as ImageData takes them. */

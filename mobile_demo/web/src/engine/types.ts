@@ -8,7 +8,16 @@ export type EngineState =
   | { phase: 'downloading'; loaded: number; total: number }
   /** The graphs are being opened: `done` of `total`. */
   | { phase: 'opening'; done: number; total: number }
-  | { phase: 'ready'; backend: Backend; threads: number; bundle: string; width: number; height: number }
+  | {
+      phase: 'ready';
+      backend: Backend;
+      threads: number;
+      bundle: string;
+      width: number;
+      height: number;
+      /** Its model completes prompts by the seed. */
+      varies: boolean;
+    }
   | { phase: 'failed'; problem: Problem };
 
 /** What went wrong, in a line that says what to do. */

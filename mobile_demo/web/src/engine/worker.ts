@@ -33,7 +33,15 @@ function start({ backend: wanted, threads, base }: ToWorker & { type: 'start' })
       const [height, width] = manifest.imageSize;
       post({
         type: 'state',
-        state: { phase: 'ready', backend, threads, bundle: manifest.name, width, height },
+        state: {
+          phase: 'ready',
+          backend,
+          threads,
+          bundle: manifest.name,
+          width,
+          height,
+          varies: manifest.variation !== undefined,
+        },
       });
     },
     (error: unknown) => report(error),

@@ -13,6 +13,8 @@ export class Inputs {
   readonly seed = signal('');
   readonly locked = signal(false);
   readonly steps = signal(1);
+  /** Prompts are drawn as typed: nothing is added to them. */
+  readonly plain = signal(false);
   readonly morphing = signal(false);
   readonly to = signal('');
   /** Where the morph stands: a whole number of percent. */
@@ -28,7 +30,12 @@ export class Inputs {
   readonly request = computed((): GenerateRequest | undefined => {
     const seed = parseSeed(this.seed.value);
     if (!this.prompt.value || seed === undefined) return undefined;
-    const request = { prompt: this.prompt.value, seed, steps: this.steps.value };
+    const request = {
+      prompt: this.prompt.value,
+      seed,
+      steps: this.steps.value,
+      ...(this.plain.value && { plain: true }),
+    };
     const to = this.morphTo.value;
     return to ? { ...request, morph: { to, t: this.t.value / 100 } } : request;
   });
@@ -39,6 +46,7 @@ export class Inputs {
     this.seed.value = settings.seed;
     this.locked.value = settings.locked;
     this.steps.value = settings.steps;
+    this.plain.value = settings.plain;
     this.to.value = settings.to;
     this.theme.value = settings.theme;
     this.backend.value = settings.backend;
@@ -51,6 +59,7 @@ export class Inputs {
       seed: this.seed.value,
       locked: this.locked.value,
       steps: this.steps.value,
+      plain: this.plain.value,
       to: this.to.value,
       theme: this.theme.value,
       backend: this.backend.value,
@@ -63,6 +72,7 @@ export class Inputs {
     this.style.value = style;
     this.seed.value = request.seed;
     this.steps.value = request.steps;
+    this.plain.value = request.plain === true;
     this.morphing.value = request.morph !== undefined;
     if (!request.morph) return;
     this.to.value = to;

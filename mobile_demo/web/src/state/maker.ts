@@ -8,8 +8,14 @@ export const SLOW_AFTER = 400;
 
 /** The same picture is asked for by the same key. */
 export function requestKey(request: GenerateRequest): string {
-  const { prompt, seed, steps, morph } = request;
-  return JSON.stringify([prompt, seed, steps, morph ? [morph.to, morph.t] : null]);
+  const { prompt, seed, steps, morph, plain } = request;
+  return JSON.stringify([
+    prompt,
+    seed,
+    steps,
+    morph ? [morph.to, morph.t] : null,
+    ...(plain ? ['plain'] : []),
+  ]);
 }
 
 export interface MakerEvents {

@@ -14,6 +14,8 @@ export interface Settings {
   seed: string;
   locked: boolean;
   steps: number;
+  /** Prompts are drawn as typed. */
+  plain: boolean;
   /** The second prompt of a morph. */
   to: string;
   theme: Theme;
@@ -28,6 +30,7 @@ const DEFAULTS: Settings = {
   seed: '7',
   locked: false,
   steps: 1,
+  plain: false,
   to: '',
   theme: 'auto',
   backend: 'auto',
@@ -57,6 +60,7 @@ export function loadSettings(shelf: Shelf): Settings {
     seed: (typeof kept.seed === 'string' && parseSeed(kept.seed)) || DEFAULTS.seed,
     locked: kept.locked === true,
     steps: isSteps(kept.steps) ? kept.steps : DEFAULTS.steps,
+    plain: kept.plain === true,
     to: text(kept.to),
     theme: THEMES.find((theme) => theme === kept.theme) ?? DEFAULTS.theme,
     backend: BACKENDS.find((backend) => backend === kept.backend) ?? DEFAULTS.backend,

@@ -24,7 +24,7 @@ export interface StudioParts {
   shelf: Shelf;
   openHistory(): Promise<HistoryStore>;
   /** The picture as the bytes of a PNG file. */
-  encode(picture: Picture, bundle: string): Promise<Uint8Array<ArrayBuffer>>;
+  encode(picture: Picture, ready: Ready | undefined): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /** Everything the page shows and does, without the page. */
@@ -81,10 +81,11 @@ export class Studio {
     this.#want('make');
   }
 
-  choose(change: { style?: StyleName; steps?: number; morphing?: boolean }): void {
+  choose(change: { style?: StyleName; steps?: number; plain?: boolean; morphing?: boolean }): void {
     batch(() => {
       if (change.style !== undefined) this.inputs.style.value = change.style;
       if (change.steps !== undefined) this.inputs.steps.value = change.steps;
+      if (change.plain !== undefined) this.inputs.plain.value = change.plain;
       if (change.morphing !== undefined) this.inputs.morphing.value = change.morphing;
     });
     this.#want('make');
@@ -126,7 +127,7 @@ export class Studio {
 
   /** The bytes of the picture's PNG file. */
   encode(picture: Picture): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#parts.encode(picture, this.ready.value?.bundle ?? '');
+    return this.#parts.encode(picture, this.ready.value);
   }
 
   /** t: percent. */
@@ -223,8 +224,9 @@ export class Studio {
       style: style.value,
       to: to.value.trim(),
       request: picture.request,
+      ...(picture.prompt !== picture.request.prompt && { shows: picture.prompt }),
     };
-    this.announcement.value = `Picture of ${picture.request.prompt}, seed ${picture.request.seed}`;
+    this.announcement.value = `Picture of ${picture.prompt}, seed ${picture.request.seed}`;
     const png = await this.encode(picture);
     this.history.add({ ...entry, key: requestKey(picture.request), at: Date.now(), png });
   }

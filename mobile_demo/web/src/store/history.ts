@@ -14,6 +14,8 @@ export interface HistoryEntry {
   /** The second prompt of a morph as typed; '' for none. */
   to: string;
   request: GenerateRequest;
+  /** The prompt as the seed completed it, where it did. */
+  shows?: string;
   png: Uint8Array<ArrayBuffer>;
 }
 

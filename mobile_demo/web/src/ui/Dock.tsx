@@ -36,6 +36,7 @@ export function Dock({ onOpen }: { onOpen(sheet: SheetName): void }) {
   ];
   const words = [
     <Hints key="hints" />,
+    <Shown key="shown" />,
     <Words key="words" />,
     inputs.morphing.value && <Morph key="morph" />,
   ];
@@ -120,6 +121,25 @@ function MorphSwitch() {
       <Icon name="morph" />
       <span>Morph</span>
     </button>
+  );
+}
+
+/** The prompt as the seed completed it. */
+function Shown() {
+  const made = useStudio().picture.value;
+  if (!made || made.prompt === made.request.prompt) return null;
+  return (
+    <div class="hints">
+      <p data-testid="shown">
+        Drawn: <q>{made.prompt}</q>
+        {made.to !== undefined && (
+          <>
+            {' '}
+            to <q>{made.to}</q>
+          </>
+        )}
+      </p>
+    </div>
   );
 }
 

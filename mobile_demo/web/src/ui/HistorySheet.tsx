@@ -62,7 +62,7 @@ function Item({ entry, onRestored, onRemove }: ItemProps) {
         type="button"
         class="history-item"
         data-testid="history-item"
-        aria-label={`${request.morph ? `${text} to ${to}` : request.prompt}, seed ${request.seed}`}
+        aria-label={`${request.morph ? `${text} to ${to}` : (entry.shows ?? request.prompt)}, seed ${request.seed}`}
         onClick={() => {
           studio.restore(entry);
           onRestored();

@@ -30,6 +30,7 @@ export function MoreSheet({ onClose }: { onClose(): void }) {
         onChoose={(value) => studio.choose({ steps: value })}
       />
       <p class="note">One step is what the model was made for. More steps take longer and change details.</p>
+      {studio.ready.value?.varies && <AsTyped />}
       <Segmented
         title="Runs on"
         titled
@@ -52,6 +53,32 @@ export function MoreSheet({ onClose }: { onClose(): void }) {
       <Facts />
       <About />
     </Sheet>
+  );
+}
+
+/** Shown where the model completes prompts. */
+function AsTyped() {
+  const studio = useStudio();
+  const on = studio.inputs.plain.value;
+  return (
+    <>
+      <div class="row">
+        <button
+          type="button"
+          role="switch"
+          class="switch"
+          aria-checked={on}
+          aria-describedby="plain-note"
+          data-testid="plain"
+          onClick={() => studio.choose({ plain: !on })}
+        >
+          <span>As typed</span>
+        </button>
+      </div>
+      <p class="note" id="plain-note">
+        Otherwise the seed adds words for what a prompt leaves open: its style, size or background.
+      </p>
+    </>
   );
 }
 

@@ -27,8 +27,8 @@ export function Stage() {
 
 function PictureCanvas({ picture }: { picture: Picture }) {
   const canvas = usePixels(picture);
-  const { request, width, height, backend } = picture;
-  const { prompt, seed, morph } = request;
+  const { request, prompt, to, width, height, backend } = picture;
+  const { seed, morph } = request;
   return (
     <canvas
       ref={canvas}
@@ -36,9 +36,10 @@ function PictureCanvas({ picture }: { picture: Picture }) {
       width={width}
       height={height}
       role="img"
-      aria-label={morph ? `${prompt}, ${Math.round(morph.t * 100)} % on the way to ${morph.to}` : prompt}
+      aria-label={morph ? `${prompt}, ${Math.round(morph.t * 100)} % on the way to ${to}` : prompt}
       data-testid="picture"
-      data-prompt={prompt}
+      data-prompt={request.prompt}
+      data-shows={prompt}
       data-seed={seed}
       data-backend={backend}
       data-steps={request.steps}

@@ -2,7 +2,7 @@
 import { encodePng, settingsText } from '../core/png';
 import { cutOut, enlarge } from '../core/sticker';
 import type { Picture } from '../core/types';
-import type { Studio } from '../state/studio';
+import type { Ready, Studio } from '../state/studio';
 import { fileName } from '../state/words';
 
 /** A sticker or a shared picture is this many times as large as the model's picture: 512 for 128. */
@@ -17,8 +17,13 @@ export function canCopy(): boolean {
 }
 
 /** The file that holds the picture as the model made it, with what made it. */
-export function pictureBytes(picture: Picture, bundle: string): Promise<Uint8Array<ArrayBuffer>> {
-  return encodePng(picture.rgba, picture.width, picture.height, settingsText(picture, bundle));
+export function pictureBytes(picture: Picture, ready: Ready | undefined): Promise<Uint8Array<ArrayBuffer>> {
+  return encodePng(picture.rgba, picture.width, picture.height, textOf(picture, ready));
+}
+
+/** What the file says about itself. */
+function textOf(picture: Picture, ready: Ready | undefined): string {
+  return settingsText(picture, ready?.bundle ?? '', ready?.varies);
 }
 
 export async function savePicture(studio: Studio): Promise<void> {
@@ -42,7 +47,7 @@ export async function sharePicture(studio: Studio): Promise<void> {
   const blob = await enlarged(studio, picture, picture.rgba);
   const file = new File([blob], nameOf(studio, picture), { type: 'image/png' });
   try {
-    await navigator.share({ files: [file], title: picture.request.prompt });
+    await navigator.share({ files: [file], title: picture.prompt });
   } catch (error) {
     // A closed share sheet is an AbortError, not a failure.
     if ((error as Error).name === 'AbortError') return;
@@ -66,7 +71,7 @@ export async function copySticker(studio: Studio): Promise<void> {
 
 async function enlarged(studio: Studio, picture: Picture, rgba: Uint8ClampedArray): Promise<Blob> {
   const large = enlarge(rgba, picture.width, picture.height, FACTOR);
-  const settings = settingsText(picture, studio.ready.value?.bundle ?? '');
+  const settings = textOf(picture, studio.ready.value);
   return pngBlob(await encodePng(large.rgba, large.width, large.height, settings));
 }
 

@@ -90,7 +90,8 @@ export class Pipeline {
   private completed({ prompt, morph, plain }: GenerateRequest, seed: bigint): Prompts {
     const { variation } = this.manifest;
     const fits = (text: string) => this.texts.fits(text);
-    const complete = (text: string) => (variation && !plain ? variation.complete(text, seed, {}, fits) : text);
+    const complete = (text: string) =>
+      variation && !plain ? variation.complete(text, seed, {}, fits) : text;
     return morph ? { prompt: complete(prompt), to: complete(morph.to) } : { prompt: complete(prompt) };
   }
 

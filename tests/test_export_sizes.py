@@ -18,6 +18,7 @@ from export.checkpoint.changes import brought
 from export.onnx.__main__ import main as export
 from export.onnx.run import open_session
 from export.onnx.trace import Tracer
+from export.parity.__main__ import main as parity
 from export.source import open_source
 from runtime.__main__ import main as draw_one
 from runtime.batch.rows import Row, Rules, rows
@@ -82,6 +83,16 @@ def several(one_level: Path) -> Path:
     out = one_level.parent / "bundle"
     assert export([str(one_level), "--out", str(out), "--sizes", "96x48,32x80"]) == 0
     return out
+
+
+def test_a_report_compares_any_size_that_a_bundle_makes(several: Path, one_level: Path, capfd: Any) -> None:
+    assert parity([str(one_level), str(several), "--height", "48", "--width", "96", "--json"]) == 0
+    (facts,) = json.loads(capfd.readouterr().out)["exports"]
+    assert facts["picture"]["status"] == "passed" and facts["picture"]["psnr_db"] > 60
+    assert facts["warnings"] == []
+    assert parity([str(one_level), str(several), "--height", "96", "--width", "96"]) == 2
+    (said,) = capfd.readouterr().err.splitlines()
+    assert "makes pictures of 64x64 or 96x48 or 32x80, not of 96x96: choose one by --width, --height" in said
 
 
 @pytest.mark.slow

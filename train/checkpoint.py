@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UserError
 from runtime.files import whole_folder
-from train.families import SD, Kind
+from train.families import SD, SDXL, Kind
 from train.folders import pipeline_kind, read_json
 from train.guidance import fold_guidance
 from train.opening.call import at_timestep, read_call
@@ -183,23 +183,20 @@ def save_pipeline(
     scheduler: DDIMScheduler | None = None,
     prompts: Sequence[str] = (),
     variation: Mapping[str, object] | None = None,
+    second_text: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a whole pipeline folder, weights in `dtype` in shards of at most 14 MB, atomically.
 
     facts: written beside them as training.json; exporters carry it into a bundle's manifest. prompts: of the model's
     own field, written as prompts.txt, with which exporters calibrate and compare. variation: the table of what a prompt
     leaves open (runtime.variation), written as variation.json, which exporters put into a bundle.
+    second_text: SDXL's further arguments, see `train.second_text`.
     """
-    parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet}
-    copies = {name: _in_dtype(module, dtype) for name, module in parts.items()}
-    pipeline = StableDiffusionPipeline(
-        **copies,
-        tokenizer=tokenizer,
-        scheduler=scheduler or one_step_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    second = second_text or {}
+    parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet, **second}
+    copies = {name: _in_dtype(one, dtype) if isinstance(one, nn.Module) else one for name, one in parts.items()}
+    opener, options = PIPELINES[(SDXL if second else SD).pipeline]
+    pipeline = opener(**copies, tokenizer=tokenizer, scheduler=scheduler or one_step_scheduler(), **options)
     with whole_folder(target) as folder:
         pipeline.save_pretrained(folder, max_shard_size=SHARD_BYTES)
         forget_origins(folder)

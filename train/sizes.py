@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from runtime.errors import UserError
+from train.second_text import text_rows, told
 
 FP16_BYTES = 2
 
@@ -43,7 +44,7 @@ def text_widths(unet: UNet2DConditionModel) -> set[int]:
 
 
 @torch.no_grad()
-def multiply_adds(unet: UNet2DConditionModel, tokens: int = 77) -> int:
+def multiply_adds(unet: UNet2DConditionModel) -> int:
     """Multiply-adds of one evaluation for one picture, counted by torch's own operator counter.
 
     Runs a copy of the configuration on the meta device, where no number is computed, so a large network costs no
@@ -53,9 +54,9 @@ def multiply_adds(unet: UNet2DConditionModel, tokens: int = 77) -> int:
     height, width = (size, size) if isinstance(size, int) else size
     text_width = max(text_widths(unet))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        bare = UNet2DConditionModel.from_config(unet.config)
+        bare = told(UNet2DConditionModel.from_config(unet.config))
         noise = torch.zeros(1, unet.config.in_channels, height, width)
-        bare(noise, torch.tensor([999]), torch.zeros(1, tokens, text_width))
+        bare(noise, torch.tensor([999]), torch.zeros(1, text_rows(unet), text_width))
     return int(counter.get_total_flops() // 2)
 
 

@@ -111,13 +111,14 @@ def strip(
 def report(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """The reports on all exports, and the strip; `folder` is where their processes exchange data."""
     exports = [read_export(path) for path in dict.fromkeys(args.exports)]  # errors come before anything is loaded
-    args.checkpoint = brought(args)
+    own_size = argparse.Namespace(**vars(args) | {"height": None, "width": None})
+    args.checkpoint, unsized = brought(args), brought(own_size)  # a bundle of several sizes is made from the latter
     if not args.no_room_check:
         check_memory(memory_for(args.checkpoint, exports), "the report")
     source = open_folder(args.checkpoint, args.prompts, args.variant)
     for export in exports:
         refuse_other_sizes(export, source)
-    doubts = {export.path: export.doubts(source) for export in exports}
+    doubts = {export.path: export.doubts(source, unsized) for export in exports}
     for doubt in chain.from_iterable(doubts.values()):
         tell(f"warning: {doubt}: the figures may compare two models")
     with progress("parity", 1 + sum(len(engines(export.format)) for export in exports)) as advance:

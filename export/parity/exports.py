@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,14 @@ class Export:
         known = float(THRESHOLDS_DB.get(self.precision, recorded))
         return min(known, THRESHOLDS_DB["fp16"]) if engine.half else known
 
-    def doubts(self, source: Source) -> list[str]:
-        """Why its figures may not apply to this checkpoint."""
-        said, found = self.facts.get("checkpoint_sha256"), checkpoint_sha256(source.folder)
+    def doubts(self, source: Source, *forms: Path) -> list[str]:
+        """Why its figures may not apply to this checkpoint. forms: folders of the same one with other settings."""
+        folders = (source.folder, *forms)
+        said, found = self.facts.get("checkpoint_sha256"), [checkpoint_sha256(folder) for folder in folders]
         if said is None:
             return [f"{self.path} does not say which checkpoint it was made from"]
-        if said != found:
-            return [f"{self.path} was made from another checkpoint ({said[:12]}..., this one is {found[:12]}...)"]
+        if said not in found:
+            return [f"{self.path} was made from another checkpoint ({said[:12]}..., this one is {found[0][:12]}...)"]
         return []
 
 
@@ -74,11 +75,28 @@ def read_export(path: Path) -> Export:
 
 
 def refuse_other_sizes(export: Export, source: Source) -> None:
-    """Raise UserError for an export whose latents differ in size from the checkpoint's."""
-    shape = tuple(export.facts["latent_shape"])
-    if shape != source.latent_shape:
-        sizes = f"latents {shape}, the checkpoint's are {source.latent_shape}"
-        raise UserError(f"{export.path} is the export of another model: {sizes}")
+    """Raise UserError for an export that makes no pictures of the checkpoint's size."""
+    shape, wanted = tuple(export.facts["latent_shape"]), source.latent_shape
+    same = shape[0] == wanted[0]
+    if shape == wanted or (export.format == "openvino" and same):  # whose models take any size
+        return
+    several = export.facts.get("sizes") or ()
+    if several and wanted in [latents_of(export, size) for size in several]:
+        return
+    if several and same:
+        made = " or ".join(f"{across}x{down}" for down, across in several)
+        down, across = source.image_size
+        raise UserError(
+            f"{export.path} makes pictures of {made}, not of {across}x{down}: choose one by --width, --height"
+        )
+    raise UserError(f"{export.path} is the export of another model: latents {shape}, the checkpoint's are {wanted}")
+
+
+def latents_of(export: Export, size: Sequence[int]) -> tuple[int, ...]:
+    """(C, h, w) of the latents of a picture of (height, width) pixels."""
+    channels, *sides = export.facts["latent_shape"]
+    scaled = zip(size, sides, export.facts["image_size"], strict=True)
+    return (channels, *(side * own // whole for side, own, whole in scaled))
 
 
 def onnx_export(path: Path) -> Export:

@@ -16,6 +16,7 @@ from train.add.augment import diff_augment
 from train.add.draws import Draws
 from train.add.mobilenet import MEAN, STD, load_mobilenet
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, autocast
+from train.second_text import text_rows
 
 
 class FeatureNetwork(nn.Module):
@@ -140,7 +141,7 @@ class TeacherFeatures(FeatureNetwork):
         for module in tapped_modules(unet):
             module.register_forward_hook(self._keep)
         device = next(unet.parameters()).device
-        text = torch.zeros(1, 77, unet.config.cross_attention_dim, device=device)
+        text = torch.zeros(1, text_rows(unet), unet.config.cross_attention_dim, device=device)
         probe = self._features(torch.zeros(1, *sample_shape, device=device), text, torch.zeros(1, device=device).long())
         self.widths = tuple(feature.shape[1] for feature in probe)
         self.embedding_width = max(self.widths)

@@ -113,13 +113,14 @@ def _encode(
     text_encoder: CLIPTextModel, batches: Iterable[Tensor], count: int, advance: Advance, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     width, device = text_encoder.config.hidden_size, text_encoder.device
-    states = torch.empty(count, MAX_TOKENS, width, dtype=dtype, device=device)
+    rows = getattr(text_encoder.config, "rows", MAX_TOKENS)  # of two encoders: `second_text`
+    states = torch.empty(count, rows, width, dtype=dtype, device=device)
     pooled = torch.empty(count, width, dtype=dtype, device=device)
     start = 0
     for ids in batches:
-        rows = slice(start, start := start + len(ids))
+        part = slice(start, start := start + len(ids))
         encoded = text_encoder(ids.to(device))
-        states[rows], pooled[rows] = encoded.last_hidden_state, encoded.pooler_output
+        states[part], pooled[part] = encoded.last_hidden_state, encoded.pooler_output
         advance(len(ids))
     return states, pooled
 

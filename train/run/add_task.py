@@ -29,6 +29,7 @@ from train.run.loop import Trainer, start
 from train.run.scoring import Scorer
 from train.run.task import Stateful, Task, Values
 from train.run.telemetry import Telemetry
+from train.second_text import plain, second_text
 from train.sizes import describe_sizes
 
 # Settings that may change when a run resumes: the rest decides what its checkpoints mean.
@@ -155,6 +156,7 @@ class AddTask(Task):
                 pipeline.text_encoder,
                 pipeline.tokenizer,
                 unet,
+                second_text=second_text(pipeline, self.parts.kind),
                 facts=self.facts(step, best),
                 prompts=sample_prompts(self.parts.probe.captions),
                 variation=self.parts.source.variation,
@@ -168,7 +170,7 @@ class AddTask(Task):
         if self.config.student == "lora":
             with self.ema.applied(self.student):
                 save_lora(self.student, self.run_dir / "lora")
-                return merge_lora(self.student)
+                return plain(merge_lora(self.student))
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(self.student.config)
         unet.load_state_dict(weights, assign=True)

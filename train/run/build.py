@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from runtime.errors import UserError
@@ -24,12 +24,16 @@ from train.data.encoders import Encoders, encode_texts
 from train.data.examples import DataSource, Examples
 from train.data.sources import open_source
 from train.diffusion import LAST_TIMESTEP, NoiseLevels
+from train.families import KINDS, Kind
+from train.folders import pipeline_kind
 from train.latents import VaeDecoder, decode_all, fit_linear_decoder
 from train.lora import add_lora
+from train.opening.resolve import resolve_checkpoint
 from train.random_teacher import make_random_teacher
 from train.run.engine import Engine, whole
 from train.run.learning_rate import learning_rate, set_rate
 from train.run.timing import Timer
+from train.second_text import text_parts, told
 from train.sizes import latent_side, text_widths
 from train.student import build_student
 from train.world.source import Drawing, is_world, open_world
@@ -49,7 +53,8 @@ class Parts:
     samples and of the scores.
     """
 
-    pipeline: StableDiffusionPipeline
+    pipeline: Any  # StableDiffusionPipeline or StableDiffusionXLPipeline
+    kind: Kind
     teacher: UNet2DConditionModel
     student: UNet2DConditionModel  # unwrapped
     source: DataSource
@@ -63,14 +68,18 @@ def build(config: Config, engine: Engine) -> Parts:
     """Raises UserError when teacher, data or settings do not fit together."""
     check_seen(config, engine)
     torch.manual_seed(config.seed)
-    pipeline = load_pipeline(_teacher_folder(config, engine))
+    folder = resolve_checkpoint(_teacher_folder(config, engine))
+    pipeline, kind = load_pipeline(folder, kinds=KINDS), pipeline_kind(folder, KINDS)
+    text_encoder, tokenizer = text_parts(pipeline, kind)
     check_teacher(pipeline, config.teacher)
+    told(pipeline.unet, pipeline.vae_scale_factor)
     if config.student == "lora" and engine.sharded:
         raise UserError("student=lora trains few weights: launch it without FSDP")
     student = make_student(pipeline, config)
     teacher = pipeline.unet.requires_grad_(False).eval()
     teacher.to(engine.device, torch.bfloat16 if engine.bf16 else torch.float32)
-    source = _open_source(config, engine, pipeline)
+    side = latent_side(pipeline.unet) * pipeline.vae_scale_factor
+    source = _open_source(config, engine, Encoders(pipeline.vae, text_encoder, tokenizer, side, engine.device))
     levels = NoiseLevels.of(pipeline.scheduler, engine.device)
     probe = take_probe(source, max(SAMPLES, config.score_pictures, LINEAR_PROBE * (config.decoder == "linear")))
     probe.latents, probe.text = engine.broadcast(probe.latents), engine.broadcast(probe.text)
@@ -89,7 +98,7 @@ def build(config: Config, engine: Engine) -> Parts:
         ),
     )
     forward = compiled(wrapped, probe, engine) if config.compile else wrapped
-    negative = encode_texts(pipeline.text_encoder, pipeline.tokenizer, [config.negative_prompt])[0]
+    negative = encode_texts(text_encoder, tokenizer, [config.negative_prompt])[0]
     guide = TeacherGuide(
         torch.compile(teacher) if config.compile else teacher,
         levels,
@@ -101,7 +110,7 @@ def build(config: Config, engine: Engine) -> Parts:
     step = AddStep(
         config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, rates, timer
     )
-    return Parts(pipeline, teacher, engine.unwrap(wrapped), source, probe, levels, step, timer)
+    return Parts(pipeline, kind, teacher, engine.unwrap(wrapped), source, probe, levels, step, timer)
 
 
 def check_seen(config: Config, engine: Engine) -> None:
@@ -166,9 +175,10 @@ def _teacher_folder(config: Config, engine: Engine) -> str | Path:
 
 
 def check_teacher(pipeline: Any, name: str) -> None:
-    """Raises UserError unless the pipeline is Stable-Diffusion-1.x/2.x-shaped and its parts fit together."""
-    unet, vae, text = pipeline.unet, pipeline.vae, pipeline.text_encoder
-    latents, width = vae.config.latent_channels, text.config.hidden_size
+    """Raises UserError unless the pipeline is shaped like Stable Diffusion 1, 2 or XL and its parts fit together."""
+    unet, vae = pipeline.unet, pipeline.vae
+    encoders = [one for key, one in pipeline.components.items() if key.startswith("text_encoder")]
+    latents, width = vae.config.latent_channels, sum(one.config.hidden_size for one in encoders)
     if not isinstance(unet, UNet2DConditionModel):
         raise UserError(f"teacher={name}: its network is a {type(unet).__name__}; a UNet2DConditionModel is needed")
     if (unet.config.in_channels, unet.config.out_channels) != (latents, latents):
@@ -188,7 +198,7 @@ def make_student(pipeline: Any, config: Config) -> UNet2DConditionModel:
     """The student before training, in single precision. Raises UserError when the shape is impossible."""
     teacher = pipeline.unet
     if config.init not in INITS:
-        start = load_pipeline(config.init)  # a one-step checkpoint to continue from
+        start = load_pipeline(config.init, kinds=KINDS)  # a one-step checkpoint to continue from
         check_start(start, pipeline, config.init)
         teacher = start.unet
     name = "full" if config.init == "pretrained" or config.student == "lora" else config.student
@@ -202,12 +212,12 @@ def make_student(pipeline: Any, config: Config) -> UNet2DConditionModel:
     )
     if config.student == "lora":
         add_lora(student, config.lora_rank, config.lora_rank)
-    return student.train()
+    return told(student, pipeline.vae_scale_factor).train()
 
 
 def check_start(start: Any, teacher: Any, name: str) -> None:
     """Raises UserError unless a checkpoint is compatible with the teacher: latents, texts, schedule, prediction."""
-    for key in ("in_channels", "out_channels", "cross_attention_dim", "sample_size"):
+    for key in ("in_channels", "out_channels", "cross_attention_dim", "sample_size", "addition_embed_type"):
         if (ours := start.unet.config[key]) != (theirs := teacher.unet.config[key]):
             raise UserError(f"init={name}: its U-Net has {key}={ours}, the teacher's has {theirs}")
     ours, theirs = NoiseLevels.of(start.scheduler), NoiseLevels.of(teacher.scheduler)
@@ -215,9 +225,7 @@ def check_start(start: Any, teacher: Any, name: str) -> None:
         raise UserError(f"init={name}: its scheduler has another prediction type or noise level than the teacher's")
 
 
-def _open_source(config: Config, engine: Engine, pipeline: Any) -> DataSource:
-    side = latent_side(pipeline.unet) * pipeline.vae_scale_factor
-    encoders = Encoders(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, side, engine.device)
+def _open_source(config: Config, engine: Engine, encoders: Encoders) -> DataSource:
     if is_world(config.data):
         if config.compositions:
             raise UserError(

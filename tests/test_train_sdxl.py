@@ -21,8 +21,8 @@ from train.__main__ import main as train_command
 from train.checkpoint import load_pipeline
 from train.data.encoders import encode_captions
 from train.families import KINDS, SDXL
+from train.opening.second_text import ToldUNet, plain, text_parts, text_rows, told
 from train.run.build import check_teacher
-from train.second_text import ToldUNet, plain, text_parts, text_rows, told
 from train.sizes import multiply_adds
 from train.student import build_student
 

@@ -190,7 +190,7 @@ def save_pipeline(
     facts: written beside them as training.json; exporters carry it into a bundle's manifest. prompts: of the model's
     own field, written as prompts.txt, with which exporters calibrate and compare. variation: the table of what a prompt
     leaves open (runtime.variation), written as variation.json, which exporters put into a bundle.
-    second_text: SDXL's further arguments, see `train.second_text`.
+    second_text: SDXL's further arguments, see `train.opening.second_text`.
     """
     second = second_text or {}
     parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet, **second}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from runtime.errors import UserError
-from train.second_text import text_rows, told
+from train.opening.second_text import text_rows, told
 
 FP16_BYTES = 2
 

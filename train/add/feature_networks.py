@@ -16,7 +16,7 @@ from train.add.augment import diff_augment
 from train.add.draws import Draws
 from train.add.mobilenet import MEAN, STD, load_mobilenet
 from train.diffusion import LAST_TIMESTEP, NoiseLevels, autocast
-from train.second_text import text_rows
+from train.opening.second_text import text_rows
 
 
 class FeatureNetwork(nn.Module):

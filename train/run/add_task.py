@@ -20,6 +20,7 @@ from train.diffusion import sample
 from train.evaluate.grids import save_grid
 from train.latents import LinearDecoder, decode_all
 from train.lora import merge_lora, save_lora
+from train.opening.second_text import plain, second_text
 from train.prompts import sample_prompts
 from train.run.build import SAMPLES, build
 from train.run.checkpoints import Tensors, on_cpu
@@ -29,7 +30,6 @@ from train.run.loop import Trainer, start
 from train.run.scoring import Scorer
 from train.run.task import Stateful, Task, Values
 from train.run.telemetry import Telemetry
-from train.second_text import plain, second_text
 from train.sizes import describe_sizes
 
 # Settings that may change when a run resumes: the rest decides what its checkpoints mean.

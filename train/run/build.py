@@ -29,11 +29,11 @@ from train.folders import pipeline_kind
 from train.latents import VaeDecoder, decode_all, fit_linear_decoder
 from train.lora import add_lora
 from train.opening.resolve import resolve_checkpoint
+from train.opening.second_text import text_parts, told
 from train.random_teacher import make_random_teacher
 from train.run.engine import Engine, whole
 from train.run.learning_rate import learning_rate, set_rate
 from train.run.timing import Timer
-from train.second_text import text_parts, told
 from train.sizes import latent_side, text_widths
 from train.student import build_student
 from train.world.source import Drawing, is_world, open_world

@@ -74,12 +74,12 @@ def gelu_unet() -> UNet2DConditionModel:
     torch.manual_seed(0)
     made = UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(8, 16),
+        block_out_channels=(16,),
         layers_per_block=1,
         norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=[16, 16],
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        cross_attention_dim=[16],
         attention_head_dim=2,
         act_fn="gelu",
         resnet_time_scale_shift="scale_shift",

@@ -173,7 +173,8 @@ def test_a_folded_timestep_is_that_timestep() -> None:
 @pytest.fixture(scope="module")
 def fused_bundle(tmp_path_factory) -> Callable[[str], Path]:
     """Precision -> a bundle with its fused graph, made once; the U-Net, whose timestep is folded, is traced once."""
-    unets, tracers_own = [], Tracer.graph
+    unets: list[onnx.ModelProto] = []
+    tracers_own = Tracer.graph
 
     def traced_once(tracer: Tracer, component: str) -> onnx.ModelProto:
         if component != "unet":

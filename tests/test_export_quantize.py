@@ -25,6 +25,7 @@ from export.locate import locate
 from export.onnx.export import export_onnx
 from export.onnx.half import to_fp16
 from export.onnx.options import Options
+from export.onnx.quantize import planner
 from export.onnx.quantize.codes import BLOCK, STATIC_LIMIT, STORED_LIMIT, encode, encode_blocks, layer_of
 from export.onnx.quantize.planner import FLOAT, Planner
 from export.onnx.quantize.prices import prices
@@ -285,23 +286,32 @@ def test_a_layers_price_is_what_it_does_to_the_picture(kind: str, reference) -> 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-weights", "int4-weights"])
 def test_the_dearest_layers_climb_until_the_budget_is_kept(precision: str, reference) -> None:
-    planner = Planner(reference.source, precision)
-    free, strict, hopeless = (planner.plan(budget) for budget in (0.0, 0.0, 200.0))
-    total = {name: planner.ladder(price)[0] for name, price in planner.prices.items()}
+    planned = Planner(reference.source, precision)
+    free, strict, hopeless = (planned.plan(budget) for budget in (0.0, 0.0, 200.0))
+    total = {name: planned.ladder(price)[0] for name, price in planned.prices.items()}
     assert free.kinds == {name: kind for name, kind in total.items() if kind != FLOAT}
-    strict = planner.plan(free.expected_db + 3)
+    strict = planned.plan(free.expected_db + 3)
     assert strict.expected_db >= free.expected_db + 3
     left = {name for name in total if strict.kinds.get(name, FLOAT) != total[name]}
     assert 0 < len(left) < len(total) / 2  # a few layers cause most of the error
-    dear = [planner.error(name, total[name]) for name in left]
-    kept = [planner.error(name, total[name]) for name in total if name not in left]
+    dear = [planned.error(name, total[name]) for name in left]
+    kept = [planned.error(name, total[name]) for name in total if name not in left]
     assert np.median(dear) > 3 * np.median(kept)
     assert hopeless.kinds == {}
-    notes = planner.notes(strict, 30.0, 1)
+    notes = planned.notes(strict, 30.0, 1)
     assert left == set(notes["dearest"]) and sum(notes["layers"].values()) + notes["float"] == len(total)
 
 
-def test_an_export_that_misses_the_gate_is_tried_again_with_less_error(reference, tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges and prices from four pictures, where a test is about what follows from them."""
+    for name, count in (("PROMPTS", 4), ("PRICED", 4), ("BATCH", 2)):
+        monkeypatch.setattr(planner, name, count)
+
+
+def test_an_export_that_misses_the_gate_is_tried_again_with_less_error(
+    reference, few_pictures, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(Tracer, "graph", copied_graph)
     monkeypatch.setattr("export.onnx.export.measure_distance", no_distance)
     first = export_onnx(reference.source, tmp_path / "one", Options("int8", budget_db=0))
@@ -312,7 +322,9 @@ def test_an_export_that_misses_the_gate_is_tried_again_with_less_error(reference
     assert report["recipe"]["macs_in_8_bits"] < first["recipe"]["macs_in_8_bits"]
 
 
-def test_pictures_too_far_from_real_ones_keep_more_layers_in_float(reference, tmp_path, monkeypatch) -> None:
+def test_pictures_too_far_from_real_ones_keep_more_layers_in_float(
+    reference, few_pictures, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(Tracer, "graph", copied_graph)
     answers = [Distance(100.0, 104.0, "failed", "too far", 160), Distance(100.0, 101.0, "passed", "", 160)]
     monkeypatch.setattr("export.onnx.export.measure_distance", lambda *_: answers.pop(0))

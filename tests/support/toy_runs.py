@@ -37,7 +37,7 @@ from train.teacher import build_unet
 from train.teacher_task import Surroundings, TeacherSettings, TeacherTask
 from train.text_encoder import PhraseSettings, PhraseStudent, PhraseTask, build_text_encoder
 
-STEPS = 6
+STEPS = 4
 
 
 @dataclass

@@ -12,6 +12,7 @@ ROOMS = ("train.sticker.", "train.world.")
 DOORS = {
     "train.autoencoder",
     "train.data.__main__",
+    "train.evaluate.run",
     "train.presets",
     "train.run.build",
     "train.teacher",

@@ -174,7 +174,7 @@ def test_what_the_discriminator_sees_does_not_depend_on_the_dealing() -> None:
 def test_auto_is_bf16_only_where_the_processor_computes_in_it(
     processor: str, chosen: str, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.run.engine.cpu_name", lambda: processor)
+    monkeypatch.setattr("train.diffusion.cpu_name", lambda: processor)
     asked = settings(parts, tmp_path, precision="auto", device="cpu")
     assert settled(asked).precision == chosen
     assert Engine(asked).bf16 == (chosen == "bf16")

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.errors import UserError
-from tests.support.world import Squares, prepared, small_world
+from tests.support.world import Squares, prepared, small_world, thing
 from train.checkpoint import load_part
 from train.data.encoders import Encoders, token_ids
 from train.random_teacher import make_random_teacher
@@ -384,3 +384,11 @@ def test_articles_are_those_that_people_say() -> None:
         "an owl",
         "a person",
     ]
+
+
+def test_a_name_with_a_pause_is_not_drawn_for_no_prompt_can_ask_for_it() -> None:
+    world = World([thing("fox", "animal-mammal"), thing("mrs. fox", "animal-mammal")])
+    rng = np.random.default_rng(0)
+    assert all(world.any_thing(rng).words for _ in range(50))
+    assert "mrs. fox" not in world.table.kinds["animal"].properties["thing"].words
+    assert not any("mrs. fox" in kind.words for kind in world.table.kinds.values())

@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from runtime.bench.machine import cpu_name
 from runtime.errors import UserError
 from runtime.noise import randn
 from runtime.schedule import PREDICTION_TYPES, add_noise, alphas_sigmas, from_scheduler_config, trailing_timesteps
@@ -85,6 +86,13 @@ def guided_output(
     both = torch.cat([text, no_text.expand_as(text)])
     with_text, without = unet(torch.cat([x, x]), torch.cat([timesteps, timesteps]), both).sample.float().chunk(2)
     return without + guidance * (with_text - without)
+
+
+def computes_in_bf16(device: torch.device | str) -> bool:
+    """Whether a device has instructions for bf16; a processor without them takes fifty times as long as in fp32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" in cpu_name()
 
 
 def autocast(device: torch.device | str, enabled: bool = True) -> AbstractContextManager[None]:

@@ -49,11 +49,11 @@ class Squares:
         return self.art("")
 
 
-def prepared(world: World, folder: Path) -> Path:
+def prepared(world: World, folder: Path, portraits: int = 6) -> Path:
     """The folder, filled as `train.data world` fills one."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
-    faces = {(face := Portrait.of(world.scene("portrait", ("man",), rng))).key: face for _ in range(6)}
+    faces = {(face := Portrait.of(world.scene("portrait", ("man",), rng))).key: face for _ in range(portraits)}
     art = sorted({key for one in world.things for key in one.keys.values()})
     data = encoded(Squares().art(""))
     write_sprites(folder / "art-00000.tar", [(key, data) for key in art])
@@ -63,5 +63,6 @@ def prepared(world: World, folder: Path) -> Path:
     ]
     (folder / "things.json").write_text(json.dumps(said))
     (folder / "portraits.json").write_text(json.dumps([dataclasses.asdict(face) for face in faces.values()]))
+    (folder / "variation.json").write_text(json.dumps(world.table.to_json()))
     (folder / "dataset.json").write_text(json.dumps({"set": "world", "version": VERSION}))
     return folder

@@ -32,6 +32,7 @@ from train.prompts import PROMPTS, read_prompts, sample_prompts
 SHEET, COMPARED = 32, 11  # prompts of a sheet, and of a comparison, at most
 SHEET_SEED = 7
 SEEDS_A_PROMPT = 8  # for the diversity within a prompt
+WITHIN = 16  # prompts per split for it
 # Figures against the real pictures are reported for each split; these are of pictures by themselves, have a "real"
 # column where that means something, and are reported as NAME (all concepts) and NAME_held_out.
 OWN_FIGURES = ("alignment", "retrieval_at_1", "retrieval_at_5", "clip_score", "diversity", "vendi", "vendi_across")
@@ -149,7 +150,7 @@ def report(
     teacher: Generate,
     steps: Sequence[int],
     teacher_steps: int = 50,
-    within: int = 16,
+    within: int = WITHIN,
 ) -> dict[str, Any]:
     """The figures in the shape that the contract fixes for `--json`."""
     todo = [(f"teacher_{teacher_steps}", teacher, teacher_steps)]

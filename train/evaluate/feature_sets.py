@@ -171,10 +171,7 @@ def make_feature_set(name: str, path: str = "facebook/dinov2-small", device: tor
 
 def cached_features(network: FeatureSet, pictures: np.ndarray, title: str) -> Tensor:
     """Features of real pictures, kept in the cache folder (if any) under a hash of the network and the pixels."""
-    digest = hashlib.sha256(f"{network.name} {fingerprint(network)} {pictures.shape}".encode())
-    digest.update(np.ascontiguousarray(pictures).data)
-    keep = cache_folder()
-    path = None if keep is None else keep / "features" / f"{digest.hexdigest()[:24]}.safetensors"
+    path = features_path(network, network.name, pictures)
     found = read_tensors(path)
     if found:
         return found[0]["features"]
@@ -184,6 +181,14 @@ def cached_features(network: FeatureSet, pictures: np.ndarray, title: str) -> Te
         path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {"features": features}, {})
     return features
+
+
+def features_path(network: nn.Module, name: str, pictures: np.ndarray) -> Path | None:
+    """Where the features of pictures u8[N, H, W, 3] are kept; None without a cache folder."""
+    digest = hashlib.sha256(f"{name} {fingerprint(network)} {pictures.shape}".encode())
+    digest.update(np.ascontiguousarray(pictures).data)
+    keep = cache_folder()
+    return None if keep is None else keep / "features" / f"{digest.hexdigest()[:24]}.safetensors"
 
 
 def fit_side(pictures: np.ndarray, side: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from runtime.errors import UserError
 from runtime.pixels import to_uint8
 from train.data.encoders import encode_texts
-from train.diffusion import NoiseLevels, sample
+from train.diffusion import NoiseLevels, computes_in_bf16, sample
 from train.latents import decode_latents
 from train.opening.resolve import resolve_checkpoint
 from train.progress import progress
@@ -24,12 +24,12 @@ Generate = Callable[[Sequence[str], Sequence[int], int], np.ndarray]
 
 
 def checkpoint_generator(pipeline: StableDiffusionPipeline, guidance: float, batch: int = 0) -> Generate:
-    """Pictures by a diffusers pipeline's networks, on its device: bf16 U-Net, DDIM, its own schedule and prediction.
+    """Pictures by a diffusers pipeline's networks, on its device: DDIM, its own schedule and prediction, bf16 or fp32.
 
     batch: pictures at once; 0 is 32 of 128 pixels, fewer of larger ones.
     """
     levels = NoiseLevels.of(pipeline.scheduler, pipeline.device)
-    side = latent_side(pipeline.unet) * pipeline.vae_scale_factor
+    side, bf16 = latent_side(pipeline.unet) * pipeline.vae_scale_factor, computes_in_bf16(pipeline.device)
     batch = batch or max(2, 32 * 128**2 // side**2)
 
     def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def checkpoint_generator(pipeline: StableDiffusionPipeline, guidance: float, bat
         with progress(f"{steps} steps", len(prompts)) as advance, torch.no_grad():
             for start in range(0, len(prompts), batch):
                 chosen = slice(start, start + batch)
-                latents = sample(pipeline.unet, text[1:][chosen], text[0], seeds[chosen], steps, guidance, levels)
+                latents = sample(pipeline.unet, text[1:][chosen], text[0], seeds[chosen], steps, guidance, levels, bf16)
                 decoded = decode_latents(pipeline.vae, latents)
                 parts.append(to_uint8(decoded.permute(0, 2, 3, 1).cpu().numpy()))
                 advance(len(latents))

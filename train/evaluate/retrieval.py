@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runtime.errors import UserError
+from train.diffusion import computes_in_bf16
 from train.progress import progress
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> f32[N, E]
@@ -47,7 +48,7 @@ def _minilm(texts: Sequence[str]) -> np.ndarray:
     from train.minilm import embed
 
     try:
-        return embed(texts)
+        return embed(texts, dtype=torch.bfloat16 if computes_in_bf16("cpu") else torch.float32)
     except UserError as error:
         raise UserError(f"{error}; or do without: --text-embedder words") from error
 

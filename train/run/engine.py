@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from runtime.bench.machine import cpu_name
 from runtime.errors import UserError
 from train.config import RunSettings
-from train.diffusion import autocast
+from train.diffusion import autocast, computes_in_bf16
 
 FSDP_ASKED = "ACCELERATE_USE_FSDP"  # what `accelerate launch --use_fsdp` sets
 Settings = TypeVar("Settings", bound=RunSettings)
@@ -36,12 +35,11 @@ def choose_device(name: str) -> str:
 def choose_precision(name: str, device: str) -> str:
     """bf16 or fp32. name: one of them, or auto: bf16 where the device has instructions for it.
 
-    A processor without them emulates bf16: a step takes about fifty times as long as in fp32. device: cpu or cuda.
+    device: cpu or cuda.
     """
     if name != "auto":
         return name
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else "bf16" in cpu_name()
-    return "bf16" if native else "fp32"
+    return "bf16" if computes_in_bf16(device) else "fp32"
 
 
 def settled(settings: Settings) -> Settings:

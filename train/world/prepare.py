@@ -86,6 +86,20 @@ def read_portraits(folder: Path) -> list[Portrait]:
     return [Portrait(said["subject"], said["words"]) for said in _read(folder / "portraits.json")]
 
 
+def check_table(folder: Path, world: World) -> str | None:
+    """What is to be said of a folder's table of variation, None where it is this version's own.
+
+    Raises UserError where it is missing or damaged.
+    """
+    path = folder / "variation.json"
+    said = _read(path)
+    if not isinstance(said, dict) or not isinstance(said.get("kinds"), dict):
+        raise UserError(f"{path} is no table of variation: prepare again")
+    if said["kinds"] == world.table.to_json()["kinds"]:
+        return None
+    return f"{path} has other words than this version draws: models that were trained with it know these"
+
+
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from runtime.variation import Kind, Property, Variation, plain
+from runtime.variation.text import PAUSE
 from train.data.writer import is_held_out as falls_out
 from train.sticker.words import COLOUR_WORDS, NUMBERS, is_plural, plural, with_article
 from train.world import looks
@@ -129,7 +130,10 @@ class World:
         return [
             thing
             for thing in self.things
-            if set(BROAD) <= set(thing.styles) and thing.subgroup in PAIRED and not UNFIT.search(thing.name)
+            if set(BROAD) <= set(thing.styles)
+            and thing.subgroup in PAIRED
+            and not UNFIT.search(thing.name)
+            and can_be_asked_for(thing.name)
         ]
 
     def any_thing(self, rng: np.random.Generator) -> Scene:
@@ -162,7 +166,7 @@ class World:
 
     @cached_property
     def _weights(self) -> np.ndarray:
-        return np.cumsum([thing.weight for thing in self.things])
+        return np.cumsum([thing.weight * can_be_asked_for(thing.name) for thing in self.things])
 
     @cached_property
     def _paired_weights(self) -> np.ndarray:
@@ -181,6 +185,11 @@ class World:
         return (several and _falls("style", [name, scene.style])) or (
             color != looks.NATURAL and _falls("color", [name, color])
         )
+
+
+def can_be_asked_for(name: str) -> bool:
+    """Whether a prompt with the name can be read: the pause in "mrs. claus" ends what it says of its subject."""
+    return not PAUSE.search(name)
 
 
 def called(name: str) -> str:
@@ -237,7 +246,7 @@ def is_painted(thing: Thing) -> bool:
 def _thing_kinds(things: Sequence[Thing]) -> dict[str, Kind]:
     """Things that have the same open properties are a kind."""
     groups: dict[tuple[object, ...], list[Thing]] = defaultdict(list)
-    for thing in things:
+    for thing in filter(lambda one: can_be_asked_for(one.name), things):
         groups[thing.styles, thing.genders, thing.skins, turns(thing), is_painted(thing)].append(thing)
     return {f"things {number}": _kind_of(members) for number, members in enumerate(groups.values(), 1)}
 
@@ -254,7 +263,7 @@ def _kind_of(members: Sequence[Thing]) -> Kind:
         properties |= _shared("facing")
     if is_painted(thing):
         properties |= _shared("colors")
-    return Kind([name for member in members for name in member.names], properties)
+    return Kind([name for member in members for name in member.names if can_be_asked_for(name)], properties)
 
 
 def _style(shares: Mapping[str, float]) -> Property:
@@ -306,6 +315,6 @@ def _several_kinds(world: World) -> dict[str, Kind]:
 def _coarse_kinds(things: Sequence[Thing]) -> dict[str, Kind]:
     members: dict[str, dict[str, float]] = defaultdict(dict)
     for thing in things:
-        for word in thing.coarse:
+        for word in thing.coarse if can_be_asked_for(thing.name) else ():
             members[word][thing.name] = thing.weight
     return {word: Kind([word], {"thing": Property(names)}, (), "coarse") for word, names in members.items()}

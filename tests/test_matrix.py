@@ -1,6 +1,6 @@
 """Models with the structure of real ones, exported as their users do, draw what diffusers' own pipelines draw.
 
-A few cells here, all of them in `make test-slow`; docs/checkpoints.md prints the table.
+That takes `make test-slow`, and docs/checkpoints.md prints the table. A small model goes the same way here.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import DEISMultistepScheduler, StableDiffusionPipeline
 
+from export.onnx.trace import Tracer
+from export.openvino.run import MODEL, load_openvino
 from scripts import matrix
 from scripts.matrix_formats import FORMATS
-from scripts.matrix_models import MODELS
-
-QUICK = {("sdxs-512-0.9", "onnx-fp32"), ("sdxs-512-0.9", "openvino")}
+from scripts.matrix_models import MODELS, Model, opened
+from tests.support.tiny import copied_graph, small_checkpoint, small_openvino
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +32,39 @@ def judge_of(name: str, zoo: Path) -> matrix.Judge:
     return matrix.Judge(MODELS[name], zoo)
 
 
-def cells() -> list[Any]:
-    """Every model in every format, all but the quick ones marked as slow."""
-    every = [(name, format) for name in MODELS for format in FORMATS]
-    return [cell if cell in QUICK else pytest.param(*cell, marks=pytest.mark.slow) for cell in every]
-
-
-@pytest.mark.parametrize(("name", "format"), cells())
-def test_the_pictures_are_diffusers(name: str, format: str, zoo: Path, tmp_path: Path) -> None:
-    model, judge = MODELS[name], judge_of(name, zoo)
+def measured(model: Model, format: str, judge: matrix.Judge, zoo: Path, out: Path) -> set[int]:
+    """The numbers of steps in which a model is drawn; each of its pictures must be close enough."""
     with matrix.environment(model, zoo):
-        row = matrix.measured(model, FORMATS[format], judge, zoo, tmp_path / "out")
+        row = matrix.measured(model, FORMATS[format], judge, zoo, out)
     assert not row.refused, row.refused
     drawn = {steps: cell for steps, cell in row.cells.items() if not isinstance(cell, str)}
     assert all(cell >= FORMATS[format].least_db for cell in drawn.values()), row.cells
-    assert 1 in drawn and (format == "openvino" or set(drawn) == set(matrix.STEPS)), row.cells
+    return set(drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_pictures_are_diffusers(name: str, format: str, zoo: Path, tmp_path: Path) -> None:
+    drawn = measured(MODELS[name], format, judge_of(name, zoo), zoo, tmp_path / "out")
+    assert 1 in drawn and (format == "openvino" or drawn == set(matrix.STEPS))
+
+
+@pytest.mark.parametrize(("format", "drawn"), [("onnx-fp32", {1, 2, 4}), ("openvino", {1})])
+def test_a_small_models_are(format: str, drawn: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SDXS' scheduler, which GenAI does not have; the networks were traced and converted before."""
+    pipe = StableDiffusionPipeline.from_pretrained(small_checkpoint())
+    pipe.scheduler = DEISMultistepScheduler.from_config(pipe.scheduler.config, timestep_spacing="linspace")
+    pipe.save_pretrained(tmp_path / "small")
+    monkeypatch.setattr(Tracer, "graph", copied_graph)
+    monkeypatch.setattr("export.openvino.export.convert", small_openvino_model)
+    model = Model("small", "{zoo}/small", opened("small"), ())
+    assert measured(model, format, matrix.Judge(model, tmp_path), tmp_path, tmp_path / "out") == drawn
+
+
+def small_openvino_model(part: Any) -> Any:
+    """In place of the conversion of one of `small_checkpoint`'s networks."""
+    return load_openvino().Core().read_model(small_openvino() / part.name / MODEL)
 
 
 def test_a_line_says_what_is_drawn_and_what_is_refused() -> None:

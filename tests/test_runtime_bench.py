@@ -40,7 +40,7 @@ def test_turns_and_starts_are_measured() -> None:
 
 
 def test_a_peer_that_fails_is_not_run_and_the_others_are(tmp_path: Path) -> None:
-    broken = Run(Engine("optimum-int8", str(tmp_path), "cpu", 1), "")
+    broken = Run(Engine("openvino", str(tmp_path), "cpu", 1), "")
     ours = addkit()
     steady([ours, broken], 2, lambda: None)
     assert len(ours.ms) == 2 and broken.ms == [] and broken.why

@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from export.checks.weights import LARGEST_HALF, preflight, watching
 from export.onnx import __main__ as onnx
 from export.source import Source, open_source
+from export.steps import steps_of
 from runtime.errors import UserError
 from tests.support.tiny import small_checkpoint
+from train.checkpoint import load_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -137,7 +140,6 @@ CONFIGS = [
     ("text_encoder/config.json", {"max_position_embeddings": 248}, "must read 77 tokens, not 248"),
     ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type is 'sample'"),
     ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "flow model"),
-    ("scheduler/scheduler_config.json", {"clip_sample": True}, "set clip_sample to false"),
     ("scheduler/scheduler_config.json", {"thresholding": True}, "set thresholding to false"),
     ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
     ("scheduler/scheduler_config.json", {"prediction_type": "epsilon", "rescale_betas_zero_snr": True}, "pure noise"),
@@ -150,6 +152,21 @@ def test_what_the_graphs_cannot_express_is_named(
 ) -> None:
     json_change(name, **values)(checkpoint)
     assert said in refused(checkpoint, capfd)
+
+
+def test_clip_sample_counts_where_diffusers_lets_it(checkpoint: Path, capfd) -> None:
+    """StableDiffusionPipeline turns it off in whatever scheduler it is given; latent consistency models' does not."""
+    json_change("scheduler/scheduler_config.json", clip_sample=True)(checkpoint)
+    assert onnx.main([str(checkpoint), "--out", "nowhere", "--dry-run"]) == 0
+    pipe = load_pipeline(checkpoint)
+    assert (
+        StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None).scheduler.config.clip_sample is False
+    )
+    assert pipe.scheduler.config.clip_sample is False
+    assert steps_of(pipe.scheduler, 4) == steps_of(load_pipeline(small_checkpoint()).scheduler, 4)
+    capfd.readouterr()
+    json_change("model_index.json", _class_name="LatentConsistencyModelPipeline")(checkpoint)
+    assert "set clip_sample to false" in refused(checkpoint, capfd)
 
 
 @pytest.mark.parametrize("name", ["unet/config.json", "scheduler/scheduler_config.json", "model_index.json"])

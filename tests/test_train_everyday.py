@@ -163,6 +163,17 @@ def test_states_are_aligned_from_the_gap_and_padding_from_the_start(folder: Path
     assert ids[0, 2 + template.pooled] == ids[1, 4 + template.pooled] == tokenizer.eos_token_id
 
 
+def test_templates_are_padded_as_the_tokenizer_pads(folder: Path) -> None:
+    """Stable Diffusion 2's pads with "!", not with the end mark."""
+    first = CLIPTokenizerFast.from_pretrained(folder / "model/tokenizer").convert_ids_to_tokens(0)
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder / "model/tokenizer", pad_token=first)
+    template = Template("a {}, the", tokenizer)
+    (ids,) = template.ids([[7]]).tolist()
+    end = ids.index(tokenizer.eos_token_id)
+    assert set(ids[end + 1 :]) == {0} and len(ids) > end + 2
+    assert tokenizer(f"a {tokenizer.decode([7])}", padding="max_length", max_length=77).input_ids[-1] == 0
+
+
 def test_rows_of_captions_stay_and_rows_of_words_change(
     folder: Path, parts: tuple[CLIPTextModel, CLIPTokenizerFast], table: torch.Tensor
 ) -> None:

@@ -37,6 +37,8 @@ NOT_LINEAR = {
         *("DEISMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
     ),
 }
+# Pipelines of diffusers that set clip_sample to false in whatever scheduler they are given.
+UNCLIPPED = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 Config = Mapping[str, Any]
 
 
@@ -87,7 +89,8 @@ def check_folder(folder: Path) -> None:
     refuse(folder, vae_faults(configs["vae"], configs["unet"]))
     for text, tokenizer in zip(texts, kind.encoders.values(), strict=True):
         refuse(folder, vocabulary_faults(text, folder / tokenizer))
-    refuse(folder, scheduler_faults(scheduler))
+    unclipped = index.get("_class_name") in UNCLIPPED
+    refuse(folder, scheduler_faults(scheduler | {"clip_sample": False} if unclipped else scheduler))
 
 
 def refuse(folder: Path, faults: Iterator[str]) -> None:

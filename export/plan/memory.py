@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.picture_size import latents_of
+from export.plan.large import PRICED_SIDE, large_memory
 from train.weights.files import Weight
 
 
@@ -37,7 +38,7 @@ CALIBRATION = 1_200_000_000  # more for activations and their gradients: onnx in
 # blocks per level, random weights: 54,400 bytes per pixel with two kinds at 192 x 192 (2.0 GB), 46,600 with one.
 HELD = {"int8": 106, "int8-weights": 91, "int4-weights": 91}
 MEASURED_BLOCKS = 3
-LARGE, BATCH = 200_000_000, 4  # parameters of a U-Net beyond which pictures are priced one at a time, else four
+LARGE, BATCH = 200_000_000, 4  # parameters of a U-Net beyond which `large` estimates; pictures priced at a time below
 HALVES = 0.6  # more of all weights: onnx fp16, both forms of which exist for a while
 PROCESS = 600_000_000  # an interpreter with PyTorch and one engine
 LOADED = 1.5  # bytes that an engine uses per byte of an export: its own layout and the file's
@@ -48,6 +49,10 @@ def peak_memory(
     folder: Path, format: str, precision: str, weights: Mapping[str, Mapping[str, Weight]], pixels: int = 0
 ) -> int:
     """Estimated peak of the process, in bytes. pixels: of the largest picture, 0 for the checkpoint's own."""
+    if format == "onnx" and sum(weight.count for weight in weights["unet"].values()) > LARGE:
+        part = priced_decoder(folder, HELD[precision], PRICED_SIDE) if precision in HELD else 0
+        calibrated = CALIBRATION if precision == "int8" else 0
+        return large_memory(folder, weights, activations(folder, pixels), part, calibrated)
     sizes = [4 * sum(weight.count for weight in found.values()) for found in weights.values()]
     factors = MEMORY[format]
     needed = factors.base + factors.all_weights * sum(sizes) + factors.largest * max(sizes)
@@ -57,21 +62,23 @@ def peak_memory(
         needed += HALVES * sum(sizes)
     needed += activations(folder, pixels)
     if format == "onnx" and precision in HELD:
-        batch = 1 if sum(weight.count for weight in weights["unet"].values()) > LARGE else BATCH
-        needed = max(needed, factors.base + sum(sizes) + batch * priced_decoder(folder, HELD[precision]))
+        needed = max(needed, factors.base + sum(sizes) + BATCH * priced_decoder(folder, HELD[precision]))
     return int(needed)
 
 
-def priced_decoder(folder: Path, held: int) -> int:
+def priced_decoder(folder: Path, held: int, side: int | None = None) -> int:
     """Bytes that pricing keeps of one picture in a KL decoder, whose layers work at the picture's full size.
 
-    Tiny decoders work below it: `CALIBRATION` covers them.
+    Tiny decoders work below it: `CALIBRATION` covers them. side: of the latents' part that is decoded; None for all.
     """
     vae = json.loads((folder / "vae" / "config.json").read_text())
     if vae.get("_class_name") != "AutoencoderKL":
         return 0
     blocks = vae.get("layers_per_block", 1) + 1
-    return int(4 * held * blocks / MEASURED_BLOCKS * picture_pixels(folder) * vae.get("block_out_channels", [64])[0])
+    pixels = picture_pixels(folder)
+    if side is not None:
+        pixels = min(pixels, side**2 * 4 ** (len(decoder_channels(folder)) - 1))
+    return int(4 * held * blocks / MEASURED_BLOCKS * pixels * vae.get("block_out_channels", [64])[0])
 
 
 def report_memory(folder: Path, export_bytes: int, weights: int) -> int:

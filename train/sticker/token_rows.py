@@ -241,7 +241,7 @@ class Template:
         before, after = tokenizer(text.split("{}"), add_special_tokens=False)["input_ids"]
         self.start = [tokenizer.bos_token_id, *before]
         self.end = [*after, tokenizer.eos_token_id]
-        self.padding = tokenizer.eos_token_id
+        self.padding = tokenizer.pad_token_id
         self.pooled = len(self.end)  # the end mark's place, counted from the gap's last token
         self.positions = len(self.start) + 1 + len(self.end) + PADDING
 

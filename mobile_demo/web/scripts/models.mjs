@@ -35,10 +35,13 @@ const TOKENIZERS = ['tokenizer', 'tokenizer_2'];
 
 const sha256 = (/** @type {Uint8Array} */ bytes) => createHash('sha256').update(bytes).digest('hex');
 
-/** Whether the app needs a file of the bundle: the image encoder is not for it. */
-function isNeeded(/** @type {string} */ path) {
+/** Whether the app needs a file of the bundle: the image encoder is not for it. `told`: the manifest's fields. */
+function isNeeded(/** @type {string} */ path, /** @type {string[]} */ told) {
   const [folder, name] = path.split('/');
-  if (TOKENIZERS.includes(folder ?? '')) return name === 'vocab.json' || name === 'merges.txt';
+  if (TOKENIZERS.includes(folder ?? '')) {
+    const more = told.includes(folder ?? '') ? [] : ['tokenizer_config.json', 'special_tokens_map.json'];
+    return ['vocab.json', 'merges.txt', ...more].includes(name ?? '');
+  }
   return COMPONENTS.includes(folder ?? '') && /\.onnx(_data)?$/.test(name ?? '');
 }
 
@@ -58,7 +61,7 @@ function cut(/** @type {string} */ path, /** @type {Uint8Array} */ bytes, /** @t
 function bundleFiles(/** @type {string} */ bundle) {
   const text = readFileSync(join(bundle, 'manifest.json'));
   const manifest = JSON.parse(text.toString());
-  const files = Object.entries(manifest.files).filter(([path]) => isNeeded(path));
+  const files = Object.entries(manifest.files).filter(([path]) => isNeeded(path, Object.keys(manifest)));
   const read = files.map(([path, facts]) => {
     const bytes = readFileSync(join(bundle, path));
     if (sha256(bytes) !== facts.sha256)

@@ -2,6 +2,7 @@
 
 import { Splitter, type Tokens } from './added';
 import { BundleError } from './errors';
+import { type TokenizerFiles, tokensOfFiles } from './tokenizer-files';
 
 const START = '<|startoftext|>';
 const END = '<|endoftext|>';
@@ -63,8 +64,11 @@ export class Tokenizer {
     );
   }
 
-  /** From the text of vocab.json and of merges.txt; `tokens` as the manifest holds them, CLIP's own without. */
-  static parse(vocab: string, merges: string, tokens?: Tokens): Tokenizer {
+  /**
+   * From the text of vocab.json and of merges.txt. `tokens`: as the manifest holds them, or the files that say it in older
+   * bundles; CLIP's own without.
+   */
+  static parse(vocab: string, merges: string, tokens?: Tokens | TokenizerFiles): Tokenizer {
     const parsed: unknown = parseJson(vocab);
     if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
       throw new BundleError('vocab.json holds no JSON object');
@@ -72,7 +76,10 @@ export class Tokenizer {
     const entries = Object.entries(parsed);
     const wrong = entries.find(([, id]) => !Number.isInteger(id) || id < 0);
     if (wrong) throw new BundleError(`vocab.json: ${JSON.stringify(wrong[0])} has no whole number as its id`);
-    return new Tokenizer(new Map(entries), merges, tokens);
+    const ids = new Map<string, number>(entries);
+    const told =
+      tokens && 'padId' in tokens ? tokens : tokens && tokensOfFiles(tokens, (token) => ids.get(token));
+    return new Tokenizer(ids, merges, told);
   }
 
   /**

@@ -60,7 +60,11 @@ function tokenizersOf(manifest: Manifest, files: Files): Tokenizer[] {
   const tokens = { tokenizer: manifest.tokens, tokenizer_2: manifest.tokens2 };
   return manifest.conditioning.textEncoders.map(({ tokenizer: folder }) => {
     const [vocab, merges] = [text(files, `${folder}/vocab.json`), text(files, `${folder}/merges.txt`)];
-    return Tokenizer.parse(vocab, merges, tokens[folder]);
+    const beside = {
+      config: optional(files, `${folder}/tokenizer_config.json`),
+      map: optional(files, `${folder}/special_tokens_map.json`),
+    };
+    return Tokenizer.parse(vocab, merges, tokens[folder] ?? beside);
   });
 }
 
@@ -167,6 +171,11 @@ function taken(files: Files, path: string): Uint8Array<ArrayBuffer> {
   if (!bytes) throw new BundleError(`the bundle lacks ${path}: build the app again`);
   files.delete(path);
   return bytes;
+}
+
+/** A file's text where the bundle has it: those of a tokenizer are needed where the manifest does not say it all. */
+function optional(files: Files, path: string): string | undefined {
+  return files.has(path) ? text(files, path) : undefined;
 }
 
 function text(files: Files, path: string): string {

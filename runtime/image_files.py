@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from runtime.decoding import BadPicture, opened, upright
 from runtime.files import write_whole
 
 SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
@@ -129,13 +130,13 @@ def read_picture(path: str | Path) -> tuple[Image.Image, bytes]:
     """A decoded picture and its file's bytes; ValueError with one line when it is not a picture."""
     try:
         data = Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return image, data
+        image = opened(data)
+        upright(image)  # what cannot be converted is said with the file's name
+        return image, data
     except FileNotFoundError as error:
         raise ValueError(f"cannot read image {path}: there is no such file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a readable picture, or it is damaged"
+    except (OSError, BadPicture) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"cannot read image {path}: {reason}") from error
 
 

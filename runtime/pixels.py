@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from runtime.decoding import on_white
+
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
@@ -43,11 +45,11 @@ def to_image(chw: F32) -> Image.Image:
 def from_image(image: Any, size: tuple[int, int]) -> F32:
     """A picture -> f32[3, H, W] in [-1, 1], scaled to cover `size` (H, W) and center-cropped to it.
 
-    `image`: a PIL picture (its rotation tag is obeyed, transparency becomes white), or an array [H, W,
-    3], u8 or floats in [0, 1]. Raises ValueError on anything else.
+    `image`: a PIL picture (upright, sRGB, on white: see `decoding`), or an array [H, W, 3], u8 or floats in [0, 1].
+    Raises ValueError on anything else.
     """
     height, width = size
-    picture = _flattened(image if isinstance(image, Image.Image) else _picture(image))
+    picture = on_white(image if isinstance(image, Image.Image) else _picture(image))
     if 0 in picture.size:
         raise ValueError("image is empty: it has no pixels")
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
@@ -63,14 +65,3 @@ def _picture(array: Any) -> Image.Image:
             raise ValueError("an image array must be uint8, or floats from 0 to 1")
         pixels = to_uint8(pixels * 2 - 1)
     return Image.fromarray(pixels)
-
-
-def _flattened(picture: Image.Image) -> Image.Image:
-    """RGB, upright, transparent parts on white."""
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I;16"):  # Pillow would cut 16-bit gray at 255 instead of scaling it
-        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return upright.convert("RGB")

@@ -18,6 +18,7 @@ OPTIONAL = {
     "ray": {"runtime.batch.ray_pool"},
     "av": {"runtime.interpolate.video_file"},
     "coremltools": {"runtime.coreml"},
+    "pillow_heif": {"runtime.decoding.files"},
     "segno": {"runtime.demo.address"},
     **{name: {"runtime.bench.engines"} for name in ("torch", "diffusers", "optimum", "openvino_genai")},
 }

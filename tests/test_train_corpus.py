@@ -288,7 +288,7 @@ BAD = {
     "kind": ({"bad.npy": npy(np.zeros((32, 32, 3), np.int64)), "bad.txt": b"x"}, "use uint8"),
     "pickle": ({"bad.npy": npy(np.array([{}], object)), "bad.txt": b"x"}, "npy member cannot be read"),
     "picture": ({"bad.png": b"\x89PNG oops", "bad.txt": b"x"}, "not a readable picture"),
-    "cut": ({"bad.png": png(picture("red", "disc"))[:90], "bad.txt": b"x"}, "not a readable picture"),
+    "cut": ({"bad.png": png(picture("red", "disc"))[:90], "bad.txt": b"x"}, "not all of its pixels can be read"),
     "none": ({"bad.txt": b"x"}, "no picture"),
     "caption": ({"bad.png": png(picture("red", "disc"))}, "no caption"),
     "json": ({"bad.png": png(picture("red", "disc")), "bad.json": b"{"}, "json member cannot be read"),
@@ -423,7 +423,7 @@ def test_pictures_are_turned_upright_and_oversize_ones_refused(monkeypatch: pyte
     image.save(buffer, "JPEG", exif=exif)
     upright = picture_of({"__key__": "a", "jpg": buffer.getvalue()})
     assert isinstance(upright, Image.Image) and upright.size == (20, 40)
-    monkeypatch.setattr("train.data.shards.MAX_PIXELS", 700)
+    monkeypatch.setattr("runtime.decoding.files.MAX_PIXELS", 700)
     with pytest.raises(ValueError, match="too large: 40x20"):
         picture_of({"__key__": "a", "png": png(image)})
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
 from runtime.command import tell
+from runtime.decoding import BadPicture
 from runtime.errors import UserError
 from runtime.files import locked
 from train.data import shards as tar
 from train.data.cache import LOG, read_tensors, write_tensors
 from train.data.encoders import Advance, Encoders, fit_picture
-from train.data.pictures import BadPicture
 from train.data.shards import DamagedShard, Record, has_split, is_url, read_records, shard_name, shard_paths
 from train.latents import Autoencoder, encode_latents
 from train.progress import progress

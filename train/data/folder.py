@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.decoding import BadPicture
 from runtime.errors import UserError
-from train.data.pictures import BadPicture, decode
+from train.data.pictures import decode
 from train.data.shards import UNIT, Record
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}

@@ -1,22 +1,17 @@
-"""Any picture to a square RGB array: decoding guards, SVG rasterising, white background."""
+"""Any picture to a square RGB array: SVG rasterising, white background."""
 
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-# Larger pictures are skipped, not decoded: one file of a public art package claims 168 megapixels.
-MAX_PIXELS = 40_000_000
+from runtime.decoding import BadPicture, decoded
+
 XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'  # some drawings refer to their parts by it
-
-
-class BadPicture(ValueError):
-    """A picture that cannot be used; the message says why."""
 
 
 def decode(data: bytes, size: int) -> np.ndarray:
@@ -28,26 +23,11 @@ def decode(data: bytes, size: int) -> np.ndarray:
 
 
 def decode_rgba(data: bytes) -> Image.Image:
-    """Raster file bytes -> RGBA picture of its own size.
-
-    The size in the file's header is checked before a pixel is decoded. Raises BadPicture.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise BadPicture(f"too large: {width}x{height} pixels, at most {MAX_PIXELS} are decoded")
-                if min(width, height) < 8:
-                    raise BadPicture(f"too small: {width}x{height} pixels")
-                return image.convert("RGBA")
-    except BadPicture:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadPicture(f"too large: {error}") from error
-    except Exception as error:  # Pillow's plugins raise a dozen exception types on damaged files
-        raise BadPicture(f"not a readable picture: {error}") from error
+    """Raster file bytes -> RGBA picture of its own size. Raises BadPicture."""
+    image = decoded(data)
+    if min(image.size) < 8:
+        raise BadPicture(f"too small: {image.width}x{image.height} pixels")
+    return image.convert("RGBA")
 
 
 def fit_square(image: Image.Image, size: int) -> np.ndarray:

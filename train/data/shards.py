@@ -8,7 +8,6 @@ import math
 import re
 import shlex
 import tarfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from runtime.decoding import BadPicture, on_white, opened
 from runtime.errors import UserError
 from runtime.files import whole_stream
 from runtime.pixels import to_uint8
-from train.data.pictures import MAX_PIXELS, BadPicture
 
 T = TypeVar("T")
 SHARD_SIZE = 1000
@@ -257,7 +256,7 @@ def read_facts(folder: Path, split: str) -> Iterator[Record]:
 
 def _pixels_of(sample: dict[str, Any]) -> np.ndarray:
     picture = picture_of(sample)
-    return np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else to_uint8(picture)
+    return np.asarray(picture) if isinstance(picture, Image.Image) else to_uint8(picture)
 
 
 def _read_split(folder: Path, split: str, read: Callable[[dict[str, Any]], T]) -> Iterator[T]:
@@ -315,7 +314,7 @@ def _weight(facts: Mapping[str, Any]) -> float:
 
 
 def picture_of(sample: dict[str, Any]) -> Image.Image | np.ndarray:
-    """A sample's picture: decoded and upright, of any mode; or f32[H, W, 3] in [-1, 1], where it is stored as floats.
+    """A sample's picture, RGB on white; or f32[H, W, 3] in [-1, 1], where it is stored as floats.
 
     Raises BadPicture.
     """
@@ -325,16 +324,7 @@ def picture_of(sample: dict[str, Any]) -> Image.Image | np.ndarray:
     data = _member(sample, *PICTURE_MEMBERS)
     if data is None:
         raise BadPicture(f"it has no picture: one of {', '.join(PICTURE_MEMBERS)}, npy")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-        if image.width * image.height <= MAX_PIXELS:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow's plugins raise a dozen exception types on damaged files
-        raise BadPicture(f"not a readable picture: {error}") from error
-    raise BadPicture(f"too large: {image.width}x{image.height} pixels, at most {MAX_PIXELS} are decoded")
+    return on_white(opened(data))
 
 
 def _from_array(data: bytes) -> Image.Image | np.ndarray:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from runtime.decoding import BadPicture
 from runtime.errors import UserError
-from train.data.pictures import BadPicture
 from train.data.writer import Drawable, is_held_out
 
 LEAST_CAPTIONS = 8  # on either side; with fewer of them, pictures are held out one by one

@@ -11,9 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.decoding import BadPicture
 from runtime.errors import UserError
 from runtime.files import write_json, write_text
-from train.data.pictures import BadPicture, encode_png
+from train.data.pictures import encode_png
 from train.data.shards import SHARD_SIZE, Record, write_shard
 from train.progress import progress
 

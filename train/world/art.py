@@ -11,8 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from runtime.decoding import BadPicture
 from runtime.errors import UserError
-from train.data.pictures import BadPicture, decode_rgba, draw_svg, icon_svg, visible_box
+from train.data.pictures import decode_rgba, draw_svg, icon_svg, visible_box
 from train.registry import fetch
 from train.sticker.captions import Emoji, normalize_code
 from train.sticker.packages import PACKAGES

@@ -13,9 +13,10 @@ from typing import Any
 
 from PIL import Image
 
+from runtime.decoding import BadPicture
 from runtime.errors import UserError
 from runtime.files import whole_stream
-from train.data.pictures import BadPicture, draw_svg
+from train.data.pictures import draw_svg
 from train.data.shards import add_member
 from train.world.art import Drawing
 from train.world.avatars import draw_avatars

@@ -59,7 +59,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
         return image
     from PIL import ImageCms  # seldom needed
 
-    if image.mode == "LAB" and not profile:
+    if not profile:
         return _converted(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
     if image.mode not in ("L", "RGB", "RGBA", "CMYK", "LAB"):
         return image

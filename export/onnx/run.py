@@ -20,13 +20,19 @@ from export.text import PLAIN, Text, Told
 from runtime.tokenizer.conditioning import TextEncoder
 
 
-def open_session(model: onnx.ModelProto | Path) -> Any:
-    """An ONNX Runtime session on the CPU, on as many threads as PyTorch uses here."""
+def open_session(model: onnx.ModelProto | Path, folded: bool = True) -> Any:
+    """An ONNX Runtime session on the CPU, on as many threads as PyTorch uses here.
+
+    Without folded, weights in fewer bits become fp32 in each call, layer by layer, and not all when it is opened.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     graph = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    left_out = None if folded else {"ConstantFolding"}
+    return onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+    )
 
 
 def network_of(folder: Path, one_step: bool = False, told: Told = PLAIN, one_at_a_time: bool = False) -> Network:
@@ -52,7 +58,7 @@ class OneAtATime(Mapping[str, Any]):
         if self.open is None or self.open[0] != name:
             self.open = None  # before the other is opened
             give_back_memory()
-            self.open = name, open_session(self.paths[name])
+            self.open = name, open_session(self.paths[name], folded=False)
         return self.open[1]
 
     def __iter__(self) -> Iterator[str]:

@@ -60,7 +60,7 @@ class Conditioning:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, which `from_dict` reads back."""
-        return asdict(self)
+        return asdict(self) | {"text_encoders": [asdict(one) for one in self.text_encoders]}
 
     @property
     def components(self) -> tuple[str, ...]:

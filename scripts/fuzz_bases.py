@@ -1,4 +1,4 @@
-"""The valid bundles that the fuzzer corrupts: the tests' tiny one, and one like it in the forms of int8 bundles."""
+"""The valid bundles that the fuzzer corrupts: the tests' tiny one, and one like int8 bundles with a table of words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.manifest import COMPONENTS
+from scripts.variation_cases import table
 
 TINY = Path(__file__).parent.parent / "tests" / "golden" / "tiny_bundle"
 
@@ -25,6 +26,8 @@ def make_bases(folder: Path) -> list[Path]:
     path = quantized / "unet" / "model.onnx"
     model = _quantized(onnx.load(path))
     _save_with_data(path, model)
+    manifest = json.loads((quantized / "manifest.json").read_text(encoding="utf-8"))
+    (quantized / "manifest.json").write_text(json.dumps(manifest | {"variation": table()}), encoding="utf-8")
     sign(quantized)
     return [plain, quantized]
 

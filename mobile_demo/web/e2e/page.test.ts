@@ -72,6 +72,15 @@ describe('axe finds nothing', () => {
           .then(() => at('cancel').waitFor()),
     ],
     ['picture', '', () => draw('a red fox').then(() => at('variation-6').locator('canvas').waitFor())],
+    ['completed', '&varies', () => draw('a red fox').then(() => at('shown').waitFor())],
+    [
+      'as typed',
+      '&varies',
+      () =>
+        at('more')
+          .click()
+          .then(() => at('plain').click()),
+    ],
     ['seed', '', () => draw('a red fox').then(() => at('seed').fill('1.5'))],
     ['morph', '', () => draw('a red fox').then(() => at('morph-toggle').click())],
     [
@@ -321,6 +330,30 @@ describe('the sticker', () => {
     const [download] = await Promise.all([page.waitForEvent('download'), at('toast-action').click()]);
     expect(download.suggestedFilename()).toBe('a-red-fox-7-sticker.png');
   });
+});
+
+it('shows what the seed added, and nothing of it as typed', async () => {
+  await open('&varies');
+  await draw('a red fox');
+  const whole = 'a red fox, 3d style, large';
+  expect(await at('picture').getAttribute('aria-label')).toBe(whole);
+  expect(await at('shown').textContent()).toBe(`Drawn: ${whole}`);
+  await at('more').click();
+  await at('plain').click();
+  expect(await at('plain').getAttribute('aria-checked')).toBe('true');
+  await at('more-close').click();
+  await page.waitForSelector('[data-testid=picture][aria-label="a red fox, 3d style"]');
+  expect(await at('shown').count()).toBe(0);
+  await page.reload();
+  await at('status').waitFor();
+  await page.waitForSelector('[data-testid=picture][aria-label="a red fox, 3d style"]');
+});
+
+it('has no switch where the model completes nothing', async () => {
+  await open();
+  await at('more').click();
+  await at('steps-1').waitFor();
+  expect(await at('plain').count()).toBe(0);
 });
 
 it('the colours chosen are those shown, after a reload too', async () => {

@@ -7,7 +7,7 @@ next call goes on, on a CPU or on a GPU.
 from __future__ import annotations
 
 import argparse
-import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -218,7 +218,7 @@ def pieces_of(files: Sequence[Path], most: int) -> list[list[Path]]:
 
 
 def write_pieces(call: Call, target: Path, most: int) -> list[int]:
-    """Fill target/piece-N with links to the files, at their places below the working folder; returns bytes of each.
+    """Fill target/piece-N with copies of the files, at their places below the working folder; returns bytes of each.
 
     A stage's pipeline travels as OUT/STAGE/start, where its first call on the other machine begins. Raises UserError.
     """
@@ -235,18 +235,10 @@ def write_pieces(call: Call, target: Path, most: int) -> list[int]:
                     )
                 place = path.resolve().relative_to(here)
                 parts = ["start" if part == "pipeline" else part for part in place.parts]
-                link = folder / f"piece-{number}" / Path(*parts)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                _link(path, link)
+                place_there = folder / f"piece-{number}" / Path(*parts)
+                place_there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place_there)
     return [sum(path.stat().st_size for path in piece) for piece in pieces]
-
-
-def _link(path: Path, target: Path) -> None:
-    """A hard link, or a copy where there can be none."""
-    try:
-        os.link(path, target)
-    except OSError:
-        target.write_bytes(path.read_bytes())
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def restore(source: Source) -> None:
 
 def is_parked(source: Source) -> bool:
     """Whether the weights are not in memory."""
-    return next(iter(source.pipe.unet.parameters())).numel() == 0
+    return bool(next(iter(source.pipe.unet.parameters())).numel() == 0)
 
 
 def parts_of(source: Source) -> tuple[str, ...]:

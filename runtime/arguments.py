@@ -60,7 +60,8 @@ def plan(
     scale = np.float32(1.0 if image_given else chosen[0].noise_scale)
     noises = _noises(wanted, latents, manifest.latents_of(size))
     made = [Generation(job, start * scale) for job, start in zip(wanted, noises, strict=True)]
-    of_states, of_pooled = (_repeated(given, num_images_per_prompt) or [None] * len(made) for given in (states, pooled))
+    nothing: list[F32 | None] = [None] * len(made)
+    of_states, of_pooled = (_repeated(given, num_images_per_prompt) or nothing for given in (states, pooled))
     return Plan(made, of_states, of_pooled, chosen, guidance_scale, size, latents is not None)
 
 

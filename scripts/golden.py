@@ -357,8 +357,8 @@ def _near(key: str, expected: Any, found: Any, psnr_db: float) -> bool:
     if key.partition("[")[0] in ("bits", "expected", "alphas", "sigmas") and isinstance(expected, str):
         return abs(int(expected, 16) - int(found, 16)) <= 1
     if key.partition("[")[0] == "near" and isinstance(expected, str):
-        a, b = (np.uint32(int(text, 16)).view(np.float32) for text in (expected, found))
-        return bool(abs(a - b) <= NEAR * max(1.0, abs(a)))
+        one, other = (float(np.uint32(int(text, 16)).view(np.float32)) for text in (expected, found))
+        return abs(one - other) <= NEAR * max(1.0, abs(one))
     return False
 
 

@@ -72,13 +72,14 @@ def test_a_waiting_weight_is_written_like_a_stored_one(
 
 def test_a_traced_graph_leaves_its_weights_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "LEAST_BYTES", 4096)
-    layer = nn.Sequential(nn.Linear(64, 96), nn.Linear(96, 8, bias=False))
+    first = nn.Linear(64, 96)
+    layer = nn.Sequential(first, nn.Linear(96, 8, bias=False))
     model = trace(layer, [Port("x", torch.zeros(2, 3, 64))], ["y"], waiting=True)
     weights = [tensor for tensor in model.graph.initializer if maker_of(tensor)]
     assert sorted(tuple(tensor.dims) for tensor in weights) == [(64, 96)]  # the other one is small
     assert model.ByteSize() < 8000
     with torch.no_grad():
-        layer[0].weight.fill_(7)  # a copy would not notice
+        first.weight.fill_(7)  # a copy would not notice
     assert (array_of(weights[0]) == 7).all()
     forget()
 

@@ -145,7 +145,12 @@ def test_a_picture_to_start_from_is_encoded_as_diffusers_does(made: Path, checkp
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (4, 4, 3), np.uint8)).resize((SIZE, SIZE))
     judge = StableDiffusionXLImg2ImgPipeline.from_pretrained(checkpoint, add_watermarker=False)
     judge.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": STEPS, "guidance_scale": 0.0, "strength": 0.75, "output_type": "np"}
+    options: dict[str, Any] = {
+        "num_inference_steps": STEPS,
+        "guidance_scale": 0.0,
+        "strength": 0.75,
+        "output_type": "np",
+    }
     generator = torch.Generator("cpu").manual_seed(5)
     expected = np.asarray(judge(PROMPT, image=picture, generator=generator, **options).images)
     found = runtime.load(made)(PROMPT, image=picture, seed=5, **options)
@@ -156,7 +161,7 @@ def test_a_bundle_whose_encoder_gives_the_mean_alone_starts_from_it(made: Path) 
     pipe = runtime.load(made)
     picture, sessions = Image.new("RGB", (SIZE, SIZE), "teal"), pipe._networks.sessions
     encoder = sessions["vae_encoder"]
-    mean = SimpleNamespace(run=lambda **given: encoder.run(**given)[:, :4], close=encoder.close)
+    mean: Any = SimpleNamespace(run=lambda **given: encoder.run(**given)[:, :4], close=encoder.close)
     pipe._networks.sessions = {**sessions, "vae_encoder": mean}
     (one,) = pipe.run(PROMPT, image=picture, seed=5, strength=1.0, decode=False)
     first = pipe.manifest.steps[1][0]
@@ -265,7 +270,9 @@ def test_states_and_pooled_text_in_the_place_of_a_prompt(made: Path, checkpoint:
     """Halfway between two prompts, as diffusers draws it from the same arrays."""
     pipe = runtime.load(made, "cpu")
     states = lerp(pipe.encode_prompt(PROMPT), pipe.encode_prompt("rain"), 0.5)
-    pooled = lerp(pipe.encode_pooled_prompt(PROMPT), pipe.encode_pooled_prompt("rain"), 0.5)
+    one, other = (pipe.encode_pooled_prompt(text) for text in (PROMPT, "rain"))
+    assert one is not None and other is not None
+    pooled = lerp(one, other, 0.5)
     found = pipe(prompt_embeds=states, pooled_prompt_embeds=pooled, seed=5, output_type="np")
     judge = StableDiffusionXLPipeline.from_pretrained(checkpoint, add_watermarker=False)
     judge.set_progress_bar_config(disable=True)
@@ -277,10 +284,10 @@ def test_states_and_pooled_text_in_the_place_of_a_prompt(made: Path, checkpoint:
 
 def test_the_way_between_two_pictures(made: Path) -> None:
     pipe = runtime.load(made, "cpu")
-    ends = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("teal", "orange")]
-    way = list(between(pipe, *ends, 1, prompt="a lake", prompt_b="a fox", strength=0.5, even=False))
+    start, end = (Image.new("RGB", (SIZE, SIZE), colour) for colour in ("teal", "orange"))
+    way = list(between(pipe, start, end, 1, prompt="a lake", prompt_b="a fox", strength=0.5, even=False))
     assert [frame.t for frame in way] == [0.0, 0.5, 1.0]
-    alone = list(between(pipe, *ends, 1, prompt="a lake", strength=0.5, even=False))
+    alone = list(between(pipe, start, end, 1, prompt="a lake", strength=0.5, even=False))
     assert way[0].image.tobytes() == alone[0].image.tobytes() and way[1].image.tobytes() != alone[1].image.tobytes()
 
 

@@ -119,12 +119,16 @@ def test_words_without_room_are_left_out() -> None:
     whole = VARIATION.complete("a fox", 4)
     words = list(VARIATION.drawn("a fox", 4).values())
     for most in range(len(whole) + 1):
-        found = VARIATION.complete("a fox", 4, fits=lambda text, most=most: len(text) <= most)
+
+        def fits(text: str, most: int = most) -> bool:
+            return len(text) <= most
+
+        found = VARIATION.complete("a fox", 4, fits=fits)
         kept = found.split(", ")[1:]
         assert kept == words[: len(kept)]
         assert len(found) <= max(most, len("a fox"))
         assert len(found) + len(", ") + len([*words, ""][len(kept)]) > most or found == whole
-        assert VARIATION.complete(found, 4, fits=lambda text, most=most: len(text) <= most) == found
+        assert VARIATION.complete(found, 4, fits=fits) == found
     with pytest.raises(ValueError, match="the prompt is too long for it"):
         VARIATION.complete("a fox", 4, {"size": "large"}, fits=lambda text: len(text) <= len(whole) - 1)
 

@@ -72,7 +72,7 @@ def test_a_folder_holds_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     prepare_world(whole, portraits=40)
-    drawn = prepare.portrait_svgs
+    drawn: Any = vars(prepare)["portrait_svgs"]
     calls: list[int] = []
 
     def interrupted(part: Sequence[Any]) -> list[str]:
@@ -110,7 +110,7 @@ def test_room_on_the_disk_is_looked_at_first(
     class Usage(NamedTuple):
         free: int
 
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Usage(2**20))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(2**20))
     assert main(["world", "--out", str(tmp_path / "world"), "--portraits", "5000"]) == 2
     said = one_line(capsys)
     assert "MiB are needed there, 1 MiB are free" in said
@@ -120,7 +120,7 @@ def test_room_on_the_disk_is_looked_at_first(
 def test_a_disk_that_fills_up_loses_no_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = prepare.write_sprites
+    write: Any = vars(prepare)["write_sprites"]
 
     def full(path: Path, pictures: Any) -> None:
         if path.name == "portraits-00001.tar":

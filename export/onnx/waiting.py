@@ -51,7 +51,7 @@ def bytes_in(tensor: onnx.TensorProto) -> int:
     """How many bytes a tensor's numbers take in a file."""
     if maker_of(tensor) is None:
         return len(tensor.raw_data)
-    return int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(np.prod(tensor.dims)) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def bring(tensor: onnx.TensorProto) -> None:

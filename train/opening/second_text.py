@@ -32,7 +32,7 @@ def text_rows(unet: UNet2DConditionModel) -> int:
     return MAX_TOKENS + takes_second_text(unet)
 
 
-class ToldUNet(UNet2DConditionModel):
+class ToldUNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers has no types
     """SDXL's U-Net, whose text is f32[B, 78, D]: states, and in the last row the pooled text. Sizes are its input's."""
 
     pixels_per_latent = 8
@@ -94,11 +94,12 @@ class TwoEncoders(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
         self.zeros = zeros
-        width = sum(int(one.config.hidden_size) for one in self.encoders)
+        self._configs: list[Any] = [one.config for one in encoders]
+        width = sum(int(config.hidden_size) for config in self._configs)
         self.config = SimpleNamespace(hidden_size=width, rows=MAX_TOKENS + 1, to_dict=self._settings)
 
     def _settings(self) -> dict[str, Any]:
-        return {"encoders": [one.config.to_dict() for one in self.encoders], "zeros": self.zeros}
+        return {"encoders": [config.to_dict() for config in self._configs], "zeros": self.zeros}
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from export.calibrate import Range, scale_and_zero
 from export.onnx.graph import attribute, initializers, users
 from export.onnx.passes import shapes
-from export.onnx.waiting import array_of
+from export.onnx.waiting import array_of, leave, maker_of
 
 # Largest code of a "static" layer's weights. CPUs without int8 dot products add pairs of u8 * s8 products in
 # 16 bits: 2 * 255 * 64 fits, 2 * 255 * 127 would saturate into wrong pictures there, and only there.
@@ -93,10 +93,19 @@ class Rewriter:
         value = f"{name}.float"
         if value not in self.made:
             shape = [-1 if i == axis else 1 for i in range(codes.ndim)]
-            parts = [self.store(f"{name}.stored", codes), self.store(f"{name}.steps", scales.reshape(shape))]
+            parts = [self.store_codes(name, codes, axis), self.store(f"{name}.steps", scales.reshape(shape))]
             self.add("Cast", parts[:1], f"{name}.cast", to=onnx.TensorProto.FLOAT)
             self.add("Mul", [f"{name}.cast", parts[1]], value)
         return value
+
+    def store_codes(self, name: str, codes: Array, axis: int) -> str:
+        """A weight's codes; those of a waiting weight are computed again when they are written."""
+        stored, weight = f"{name}.stored", self.weights[name]
+        if make := maker_of(weight):
+            encoded = lambda: encode(make(), axis, STORED_LIMIT)[0]  # noqa: E731
+            self.tensors.append(leave(stored, codes.shape, onnx.TensorProto.INT8, encoded))
+            return stored
+        return self.store(stored, codes)
 
     def bias(self, node: onnx.NodeProto, scales: Array, step: np.float32) -> str:
         """A layer's bias as int32 codes in units of input step times weight scale."""

@@ -392,3 +392,30 @@ def test_a_name_with_a_pause_is_not_drawn_for_no_prompt_can_ask_for_it() -> None
     assert all(world.any_thing(rng).words for _ in range(50))
     assert "mrs. fox" not in world.table.kinds["animal"].properties["thing"].words
     assert not any("mrs. fox" in kind.words for kind in world.table.kinds.values())
+
+
+@pytest.mark.parametrize(
+    ("subject", "prompt", "settled"),
+    [
+        ("fox", "a white fox", "colors"),
+        ("car", "a scarlet car", "colors"),
+        ("goose", "a left-facing goose", "facing"),
+        ("goose", "a goose from behind", "facing"),
+        ("fox", "a giant fox", "size"),
+        ("fox", "a fox at night", "light"),
+        ("fox", "a fox at night", "background"),
+        ("pizza", "a pizza on a beach", "background"),
+        ("fox", "a photo of a fox", "style"),
+        ("fox", "a fox in the style of van gogh", "style"),
+        ("goose", "a cartoon goose", "style"),
+        ("car", "an upside-down car", "tilt"),
+        ("woman", "a sleepy woman", "expression"),
+        ("man", "a ginger man", "hair color"),
+    ],
+)
+def test_words_that_the_world_does_not_know_settle_what_they_say(
+    world: World, subject: str, prompt: str, settled: str
+) -> None:
+    often = [settled in world.table.drawn(subject, seed) for seed in range(20)]
+    assert any(often)  # a bald man has no hair color
+    assert not any(settled in world.table.drawn(prompt, seed) for seed in range(20))

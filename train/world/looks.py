@@ -92,3 +92,55 @@ SAID: Mapping[str, Mapping[str, Sequence[str]]] = {
     "wearing": {"glasses": ("eyeglasses",), "no glasses": ("without glasses",)},
     "skin": {"light skin": ("pale skin",)},
 }
+
+# Words of a prompt that say a property for which the world has no word: it is not drawn against them.
+SETTLING: Mapping[str, Sequence[str]] = {
+    "colors": (
+        *("white", "gray", "grey", "silver", "gold", "golden", "beige", "cream", "tan", "turquoise", "teal", "cyan"),
+        *(
+            "magenta",
+            "violet",
+            "lilac",
+            "lavender",
+            "crimson",
+            "scarlet",
+            "maroon",
+            "navy",
+            "lime",
+            "rainbow",
+            "pastel",
+        ),
+        *("colorful", "colourful", "multicolored", "multicoloured", "neon", "dark", "pale", "transparent"),
+    ),
+    "facing": (
+        *("left facing", "right facing", "facing forward", "facing the viewer", "facing you", "front view"),
+        *("from the front", "from behind", "from above", "side view", "back view", "in profile"),
+    ),
+    "size": ("giant", "gigantic", "enormous", "massive", "miniature", "mini", "close up", "closeup", "full body"),
+    "tilt": ("tilted", "leaning", "upside down", "lying", "rotated", "diagonal"),
+    "light": (
+        *("at night", "night", "at sunset", "sunset", "at dawn", "in the dark", "dark", "bright light", "neon"),
+        *("glowing", "backlit", "in shadow"),
+    ),
+    "outline": ("outline", "outlined", "border", "with a border", "without border", "no border", "die cut sticker"),
+    "background": (
+        *(
+            "background",
+            "no background",
+            "transparent",
+            "at night",
+            "in space",
+            "underwater",
+            "on grass",
+            "in the snow",
+        ),
+        *("on a beach", "in a forest", "in the sky", "in a field", "in a city"),
+    ),
+    "style": (
+        *("style", "photo", "photograph", "photorealistic", "realistic", "drawing", "sketch", "painting", "watercolor"),
+        *("watercolour", "oil painting", "pixel art", "pixelated", "anime", "manga", "line art", "clip art", "render"),
+        *("3d", "2d", "cartoon", "comic", "glossy", "flat design"),
+    ),
+    "hair color": ("ginger", "redhead", "auburn", "white haired", "gray haired", "grey haired", "dark haired"),
+    "expression": ("crying", "serious", "neutral", "scared", "tired", "sleepy", "bored", "confused", "proud", "shy"),
+}

@@ -213,9 +213,12 @@ def _falls(what: str, parts: Sequence[str]) -> bool:
 
 
 def _property(name: str, words: Mapping[str, float]) -> Property:
-    """A property with what people say for its words."""
+    """A property with what people say for its words, and what settles it without one of them."""
     said = looks.SAID.get(name, {})
-    return Property(dict(words), frozenset(plain(phrase).strip() for word in words for phrase in said.get(word, ())))
+    phrases = [phrase for word in words for phrase in said.get(word, ())]
+    return Property(
+        dict(words), frozenset(plain(phrase).strip() for phrase in (*phrases, *looks.SETTLING.get(name, ())))
+    )
 
 
 def _shared(*names: str) -> dict[str, Property]:
@@ -269,7 +272,8 @@ def _kind_of(members: Sequence[Thing]) -> Kind:
 def _style(shares: Mapping[str, float]) -> Property:
     total = sum(shares.values())
     words = {style: round(share / total, 4) for style, share in shares.items()}
-    return Property(words, frozenset(style.removesuffix(" style") for style in words if style != "flat style"))
+    names = [style.removesuffix(" style") for style in words if style != "flat style"]
+    return Property(words, frozenset((*names, *looks.SETTLING["style"])))
 
 
 def _portrait_kinds() -> dict[str, Kind]:

@@ -48,8 +48,9 @@ def parser() -> Parser:
 
 def work(args: argparse.Namespace) -> None:
     """Write the sheets, and print their names."""
-    args.out.mkdir(parents=True, exist_ok=True)
     painter = Painter(args.data, SIDE, args.seed)
+    painter.portraits  # noqa: B018  a missing or damaged folder is reported now
+    args.out.mkdir(parents=True, exist_ok=True)
     each = COLUMNS * ROWS
     for start in range(0, args.count, each):
         path = args.out / f"sheet-{start // each}.png"

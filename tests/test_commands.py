@@ -56,6 +56,9 @@ COMMANDS = {
     "train.sticker.everyday": Command(
         "sticker-128 --text-embedder x", "nowhere", "sticker-128 --out file/x.json", alone=True
     ),
+    "train.sticker.release": Command(
+        "--stage practice --minutes x", "--stage practice --data nowhere --out o", "--pieces file/x --data data"
+    ),
     "train.sticker.prompts": Command("--data", "--data nowhere", alone=True),
     "train.teacher": Command(f"{PARTS} --out o --batch 0", f"{PARTS} --out o", f"{PARTS} --out file/x"),
     "train.text_encoder": Command("--data data --out o --lr x", "--data nowhere --out o", "--data data --out file/x"),
@@ -73,6 +76,7 @@ COMMANDS = {
     "scripts.make_demo_shard": Command("data --unknown", "nowhere"),
     "scripts.release": Command("a b", "nowhere nowhere nowhere"),
     "scripts.soak": Command("--pictures x", "--bundle nowhere", alone=True),
+    "scripts.world_sheets": Command("data --out o --count x", "nowhere --out o"),
 }
 
 

@@ -107,6 +107,8 @@ def test_the_marker_and_the_metadata(made: Path, source: Source) -> None:
     assert set(facts["files"]) == written - {"export.json"}
     models = sorted(made.glob("*/*.xml"))
     assert len(models) == len(COMPONENTS) + 1
+    import openvino_tokenizers  # noqa: F401  it teaches OpenVINO's reader the tokenizer's operations
+
     for path in models:
         model = load_openvino().Core().read_model(path)
         said = {key: model.get_rt_info(["addkit", key]).value for key in ("producer", "checkpoint_sha256", "parity")}

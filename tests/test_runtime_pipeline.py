@@ -417,7 +417,7 @@ def test_every_argument_reaches_the_pipe(pipe: runtime.Pipeline) -> None:
         "num_images_per_prompt": 2, "height": 32, "width": 40, "latents": randn(9, SHAPE), "image": start_image(),
         "strength": 0.5, "callback_on_step_end": look, "cancel": CancelToken(),
     }  # fmt: skip
-    assert options.keys() == set(Options.__annotations__) - {"seed", "prompt_embeds"}
+    assert options.keys() == set(Options.__annotations__) - {"seed", "prompt_embeds", "pooled_prompt_embeds"}
     own = latents(pipe, **options)
     assert (np.stack([one.latents for one in pipe.run("a fox", decode=False, **options)]) == own).all()
     assert (runtime.generate("a fox", bundle=TINY, output_type="latent", **options) == own).all()

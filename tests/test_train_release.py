@@ -75,7 +75,8 @@ def test_attention_is_added_once(tmp_path: Path) -> None:
 def test_what_a_stage_needs_is_asked_for(
     stage: str, needed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["--stage", stage, "--out", str(tmp_path / "runs"), "--data", str(tmp_path)])
+    prepared(small_world(), tmp_path / "world")
+    code = main(["--stage", stage, "--out", str(tmp_path / "runs"), "--data", str(tmp_path / "world")])
     said = capsys.readouterr().err.strip()
     assert code == 2 and needed in said and "\n" not in said
 

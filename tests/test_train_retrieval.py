@@ -130,7 +130,7 @@ def test_every_text_is_embedded_once() -> None:
 def test_without_minilm_the_error_says_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     import train.minilm
 
-    def fail(texts: Sequence[str]) -> np.ndarray:
+    def fail(texts: Sequence[str], dtype: torch.dtype) -> np.ndarray:
         raise UserError("no network")
 
     monkeypatch.setattr(train.minilm, "embed", fail)

@@ -21,6 +21,12 @@ from train.sizes import latent_side
 LAST_TIMESTEP = 999
 
 
+def noise_generator(seed: int, device: torch.device | str) -> torch.Generator:
+    """A generator of noise where it is needed: a GPU would wait for the processor's. Anything else has the CPU's."""
+    where = torch.device(device)
+    return torch.Generator(where if where.type == "cuda" else "cpu").manual_seed(seed)
+
+
 class NoiseLevels:
     """alpha_t and sigma_t as f32[1000] tensors, and what the network's output means at them.
 

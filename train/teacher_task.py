@@ -20,7 +20,7 @@ from train.checkpoint import save_pipeline
 from train.config import RunSettings
 from train.data.encoders import encode_captions, token_ids
 from train.data.examples import DataSource, Examples
-from train.diffusion import LAST_TIMESTEP, NoiseLevels, sample
+from train.diffusion import LAST_TIMESTEP, NoiseLevels, noise_generator, sample
 from train.evaluate.grids import save_grid
 from train.latents import decode_all
 from train.run.ema import Ema
@@ -127,9 +127,9 @@ class TeacherTask(Task):
         settings, device = self.settings, self.engine.device
         set_rate(self.optimizer, learning_rate(step, settings.lr, settings.max_steps, WARMUP, settings.decay_from))
         rng = np.random.default_rng([settings.seed, step])
-        noise = torch.Generator(device).manual_seed(int(rng.integers(2**62)))  # a GPU's would wait for the CPU's
+        noise = noise_generator(int(rng.integers(2**62)), device)
         given = self.source.take(settings.batch, slice(0, settings.batch), rng, settings.drop_text)
-        eps = torch.randn(given.latents.shape, generator=noise, device=device)
+        eps = torch.randn(given.latents.shape, generator=noise, device=noise.device)
         timesteps = draw_timesteps(settings.batch, rng, settings.last, settings.power)
         network = self.compact if rng.random() < settings.shared else self.unet
         x0, eps, timesteps = (tensor.to(device) for tensor in (given.latents, eps, timesteps))

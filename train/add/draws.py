@@ -16,6 +16,7 @@ from torch import Tensor
 
 from train.add.augment import CHOICES
 from train.config import Config
+from train.diffusion import noise_generator
 
 
 @dataclass
@@ -46,11 +47,11 @@ def update_rng(config: Config, step: int, update: int) -> np.random.Generator:
 def draw(config: Config, step: int, update: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Draws:
     """Draws for `config.batch` pictures with latents of `shape` (C, h, w); noise is drawn on the device."""
     rng = np.random.default_rng([config.seed, step, update, 1])
-    noise = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    noise = noise_generator(int(rng.integers(2**62)), device)
     batch, levels = config.batch, np.array(config.timesteps)
 
     def normal() -> Tensor:
-        return torch.randn((batch, *shape), generator=noise, device=device)
+        return torch.randn((batch, *shape), generator=noise, device=noise.device)
 
     def view() -> Tensor:
         """The last ones, so that the others are the same whether they are drawn or not."""

@@ -23,6 +23,7 @@ from train.folders import read_json
 from train.opening.resolve import resolve_checkpoint
 from train.run.engine import choose_device
 from train.run.options import ABOVE_NONE, DRAWING_RANGES, MOST, PRECISION_HELP, RUN_RANGES, add_number, check_ranges
+from train.world.source import is_world
 from train.world.stream import POOL
 
 EXAMPLES = """examples:
@@ -278,6 +279,8 @@ def work(args: argparse.Namespace) -> None:
         sizes = write_pieces(call, args.pieces, PIECE_MIB * 2**20)
         print_result("\n".join(f"{args.pieces}/piece-{n}: {size / 2**20:.1f} MiB" for n, size in enumerate(sizes)))
         return
+    if not is_world(args.data):
+        raise UserError(f"{args.data} holds no world: make it with `python -m train.data world --out {args.data}`")
     torch.set_float32_matmul_precision("high")
     if code := run_stage(args.stage, call):
         sys.exit(code)

@@ -394,6 +394,15 @@ def test_a_name_with_a_pause_is_not_drawn_for_no_prompt_can_ask_for_it() -> None
     assert not any("mrs. fox" in kind.words for kind in world.table.kinds.values())
 
 
+def test_a_things_own_name_settles_nothing() -> None:
+    named = World(
+        [thing(name, "sky-weather") for name in ("night with stars", "side view mirror", "fox", "oil painting")]
+    )
+    every = {"size", "tilt", "outline", "light", "background", "style", "colors"}
+    for name in ("night with stars", "side view mirror", "oil painting"):
+        assert set(named.scene("thing", (name,), np.random.default_rng(1)).words) == every
+
+
 @pytest.mark.parametrize(
     ("subject", "prompt", "settled"),
     [

@@ -110,7 +110,7 @@ SETTLING: Mapping[str, Sequence[str]] = {
             "rainbow",
             "pastel",
         ),
-        *("colorful", "colourful", "multicolored", "multicoloured", "neon", "dark", "pale", "transparent"),
+        *("colorful", "colourful", "multicolored", "multicoloured", "neon", "pale", "transparent"),
     ),
     "facing": (
         *("left facing", "right facing", "facing forward", "facing the viewer", "facing you", "front view"),
@@ -119,7 +119,7 @@ SETTLING: Mapping[str, Sequence[str]] = {
     "size": ("giant", "gigantic", "enormous", "massive", "miniature", "mini", "close up", "closeup", "full body"),
     "tilt": ("tilted", "leaning", "upside down", "lying", "rotated", "diagonal"),
     "light": (
-        *("at night", "night", "at sunset", "sunset", "at dawn", "in the dark", "dark", "bright light", "neon"),
+        *("at night", "night", "at sunset", "sunset", "at dawn", "in the dark", "bright light", "neon"),
         *("glowing", "backlit", "in shadow"),
     ),
     "outline": ("outline", "outlined", "border", "with a border", "without border", "no border", "die cut sticker"),

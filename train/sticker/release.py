@@ -71,7 +71,8 @@ class Call:
 def autoencoder(call: Call) -> list[str]:
     """The decoder is refitted to the world's pictures; the encoder, and so every latent, stays."""
     start = call.result("autoencoder", "vae") or resolve_checkpoint(TEACHER) / "vae"
-    return [*_shared(call, "autoencoder", call.size(16, 256)), "--start", str(start), "--max-steps", "20000"]
+    fixed = ["--start", str(start), "--max-steps", "20000", "--pictures", str(2 * call.pool)]
+    return [*_shared(call, "autoencoder", call.size(16, 256)), *fixed]
 
 
 def practice(call: Call) -> list[str]:

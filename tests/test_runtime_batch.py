@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from runtime.batch.start import rows_of, settings_of
 from runtime.batch.worker import Worker
 from runtime.errors import Error
 from runtime.image_files import SUFFIXES, read_parameters
+from tests.support.one_process import OneProcess
 
 pytest.importorskip("ray")
 ROOT = Path(__file__).parent.parent
@@ -49,34 +50,9 @@ def ray() -> Iterator[None]:
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
 
 
-class Here:
-    """In place of the pool: one worker, in this process."""
-
-    workers = 1
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def reports(self, chunks: Sequence[dict[str, int]], arguments: dict[str, Any]) -> Iterator[Any]:
-        """The worker's reports on all chunks, as Ray hands them over."""
-        worker = Worker(**arguments)
-        try:
-            for chunk in chunks:
-                for batch in worker({name: [value] for name, value in chunk.items()}):
-                    yield from map(json.loads, batch["report"])
-        finally:
-            worker._lock.close()  # as the end of its process does
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.batch.run.Pool", Here)
+    monkeypatch.setattr("runtime.batch.run.Pool", OneProcess)
 
 
 @pytest.fixture(autouse=True)

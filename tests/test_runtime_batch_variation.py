@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import runtime
 from runtime.batch import __main__ as batch
 from runtime.batch.rows import Row
 from runtime.batch.shards import read_samples
-from runtime.batch.worker import Worker
 from runtime.image_files import read_parameters
 from runtime.variation import Variation
 from scripts.variation_cases import table
+from tests.support.one_process import OneProcess
 from tests.support.varied import TINY, varied_bundle
 
 pytest.importorskip("ray")
@@ -30,27 +29,6 @@ a fox,7,plain,none
 a fox,7,left,facing=left; size=large
 something else,7,other,
 """
-
-
-class OneProcess:
-    """In Ray's place: the driver's own process runs one worker."""
-
-    workers = 1
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __enter__(self) -> OneProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def reports(self, chunks: Sequence[dict[str, int]], arguments: dict[str, Any]) -> Iterator[Any]:
-        worker = Worker(**arguments)
-        for chunk in chunks:
-            yield from worker.reports(chunk["offset"], chunk["rows"])
-        worker._lock.close()
 
 
 @pytest.fixture(scope="module")

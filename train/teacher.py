@@ -42,7 +42,7 @@ from train.teacher_task import Surroundings, TeacherSettings, TeacherTask
 from train.weights.files import whole_file
 from train.world.source import Drawing, is_world, open_world
 from train.world.stream import POOL
-from train.world.ways import WAYS, Ways
+from train.world.ways import WAYS
 
 NAMED_STUDENTS = tuple(name for name in STUDENTS if name != "custom")  # which takes settings of its own
 SHARED = 0.3  # of the steps, unless --shared says otherwise; none with --student
@@ -257,8 +257,7 @@ def world_source(args: argparse.Namespace, around: Surroundings) -> tuple[DataSo
     if args.compositions:
         raise UserError("--compositions is for folders of shards: this world has pairs and counts of its own")
     encoders = Encoders(around.vae, around.text_encoder, around.tokenizer, IMAGE_SIZE, around.vae.device)
-    drawing = Drawing(Ways(args.general, args.partial), args.reuse, args.window, args.workers, args.pool)
-    source = open_world(args.data, encoders, drawing, seed=args.seed, states=not args.train_text)
+    source = open_world(args.data, encoders, Drawing.of(args), seed=args.seed, states=not args.train_text)
     return source, [source.painter.numbered(number).prompt for number in range(SAMPLES)]
 
 

@@ -37,7 +37,6 @@ from train.run.timing import Timer
 from train.sizes import latent_side, text_widths
 from train.student import build_student
 from train.world.source import Drawing, is_world, open_world
-from train.world.ways import Ways
 
 log = logging.getLogger(__name__)
 LINEAR_PROBE = 128  # pictures that the linear decoder is fitted to
@@ -231,10 +230,7 @@ def _open_source(config: Config, engine: Engine, encoders: Encoders) -> DataSour
             raise UserError(
                 "compositions is for folders of shards: set compositions=0, this world has pairs of its own"
             )
-        drawing = Drawing(
-            Ways(config.general, config.partial), config.reuse, config.window, config.workers, config.pool
-        )
-        return open_world(config.data, encoders, drawing, seed=config.seed, rank=engine.rank)
+        return open_world(config.data, encoders, Drawing.of(config), seed=config.seed, rank=engine.rank)
     return open_source(
         config.data,
         encoders,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,11 @@ class Drawing:
     window: int = 1
     workers: int = 0
     pool: int = POOL
+
+    @classmethod
+    def of(cls, said: Any) -> Drawing:
+        """As the settings or the arguments of a run say. Raises UserError."""
+        return cls(Ways(said.general, said.partial), said.reuse, said.window, said.workers, said.pool)
 
 
 def is_world(data: str | Path) -> bool:

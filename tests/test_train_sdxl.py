@@ -1,4 +1,4 @@
-"""SDXL as a teacher: what its U-Net is told is what diffusers' pipeline tells it, and a pruned student comes out."""
+"""SDXL as a teacher: its U-Net is told what diffusers tells it, a pruned student comes out, both are evaluated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 
 import runtime
 from export.checks.measure import psnr_db
@@ -20,6 +21,9 @@ from tests.support.train_fixtures import make_data
 from train.__main__ import main as train_command
 from train.checkpoint import load_pipeline
 from train.data.encoders import encode_captions
+from train.evaluate.__main__ import main as evaluate
+from train.evaluate.evaluation import SHEET_SEED, sheet_prompts
+from train.evaluate.generators import checkpoint_generator
 from train.families import KINDS, SDXL
 from train.opening.second_text import ToldUNet, plain, text_parts, text_rows, told
 from train.run.build import check_teacher
@@ -40,6 +44,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pipe(folder: Path) -> Any:
     return load_pipeline(folder, kinds=KINDS)
+
+
+@pytest.fixture(autouse=True)
+def in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As diffusers computes: a processor that has bf16 would take it."""
+    monkeypatch.setattr("train.evaluate.generators.computes_in_bf16", lambda device: False)
 
 
 def test_a_text_is_what_diffusers_encodes(pipe: Any) -> None:
@@ -76,6 +86,41 @@ def test_students_keep_what_the_second_text_needs(pipe: Any) -> None:
     assert multiply_adds(student) < multiply_adds(pipe.unet)
     for part in ("add_embedding.linear_1", "time_embedding.linear_1"):
         assert torch.equal(student.get_submodule(part).weight, pipe.unet.get_submodule(part).weight)
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (2, 1.0), (3, 4.0)])
+def test_evaluated_pictures_are_those_of_diffusers_pipeline(
+    pipe: Any, folder: Path, steps: int, guidance: float
+) -> None:
+    """Its own ancestral scheduler, whose fresh noise is a picture's own in a batch too, and its own guidance."""
+    judge = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    judge.set_progress_bar_config(disable=True)
+    prompts, seeds = [TEXTS[0], TEXTS[2], TEXTS[0]], [5, 6, 7]
+    found = checkpoint_generator(pipe, guidance, batch=2)(prompts, seeds, steps)
+    for picture, prompt, seed in zip(found, prompts, seeds, strict=True):
+        generator = torch.Generator("cpu").manual_seed(seed)
+        options = {"num_inference_steps": steps, "guidance_scale": guidance}
+        expected = np.asarray(judge(prompt, generator=generator, **options).images[0])
+        assert expected.std() > 5 and psnr_db(expected, picture, peak=255) >= 60
+
+
+def test_the_evaluations_command_takes_sdxl_as_student_and_teacher(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    data = make_data(tmp_path / "data")
+    numbers = (
+        "--n 3 --steps 1 2 --teacher-steps 2 --within 1 --features mobilenet_v2 --text-embedder words --device cpu"
+    )
+    sheets = f"--sheet {tmp_path / 'sheet.png'} --compare {tmp_path / 'compare.png'}"
+    assert evaluate(f"{folder} --teacher {folder} --data {data} {numbers} {sheets} --json".split()) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["alignment"].keys() == {"teacher_2", "student_1", "student_2", "real"}
+    assert figures["params"]["student"] == sum(p.numel() for p in load_pipeline(folder, kinds=KINDS).unet.parameters())
+    judge = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    sheet = Image.open(tmp_path / "sheet.png")
+    first = sheet_prompts(None, data, folder)[0]
+    drawn = judge(first, generator=torch.Generator().manual_seed(SHEET_SEED), num_inference_steps=1, guidance_scale=1.0)
+    expected = np.asarray(drawn.images[0])
+    corner = np.asarray(sheet)[4 : 4 + expected.shape[0], 4 : 4 + expected.shape[1]]
+    assert psnr_db(expected, corner, peak=255) >= 60 and (tmp_path / "compare.png").is_file()
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def family_of(index: Mapping[str, Any]) -> Family | None:
 def refusal(index: Mapping[str, Any], family: Family, kinds: Sequence[Kind]) -> str:
     """Why a pipeline of another family than these kinds is not taken, and what takes it."""
     name, known = index.get("_class_name"), " and ".join(kind.name for kind in kinds)
-    done = "trained further or evaluated" if family.name == SDXL.name else "exported or distilled"
+    done = "trained as a teacher" if family.name == SDXL.name else "exported or distilled"
     return (
         f"a {name} is not {done}: it belongs to the family {family.name}, and only the structure of {known} is known "
         f"here; {family.takers} can run it"

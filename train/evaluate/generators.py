@@ -4,47 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
 from runtime.errors import UserError
 from runtime.pixels import to_uint8
-from train.data.encoders import encode_texts
-from train.diffusion import NoiseLevels, computes_in_bf16, sample
+from train.diffusion import autocast, computes_in_bf16
 from train.latents import decode_latents
 from train.opening.resolve import resolve_checkpoint
 from train.progress import progress
 from train.sizes import latent_side
 
 SCORER_PICTURES = 4000  # real training pictures that the retrieval scorer learns from, at most
+# What `encode_prompt` of diffusers' pipelines returns, in order; the last two of SDXL alone.
+EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 # prompts, seeds, steps -> pictures u8[N, H, W, 3]
 Generate = Callable[[Sequence[str], Sequence[int], int], np.ndarray]
 
 
-def checkpoint_generator(pipeline: StableDiffusionPipeline, guidance: float, batch: int = 0) -> Generate:
-    """Pictures by a diffusers pipeline's networks, on its device: DDIM, its own schedule and prediction, bf16 or fp32.
+def checkpoint_generator(pipeline: Any, guidance: float, batch: int = 0) -> Generate:
+    """Pictures by a diffusers pipeline itself, SDXL's too, with its own scheduler, on its device, bf16 or fp32.
 
-    batch: pictures at once; 0 is 32 of 128 pixels, fewer of larger ones.
+    guidance: the scale, none at 1 and below. batch: pictures at once; 0 is 32 of 128 pixels, fewer of larger ones.
+    Raises UserError at a U-Net for pictures that are not square; the generator, at steps that the scheduler refuses.
     """
-    levels = NoiseLevels.of(pipeline.scheduler, pipeline.device)
     side, bf16 = latent_side(pipeline.unet) * pipeline.vae_scale_factor, computes_in_bf16(pipeline.device)
     batch = batch or max(2, 32 * 128**2 // side**2)
+    options = {"guidance_scale": guidance, "output_type": "latent"}
 
     def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> np.ndarray:
-        text = encode_texts(pipeline.text_encoder, pipeline.tokenizer, ["", *prompts])
+        check_steps(pipeline.scheduler, steps)
         parts = []
         with progress(f"{steps} steps", len(prompts)) as advance, torch.no_grad():
             for start in range(0, len(prompts), batch):
                 chosen = slice(start, start + batch)
-                latents = sample(pipeline.unet, text[1:][chosen], text[0], seeds[chosen], steps, guidance, levels, bf16)
+                text = encoded(pipeline, prompts[chosen], guidance)
+                noise = [torch.Generator().manual_seed(int(seed)) for seed in seeds[chosen]]
+                with autocast(pipeline.device, bf16):
+                    latents = pipeline(**text, **options, generator=noise, num_inference_steps=steps).images
                 decoded = decode_latents(pipeline.vae, latents)
                 parts.append(to_uint8(decoded.permute(0, 2, 3, 1).cpu().numpy()))
                 advance(len(latents))
         return np.concatenate(parts)
 
     return generate
+
+
+def encoded(pipeline: Any, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+    """What a pipeline's call needs of texts, computed outside of it: in fp32, whatever the U-Net is computed in."""
+    given = {"prompt": list(prompts), "device": pipeline.device, "num_images_per_prompt": 1}
+    found = pipeline.encode_prompt(**given, do_classifier_free_guidance=guidance > 1)
+    return dict(zip(EMBEDDINGS, found, strict=False))
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Raises UserError where a scheduler refuses a number of steps."""
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise UserError(f"{type(scheduler).__name__} refuses {steps} steps: {error}") from error
 
 
 def bundle_generator(folder: Path) -> Generate:

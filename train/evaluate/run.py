@@ -16,6 +16,7 @@ from train.evaluate.distributions.source import Source
 from train.evaluate.evaluation import WITHIN, make_evaluation, report, sheet_prompts, write_comparison, write_sheet
 from train.evaluate.feature_sets import discriminator_features, refuse_own_features
 from train.evaluate.generators import bundle_generator, checkpoint_generator, find_subject, require_device
+from train.families import KINDS
 from train.student import count_parameters
 
 
@@ -27,14 +28,14 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     folder, bundled = find_subject(args.subject)
     if not args.sheet_only and not source:
         warn_of_features(args, folder)
-    pipeline = None if bundled else load_pipeline(folder).to(args.device)
+    pipeline = None if bundled else load_pipeline(folder, kinds=KINDS).to(args.device)
     student = bundle_generator(folder) if pipeline is None else checkpoint_generator(pipeline, 1.0)
     prompts = () if source or not (args.sheet or args.compare) else sheet_prompts(args.prompts, args.data, folder)
     if args.sheet and not source:
         write_sheet(args.sheet, student, prompts)
     if args.sheet_only and not args.compare:
         return None
-    teacher_pipeline = load_pipeline(args.teacher).to(args.device)
+    teacher_pipeline = load_pipeline(args.teacher, kinds=KINDS).to(args.device)
     teacher = checkpoint_generator(teacher_pipeline, args.guidance)
     if args.compare:
         write_comparison(args.compare, student, teacher, args.steps, args.teacher_steps, prompts)

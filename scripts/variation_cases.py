@@ -18,7 +18,7 @@ def table() -> dict[str, Any]:
         "version": 1,
         "kinds": {
             "animals": {
-                "words": ["fox", "hot dog seller", "dog"],
+                "words": ["fox", "hot dog seller", "dog", "blue dog"],
                 "properties": {"style": style, "facing": facing, "size": size, "colors": colors},
             },
             "food": {"words": ["pizza", "hot dog", "glasses"], "properties": {"style": style, "size": size}},
@@ -48,15 +48,18 @@ PROMPTS = {
         "a fox", "A FOX!", "a fox, ", "a big red fox facing left", "a tiny fox, 3d", "a hot dog", "a hot dog seller",
         "a fox and a pizza", "a fox next to a dog, 3d style", "and a fox", "a woman with glasses",
         "a bald woman, toon style", "a woman, ink style", "3d style, a fox", "an animal",
-        "an animal, fox", "something else", "", "a fox?!",
+        "an animal, fox", "something else", "a blue dog", "a big blue dog and a red pizza", "a blue blue dog",
+        "", "a fox?!",
         "foxes", "赤い fox", "un garçon with a fox", "\U0001f98a fox", "a fox\n", "GARÇON, FOX", "a foxİdog",
     ),
     "world": (
         "a fox", "a big red fox facing left", "an animal", "a bird", "an animal, wolf", "a smiling woman",
         "a woman with red hair, line style", "a man in a hat", "a cat and a dog", "a cat on top of a dog",
         "three foxes", "two cats on a blue background", "a hot dog", "a hand",
-        "a heart", "a dessert, flat style", "pizza",
-        "a die cut pizza, tilted left, warm light", "a fox on a red background", "ein roter Fuchs", "красная лиса",
+        "a dessert, flat style", "pizza",
+        "a die cut pizza, tilted left, warm light", "a fox on a red background",
+        "a fox on blue", "a red fox on blue dots", "a heart and a fox on blue",
+        "a heart", "ein roter Fuchs", "красная лиса",
     ),
 }  # fmt: skip
 CHOSEN = (

@@ -50,6 +50,8 @@ def test_properties_are_drawn_apart_from_each_other() -> None:
         ("a big red fox facing left", ["style"]),
         ("a tiny fox, 3d", ["colors", "facing"]),
         ("a hot dog", ["style", "size"]),  # the longer name hides "dog"
+        ("a blue dog", ["style", "colors", "facing", "size"]),  # its name is no color
+        ("a blue blue dog", ["style", "facing", "size"]),
         ("a fox and a pizza", ["style"]),
         ("and a fox", ["style", "colors", "facing", "size"]),  # joins nothing
         ("a woman with glasses", ["style", "hair"]),  # of a woman, not of glasses
@@ -70,6 +72,16 @@ def test_properties_are_drawn_apart_from_each_other() -> None:
 def test_what_is_open(prompt: str, left_open: list[str]) -> None:
     found = [name for name in VARIATION.drawn(prompt, 2) if name != "hair color"]
     assert found == left_open
+
+
+def test_a_word_inside_a_longer_phrase_says_no_other_property() -> None:
+    said = table()
+    said["kinds"]["animals"]["properties"]["background"] = {"words": {"on white": 0.5, "on blue": 0.5}}
+    said["order"].append("background")
+    made = Variation.from_json(said)
+    assert [*made.drawn("a fox on blue", 1)] == ["style", "colors", "facing", "size"]
+    assert [*made.drawn("a blue fox on blue", 1)] == ["style", "facing", "size"]
+    assert [*made.drawn("a blue fox", 1)] == ["style", "facing", "size", "background"]
 
 
 def test_the_completed_prompt_leaves_nothing_open() -> None:

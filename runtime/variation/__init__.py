@@ -19,10 +19,13 @@ from runtime.variation.table import (
     RANKS,
     THING,
     Kind,
+    Place,
     Property,
     check_kinds,
+    lengths,
     mapping,
     phrases,
+    places,
     read_kinds,
     texts,
 )
@@ -70,10 +73,11 @@ class Variation:
     def drawn(self, prompt: str, seed: int, chosen: Mapping[str, str] | None = None) -> dict[str, str]:
         """property -> word of what `complete` appends where it fits. Raises as `complete` does."""
         left, words = dict(chosen or {}), dict[str, str]()
-        said, kinds = plain(prompt), self._kinds_of(prompt)
+        said, subject = plain(prompt), None if is_foreign(prompt) else self.subject(prompt)
+        kinds = [] if subject is None else self._kinds_with(subject)
         for name in self.order:
             found = next((kind.properties[name] for kind in kinds if name in kind.properties and kind.fits(said)), None)
-            if found is None or found.settled_by(said):
+            if subject is None or found is None or self._settled(name, found, kinds, subject, said.split()):
                 continue
             asked = left.pop(name, None)
             word = draw(found.words, seed, name) if asked is None else found.word(asked)
@@ -82,7 +86,8 @@ class Variation:
             words[name] = word
             said += plain(word)[1:]
             if name == THING:
-                kinds = self._kinds_with(phrase(word))
+                subject = phrase(word)
+                kinds = self._kinds_with(subject)
         if left:
             name = next(iter(left))
             known = f"the prompt settles it, or has no {name}" if name in self.order else f"there is no {name}"
@@ -109,9 +114,27 @@ class Variation:
         things = {phrase(word) for kind in self._kinds_with(named) for word in kind.properties[THING].words}
         return next((phrase for phrase in everywhere if phrase in things), named)
 
-    def _kinds_of(self, prompt: str) -> list[Kind]:
-        subject = None if is_foreign(prompt) else self.subject(prompt)
-        return [] if subject is None else self._kinds_with(subject)
+    def _settled(self, name: str, found: Property, kinds: Sequence[Kind], subject: str, said: Sequence[str]) -> bool:
+        """Whether words of a prompt name a property, other than inside a longer phrase or as its subject's name.
+
+        "a fox on blue" has a background, and "a blue whale" a name: neither says a color of the animal.
+        """
+        own = found.places(said)
+        if not own:
+            return False
+        others = [one for kind in kinds for key, one in kind.properties.items() if key != name]
+        names = places(said, self._names, self._lengths)
+        longer = [*names, *(place for one in others for place in one.places(said))]
+        free = [place for place in own if all(_is_apart(place, other) for other in longer)]
+        if name == THING:  # a general word that is also a thing's name is that thing
+            return bool(free)
+        return any(not self._is_of(subject, " ".join(said[start:end])) for start, end in free)
+
+    def _is_of(self, subject: str, phrase: str) -> bool:
+        """Whether a phrase is the subject, or one of those that are joined."""
+        if self._rank(subject) != "join":
+            return phrase == subject
+        return phrase in self._names and self._rank(phrase) != "join"
 
     def _kinds_with(self, subject: str) -> list[Kind]:
         """The kinds of a subject, those that require most first."""
@@ -140,6 +163,10 @@ class Variation:
             for word in kind.words:
                 found.setdefault(phrase(word), []).append(name)
         return found
+
+    @cached_property
+    def _lengths(self) -> frozenset[int]:
+        return lengths(self._names)
 
     @cached_property
     def _known(self) -> set[str]:
@@ -179,3 +206,8 @@ class Variation:
             raise ValueError(f"order lacks {min(unordered)}")
         check_kinds(kinds, order)
         return cls(kinds, order, phrases(table.get("ends", []), "ends"), separator)
+
+
+def _is_apart(place: Place, other: Place) -> bool:
+    """Whether a place is no part of another, or all of it."""
+    return place == other or place[0] < other[0] or other[1] < place[1]

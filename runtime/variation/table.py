@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,20 @@ THING = "thing"  # the property of a coarse kind
 MOST_KINDS, MOST_PROPERTIES, MOST_TEXTS, MOST_LETTERS = 2000, 100, 100_000, 100
 
 
+Place = tuple[int, int]  # the first of some words, and the one after the last
+
+
+def places(said: Sequence[str], phrases: Container[str], lengths: Iterable[int]) -> list[Place]:
+    """Where phrases of so many words stand among the words of a prompt."""
+    found = [(at, at + length) for at in range(len(said)) for length in lengths if at + length <= len(said)]
+    return [(start, end) for start, end in found if " ".join(said[start:end]) in phrases]
+
+
+def lengths(phrases: Iterable[str]) -> frozenset[int]:
+    """How many words they have."""
+    return frozenset(len(one.split()) for one in phrases)
+
+
 @dataclass(frozen=True)
 class Property:
     """One thing that a prompt may leave open."""
@@ -23,9 +37,9 @@ class Property:
     words: Mapping[str, float]  # word -> frequency; what is appended
     names: frozenset[str] = frozenset()  # phrases that settle it as well, plain as `plain` makes them
 
-    def settled_by(self, prompt: str) -> bool:
-        """Whether a plain prompt names it."""
-        return any(f" {one} " in prompt for one in self._phrases)
+    def places(self, said: Sequence[str]) -> list[Place]:
+        """Where its phrases stand among the words of a prompt."""
+        return places(said, self._phrases, self._lengths)
 
     def word(self, asked: str) -> str | None:
         """The word that is meant: the word itself, or the only one with it inside, as "left" is in "facing left"."""
@@ -37,6 +51,10 @@ class Property:
     def says(self, part: str) -> bool:
         """Whether a plain phrase is in one of the words."""
         return f" {part} " in self._spoken
+
+    @cached_property
+    def _lengths(self) -> frozenset[int]:
+        return lengths(self._phrases)
 
     @cached_property
     def _spoken(self) -> str:
@@ -194,7 +212,7 @@ def _wanted(name: str, kinds: Mapping[str, Kind], by_subject: Mapping[str, list[
 def _check_order(name: str, kind: Kind, wanted: Sequence[_Wanted], order: Sequence[str]) -> None:
     place = {key: at for at, key in enumerate(order)}
     for one in wanted:
-        open_ones = [key for key, own in kind.properties.items() if not own.settled_by(f" {one.phrase} ")]
+        open_ones = [key for key, own in kind.properties.items() if not own.places(one.phrase.split())]
         for _, key in one.having:
             if late := next((own for own in open_ones if place[own] <= place[key]), None):
                 raise ValueError(f"order: {late} must come after {key}, whose {one.phrase!r} kind {name} requires")

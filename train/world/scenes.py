@@ -267,16 +267,7 @@ def _kind_of(members: Sequence[Thing]) -> Kind:
     if is_painted(thing):
         properties |= _shared("colors")
     names = [name for member in members for name in member.names if can_be_asked_for(name)]
-    return Kind(names, _not_in(names, properties))
-
-
-def _not_in(names: Sequence[str], properties: Mapping[str, Property]) -> dict[str, Property]:
-    """The properties without what would settle them in one of the names: a "night with stars" leaves its light open."""
-    told = " , ".join(plain(name) for name in names)
-    return {
-        name: Property(found.words, frozenset(phrase for phrase in found.names if f" {phrase} " not in told))
-        for name, found in properties.items()
-    }
+    return Kind(names, properties)
 
 
 def _style(shares: Mapping[str, float]) -> Property:
@@ -320,10 +311,9 @@ def _several_kinds(world: World) -> dict[str, Kind]:
     shared = _shared("outline", "light", "background") | {"style": style}
     pair = ["and", "next to", "beside", "left of", "above", "on top of", "over"]
     count = [f"{number} {plural(thing.name)}" for thing in world.paired for number in NUMBERS.values()]
-    shared = _not_in([*count, *(thing.name for thing in world.paired)], shared)
     return {
         "pair": Kind(pair, shared | _shared("arrangement"), (), "join"),
-        "count": Kind(count, shared | _not_in(count, _shared("colors"))),
+        "count": Kind(count, shared | _shared("colors")),
     }
 
 

@@ -8,9 +8,30 @@ export const RANKS: readonly Rank[] = ['thing', 'coarse', 'join'];
 export const THING = 'thing';
 export const MOST = { kinds: 2000, properties: 100, texts: 100_000, letters: 100 };
 
+/** The first of some words, and the one after the last. */
+export type Place = readonly [start: number, end: number];
+
+/** Where phrases of so many words stand among the words of a prompt. */
+export function places(
+  said: readonly string[],
+  phrases: { has(text: string): boolean },
+  lengths: Iterable<number>,
+): Place[] {
+  return [...lengths].flatMap((length) =>
+    said
+      .map((_, start): Place => [start, start + length])
+      .filter(([start, end]) => end <= said.length && phrases.has(said.slice(start, end).join(' '))),
+  );
+}
+
+/** How many words phrases have. */
+export const lengths = (phrases: Iterable<string>): ReadonlySet<number> =>
+  new Set([...phrases].map((one) => one.split(' ').length));
+
 /** One thing that a prompt may leave open. */
 export class Property {
   readonly #phrases: ReadonlySet<string>;
+  readonly #lengths: ReadonlySet<number>;
 
   /** words: word -> frequency; what is appended. names: phrases that settle it as well. */
   constructor(
@@ -18,16 +39,16 @@ export class Property {
     names: readonly string[],
   ) {
     this.#phrases = new Set([...names, ...words.keys()].map(phrase));
+    this.#lengths = lengths(this.#phrases);
   }
 
   get size(): number {
     return this.#phrases.size;
   }
 
-  /** Whether a plain prompt names it. */
-  settledBy(prompt: string): boolean {
-    for (const one of this.#phrases) if (prompt.includes(` ${one} `)) return true;
-    return false;
+  /** Where its phrases stand among the words of a prompt. */
+  places(said: readonly string[]): Place[] {
+    return places(said, this.#phrases, this.#lengths);
   }
 
   /** The word that is meant: the word itself, or the only one with it inside, as "left" is in "facing left". */
@@ -193,7 +214,7 @@ function checkReached(kinds: ReadonlyMap<string, Kind>, wanted: ReadonlyMap<stri
 
 function checkOrder(kind: Kind, wanted: Wanted[], order: readonly string[]): void {
   for (const { phrase: required, having } of wanted) {
-    const open = [...kind.properties].filter(([, property]) => !property.settledBy(` ${required} `));
+    const open = [...kind.properties].filter(([, property]) => !property.places(required.split(' ')).length);
     for (const [, key] of having) {
       const late = open.find(([own]) => order.indexOf(own) <= order.indexOf(key));
       if (late) throw new Error(`order: ${late[0]} must come after ${key}`);

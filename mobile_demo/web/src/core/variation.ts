@@ -9,8 +9,12 @@ import {
   checkKinds,
   fields,
   type Kind,
+  lengths,
   MOST,
+  type Place,
+  type Property,
   phrases,
+  places,
   RANKS,
   readKinds,
   THING,
@@ -25,6 +29,7 @@ export class Variation {
   readonly #subjects = new Map<string, Kind[]>();
   readonly #known: ReadonlySet<string>;
   readonly #longest: number;
+  readonly #lengths: ReadonlySet<number>;
 
   private constructor(
     kinds: ReadonlyMap<string, Kind>,
@@ -38,6 +43,7 @@ export class Variation {
     }
     for (const found of this.#subjects.values()) found.sort((a, b) => b.requires.length - a.requires.length);
     this.#known = new Set([...this.#subjects.keys(), ...ends.map(phrase)]);
+    this.#lengths = lengths(this.#subjects.keys());
     this.#longest = [...this.#known].reduce((most, one) => Math.max(most, one.split(' ').length), 0);
   }
 
@@ -86,12 +92,13 @@ export class Variation {
   /** property -> word of what `complete` appends where it fits. @throws RangeError as `complete` does. */
   drawn(prompt: string, seed: bigint, chosen: Readonly<Record<string, string>> = {}): Map<string, string> {
     const [left, words] = [new Map(Object.entries(chosen)), new Map<string, string>()];
-    let [said, kinds] = [plain(prompt), this.#kindsOf(prompt)];
+    let [said, subject] = [plain(prompt), isForeign(prompt) ? undefined : this.subject(prompt)];
     for (const name of this.order) {
+      const kinds = (subject !== undefined && this.#subjects.get(subject)) || [];
       const property = kinds
         .find((kind) => kind.properties.has(name) && fitsIn(kind, said))
         ?.properties.get(name);
-      if (!property || property.settledBy(said)) continue;
+      if (subject === undefined || !property || this.#settled(name, property, subject, said)) continue;
       const asked = left.get(name);
       left.delete(name);
       const word = asked === undefined ? draw(property.words, seed, name) : property.word(asked);
@@ -99,7 +106,7 @@ export class Variation {
         throw new RangeError(`variation ${name}: choose one of ${[...property.words.keys()].join(', ')}`);
       words.set(name, word);
       said += plain(word).slice(1);
-      if (name === THING) kinds = this.#subjects.get(phrase(word)) ?? [];
+      if (name === THING) subject = phrase(word);
     }
     const [unused] = left.keys();
     if (unused !== undefined) throw new RangeError(`variation ${unused}: the prompt does not leave it open`);
@@ -134,9 +141,27 @@ export class Variation {
     return everywhere.find((one) => things.has(one)) ?? named;
   }
 
-  #kindsOf(prompt: string): Kind[] {
-    const subject = isForeign(prompt) ? undefined : this.subject(prompt);
-    return subject === undefined ? [] : (this.#subjects.get(subject) ?? []);
+  /**
+   * Whether words of a prompt name a property, other than inside a longer phrase or as its subject's name: "a fox on
+   * blue" has a background, and "a blue whale" a name, and neither says a color of the animal.
+   */
+  #settled(name: string, property: Property, subject: string, prompt: string): boolean {
+    const said = prompt.trim().split(' ');
+    const own = property.places(said);
+    if (!own.length) return false;
+    const others = (this.#subjects.get(subject) ?? []).flatMap((kind) =>
+      [...kind.properties].flatMap(([key, other]) => (key === name ? [] : other.places(said))),
+    );
+    const longer = [...others, ...places(said, this.#subjects, this.#lengths)];
+    const free = own.filter((place) => longer.every((other) => isApart(place, other)));
+    if (name === THING) return free.length > 0; // a general word that is also a thing's name is that thing
+    return free.some(([start, end]) => !this.#isOf(subject, said.slice(start, end).join(' ')));
+  }
+
+  /** Whether a phrase is the subject, or one of those that are joined. */
+  #isOf(subject: string, phrase: string): boolean {
+    if (this.#rank(subject) !== 'join') return phrase === subject;
+    return this.#subjects.has(phrase) && this.#rank(phrase) !== 'join';
   }
 
   #rank(subject: string): string {
@@ -157,6 +182,10 @@ export class Variation {
     return found;
   }
 }
+
+/** Whether a place is no part of another, or all of it. */
+const isApart = (place: Place, other: Place): boolean =>
+  place[0] < other[0] || other[1] < place[1] || (place[0] === other[0] && place[1] === other[1]);
 
 /** Whether a plain prompt has all that a kind requires. */
 function fitsIn({ requires }: Kind, said: string): boolean {

@@ -19,7 +19,7 @@ from runtime.interpolate.inputs import read_source
 from runtime.pixels import from_image, to_uint8
 from tests.support.pictures import huge_png_header
 from train.data.encoders import fit_picture
-from train.data.folder import folder_sources
+from train.data.folder import read_folder
 from train.data.pictures import decode
 from train.data.shards import Record, picture_of, read_records, write_shard
 
@@ -164,7 +164,7 @@ def test_training_and_evaluation_see_the_same(name: str, tmp_path: Path) -> None
 def test_import_names_what_it_cannot_read(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(saved(Image.fromarray(np.full((SIDE, SIDE), 70000, np.int32)), "TIFF"))
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.tif", "text": "a"}))
-    (source,) = folder_sources(tmp_path)
+    (source,) = read_folder(tmp_path).sources
     with pytest.raises(BadPicture, match="32-bit integers"):
         source.draw(SIDE)
 

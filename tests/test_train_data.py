@@ -117,11 +117,11 @@ def test_import_reads_metadata_jsonl(tmp_path: Path) -> None:
     folder.mkdir()
     picture("red", "disc").save(folder / "a.png")
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a red disc"}) + "\n")
-    (source,) = data_folder.folder_sources(folder)
+    (source,) = data_folder.read_folder(folder).sources
     assert source.record.captions == ("a red disc",)
     (folder / "metadata.jsonl").write_text("{broken\n")
     with pytest.raises(UserError, match="line 1"):
-        data_folder.folder_sources(folder)
+        data_folder.read_folder(folder)
 
 
 def test_bad_folders_end_in_one_line(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_bad_folders_end_in_one_line(tmp_path: Path) -> None:
 
 def test_a_second_run_keeps_finished_shards(tmp_path: Path) -> None:
     folder, out = make_folder(tmp_path / "mine"), tmp_path / "out"
-    sources = data_folder.folder_sources(folder)
+    sources = data_folder.read_folder(folder).sources
     splits = {"train": sources[:4], "held_out": sources[4:]}
     first = writer.write_dataset(splits, out, 32, {})
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
@@ -151,7 +151,7 @@ def test_a_second_run_keeps_finished_shards(tmp_path: Path) -> None:
 
 def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    writer.write_dataset({"train": data_folder.folder_sources(make_folder(tmp_path / "mine"))}, out, 32, {})
+    writer.write_dataset({"train": data_folder.read_folder(make_folder(tmp_path / "mine")).sources}, out, 32, {})
     records = list(read_records(out, "train"))
     assert all(pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 for _, pixels in records)
     assert all(record.captions[0].startswith("picture number") for record, _ in records)
@@ -197,7 +197,7 @@ def captioned(folder: Path, captions: list[str]) -> Path:
 
 
 def split_of(folder: Path, fraction: float = 0.1) -> tuple[dict[str, int], str]:
-    found = split_pictures(data_folder.folder_sources(folder), fraction)
+    found = split_pictures(data_folder.read_folder(folder).sources, fraction)
     return {name: len(members) for name, members in found.members.items()}, found.how
 
 
@@ -216,10 +216,10 @@ def test_many_pictures_of_few_captions_are_split_by_picture(tmp_path: Path) -> N
 def test_with_enough_captions_whole_ones_are_held_out_and_stay_so(tmp_path: Path) -> None:
     captions = [f"disc number {index // 2}" for index in range(400)]
     folder = captioned(tmp_path / "all", captions)
-    found = split_pictures(data_folder.folder_sources(folder), 0.1)
+    found = split_pictures(data_folder.read_folder(folder).sources, 0.1)
     sides = [{source.record.captions for source in found.members[name]} for name in ("train", "held_out")]
     assert not sides[0] & sides[1] and 20 <= len(found.members["held_out"]) <= 80 and found.how.startswith("by caption")
-    fewer = split_pictures(data_folder.folder_sources(folder)[:380], 0.1)
+    fewer = split_pictures(data_folder.read_folder(folder).sources[:380], 0.1)
     kept = {source.record.key for source in found.members["held_out"]}
     assert {source.record.key for source in fewer.members["held_out"]} <= kept
 
@@ -232,15 +232,15 @@ def test_a_caption_of_most_pictures_is_not_held_out_whole(tmp_path: Path) -> Non
 
 
 def unit_of_caption(text: str) -> str:
-    return data_folder._folder_record("x.png", text).unit
+    return data_folder._folder_record("x.png", (text,), {}).unit
 
 
 def test_a_picture_that_cannot_be_read_is_not_the_held_out_one(tmp_path: Path) -> None:
     folder = captioned(tmp_path / "two", ["a disc"] * 4)
-    (first,) = split_pictures(data_folder.folder_sources(folder), 0.1).members["held_out"]
+    (first,) = split_pictures(data_folder.read_folder(folder).sources, 0.1).members["held_out"]
     assert isinstance(first, data_folder.FolderPicture)
     first.path.write_bytes(b"no picture")
-    (second,) = split_pictures(data_folder.folder_sources(folder), 0.1).members["held_out"]
+    (second,) = split_pictures(data_folder.read_folder(folder).sources, 0.1).members["held_out"]
     assert second.record.key != first.record.key
 
 

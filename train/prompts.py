@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from runtime.errors import UserError
+from runtime.reading import read_lines
 
 PROMPTS = "prompts.txt"  # beside model_index.json: what a checkpoint is asked for, one prompt per line
 KEPT = 36  # written there by the trainers; enough to compare exports and to calibrate them
@@ -15,11 +16,11 @@ KEPT = 36  # written there by the trainers; enough to compare exports and to cal
 def read_prompts(path: Path) -> tuple[str, ...]:
     """The prompts of a UTF-8 text file, one per line; empty lines do not count. Raises UserError without any."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a text file with one prompt on each line") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; give a text file with one prompt on each line") from error
+    except ValueError as error:
+        raise UserError(f"{error}; give a text file with one prompt on each line") from error
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:
         raise UserError(f"{path}: no prompts in it; write one on each line")

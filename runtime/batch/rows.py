@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
@@ -11,11 +12,14 @@ from typing import Any
 
 from runtime import arguments
 from runtime.batch.names import automatic_path, named_path
-from runtime.batch.prompts_file import KNOWN, Record
+from runtime.batch.prompts_file import KNOWN
 from runtime.manifest import Manifest
 from runtime.noise import check_seed
+from runtime.reading import UNNAMED
+from runtime.reading import Row as Record
 from runtime.variation.choice import AUTO, Choice, check_choice, completed, read_choice
 
+_POINT_ZERO = re.compile(r"(?<=\d)\.0+\s*$")
 SHARD_SIZE = 1000  # samples: shards of some 20 MB
 
 
@@ -89,7 +93,8 @@ def _row(number: int, line: int, record: dict[str, Any], rules: Rules) -> Row:
     path = named_path(name.strip(), rules.format) if name else automatic_path(number, prompt, rules.format)
     if rules.keys:
         path = _key_path(path, number if not name else None)
-    extra = {column: record[column] for column in rules.keep if column in record and column not in KNOWN}
+    kept = [*rules.keep, *(name for name in record if UNNAMED.fullmatch(name) and name not in rules.keep)]
+    extra = {column: record[column] for column in kept if column in record and column not in KNOWN}
     own = None if size == rules.manifest.image_size else size
     chosen = row_seed(rules.seed, number) if seed is None else check_seed(seed)
     return Row(number, line, prompt, chosen, path, extra, own, _variation(record, prompt, chosen, rules))
@@ -116,16 +121,21 @@ def _variation(record: dict[str, Any], prompt: str, seed: int, rules: Rules) -> 
 
 
 def _whole(record: dict[str, Any], name: str) -> int | None:
-    """A whole number, or its digits as CSV has them; None where there is none."""
+    """A whole number, or its digits as CSV has them; None where there is none. 7.0, as pandas writes it, is 7."""
     value = record.get(name)
     if value is None or value == "":
         return None
     try:
-        if isinstance(value, (bool, float)):
+        if isinstance(value, bool) or (isinstance(value, float) and not _is_exact(value)):
             raise ValueError
-        return int(value)
+        return int(_POINT_ZERO.sub("", value) if isinstance(value, str) else value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} must be a whole number, not {str(value)[:40]!r}") from error
+
+
+def _is_exact(value: float) -> bool:
+    """Whether a float stands for one whole number alone."""
+    return value.is_integer() and abs(value) < 2**53
 
 
 def _key_path(path: str, number: int | None) -> str:

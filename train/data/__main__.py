@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.command import Parser, command_parser, print_result, run_command, subcommand
-from runtime.files import check_folder
-from train.data.folder import folder_sources
-from train.data.split import split_pictures
-from train.data.writer import write_dataset
+from runtime.errors import UserError
+from runtime.files import check_folder, write_text
+from train.data.folder import Folder, read_folder
+from train.data.split import split_folder
+from train.data.writer import unreadable, write_dataset
 from train.sticker.packages import PACKAGES
 
 if TYPE_CHECKING:
@@ -43,8 +44,35 @@ def _world(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _import(args: argparse.Namespace) -> dict[str, object]:
-    split = split_pictures(folder_sources(args.folder), args.held_out)
-    return write_dataset(split.members, args.out, args.size, {"folder": args.folder.name, "split": split.how})
+    folder = read_folder(args.folder)
+    split = split_folder(folder.sources, args.held_out)
+    if args.strict:
+        _check_all(folder)
+    facts = {"folder": args.folder.name, "split": split.how, "found": folder.found, "unmatched": folder.counts}
+    summary = write_dataset(split.members, args.out, args.size, facts)
+    rows = ({"kind": one.kind, "name": one.name, "why": one.why} for one in folder.unmatched)
+    write_text(args.out / UNMATCHED, "".join(f"{json.dumps(row)}\n" for row in rows))
+    return summary
+
+
+def _check_all(folder: Folder) -> None:
+    """UserError unless every picture has a caption and can be read, and every row has a picture."""
+    amiss = [f"{one.name}: {one.why}" for one in folder.unmatched] + unreadable(folder.sources)
+    if amiss:
+        raise UserError(
+            f"{folder.path}: {len(amiss)} left out, which --strict forbids; first {amiss[0]}. Without --strict "
+            f"{UNMATCHED} and skipped.jsonl list them all"
+        )
+
+
+def _told(summary: dict[str, object]) -> str:
+    """What was read, made and left out, on one line."""
+    said = f"{summary['pictures']}, split {summary['split']}, {summary['skipped']} skipped (skipped.jsonl)"
+    unmatched = summary.get("unmatched")
+    if not isinstance(unmatched, dict):
+        return said
+    left = ", ".join(f"{count} {kind}" for kind, count in unmatched.items() if count) or "nothing unmatched"
+    return f"{said}; {summary['found']} picture files found, {left} ({UNMATCHED})"
 
 
 def _spread(members: Sequence[Source], limit: int) -> list[Source]:
@@ -57,7 +85,11 @@ EXAMPLES = """examples:
   python -m train.data prepare --out data/stickers
   python -m train.data import my_pictures --out data/mine
   python -m train.data import my_pictures --out data/mine --size 256 --held-out 0.05
-DIR gets shards of pictures, dataset.json and skipped.jsonl, which says what was left out and why."""
+  python -m train.data import my_batch --out data/made --strict
+FOLDER: metadata.csv, .jsonl or .parquet (file_name, text) in it or below, NAME.txt beside NAME.png, or what
+runtime.batch wrote. DIR gets shards of pictures, dataset.json, skipped.jsonl (pictures that cannot be read) and
+unmatched.jsonl (pictures without a caption, rows without a picture)."""
+UNMATCHED = "unmatched.jsonl"
 
 
 def parser() -> Parser:
@@ -78,10 +110,14 @@ def parser() -> Parser:
     imported.add_argument(
         "--held-out",
         type=float,
-        default=0.1,
         metavar="SHARE",
-        help="of the pictures, held out for evaluation (default 0.1; 0: none): whole captions where there "
-        "are enough, else single pictures",
+        help="of the pictures, held out for evaluation (0: none; default: those in folders test/ or validation/ "
+        "beside train/, else 0.1): whole captions where there are enough, else single pictures",
+    )
+    imported.add_argument(
+        "--strict",
+        action="store_true",
+        help="write nothing where a picture has no caption or cannot be read, or a row no picture",
     )
     world = subcommand(commands, "world", "the sticker world: drawn without end, a caption has many pictures", EXAMPLES)
     world.add_argument("--portraits", type=int, default=60_000, metavar="N", help="different ones (default 60000)")
@@ -102,8 +138,7 @@ def work(args: argparse.Namespace) -> None:
         print_result(json.dumps(made) if args.json else f"{args.out}: {said}")
         return
     summary = _prepare(args) if args.command == "prepare" else _import(args)
-    said = f"{summary['pictures']}, split {summary['split']}, {summary['skipped']} skipped (skipped.jsonl)"
-    print_result(json.dumps(summary) if args.json else f"{args.out}: {said}")
+    print_result(json.dumps(summary) if args.json else f"{args.out}: {_told(summary)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from runtime.decoding import BadPicture, on_white, opened
 from runtime.errors import UserError
 from runtime.files import whole_stream
 from runtime.pixels import to_uint8
+from runtime.reading import text_of
 
 T = TypeVar("T")
 SHARD_SIZE = 1000
@@ -294,8 +295,16 @@ def record_of(sample: dict[str, Any]) -> Record:
     facts = _facts(sample)
     if facts.get("captions") is None:
         beside = _member(sample, "txt")
-        facts["captions"] = [beside.decode("utf-8", "replace") if beside else facts.get("caption") or facts.get("text")]
+        said = facts.get("caption") or facts.get("text") or facts.get("prompt")  # the last as runtime.batch writes it
+        facts["captions"] = _text(beside) if beside else said
     return Record.from_json(sample["__key__"], facts)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return text_of(data, "its txt member")
+    except ValueError as error:
+        raise BadPicture(str(error)) from error
 
 
 def _facts(sample: dict[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from runtime.decoding import BadPicture
 from runtime.errors import UserError
-from train.data.writer import Drawable, is_held_out
+from train.data.folder import FolderPicture
+from train.data.writer import CHECKED, Drawable, is_held_out
 
+SHARE = 0.1  # held out where neither the user nor the folder says
 LEAST_CAPTIONS = 8  # on either side; with fewer of them, pictures are held out one by one
 MOST_OFF = 2.0  # how far whole captions may miss the requested share, as a factor
-PROBE = 16  # side in pixels at which a picture is drawn to check that it can be read
 
 S = TypeVar("S", bound=Drawable)
 
@@ -24,6 +25,17 @@ class Split:
 
     members: Mapping[str, Sequence[Drawable]]
     how: str
+
+
+def split_folder(sources: Sequence[FolderPicture], fraction: float | None) -> Split:
+    """As `split_pictures`; without a fraction as the folder's own train/ and test/ (or validation/) say."""
+    if fraction is not None:
+        return split_pictures(sources, fraction)
+    held_out = [source for source in sources if source.split == "held_out"]
+    if not held_out or not any(source.split == "train" for source in sources):
+        return split_pictures(sources, SHARE)
+    train = [source for source in sources if source.split != "held_out"]
+    return Split({"train": train, "held_out": held_out}, "by the folder's own train and test")
 
 
 def split_pictures(sources: Sequence[S], fraction: float) -> Split:
@@ -58,12 +70,14 @@ def _single(sources: Sequence[S], fraction: float) -> list[S]:
     for source in order:
         if len(chosen) < wanted and _readable(source):
             chosen.add(source.record.key)
+    if chosen and not any(source.record.key not in chosen and _readable(source) for source in order):
+        chosen.pop()  # the only picture that can be read is trained on
     return [source for source in sources if source.record.key in chosen]
 
 
 def _readable(source: Drawable) -> bool:
     try:
-        source.draw(PROBE)
+        source.draw(CHECKED)
     except BadPicture:
         return False
     return True

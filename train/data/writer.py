@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,9 @@ from train.data.pictures import encode_png
 from train.data.shards import SHARD_SIZE, Record, write_shard
 from train.progress import progress
 
+FEW = 16  # pictures: for so many no processes are started
+CHECKED = 16  # side in pixels at which a picture is drawn to see whether it can be
+
 
 class Drawable(Protocol):
     """A record and the means to draw its picture."""
@@ -26,6 +29,9 @@ class Drawable(Protocol):
     def record(self) -> Record: ...
 
     def draw(self, size: int) -> np.ndarray: ...
+
+
+Drawn = tuple[Drawable, bytes | None, str]  # its PNG, or why there is none
 
 
 def is_held_out(key: str, fraction: float) -> bool:
@@ -53,6 +59,12 @@ def write_dataset(
     return summary
 
 
+def unreadable(sources: Sequence[Drawable]) -> list[str]:
+    """A line on each source that cannot be drawn; nothing is written."""
+    with progress("checking", len(sources)) as advance:
+        return [line for line in map(_why_not, _drawn(sources, CHECKED, advance)) if line]
+
+
 def _write_split(members: Sequence[Drawable], out: Path, split: str, size: int) -> int:
     total = 0
     with progress(f"drawing {split}", len(members)) as advance:
@@ -70,19 +82,34 @@ def _write_split(members: Sequence[Drawable], out: Path, split: str, size: int) 
 def _write_part(part: Sequence[Drawable], shard: Path, size: int, advance: Callable[[int], None]) -> None:
     drawn: list[tuple[Record, bytes]] = []
     skipped: list[str] = []
-    with multiprocessing.get_context("spawn").Pool(min(4, multiprocessing.cpu_count())) as pool:
-        for source, png, why in pool.imap(_draw, ((source, size) for source in part), chunksize=16):
-            advance(1)
-            if png is None:
-                skipped.append(json.dumps({"key": source.record.key, "file": _file_of(source), "why": why}))
-            else:
-                drawn.append((source.record, png))
+    for source, png, why in _drawn(part, size, advance):
+        if png is None:
+            skipped.append(json.dumps({"key": source.record.key, "file": _file_of(source), "why": why}))
+        else:
+            drawn.append((source.record, png))
     # The list of skipped files first: a shard that exists is complete, its list included.
     write_text(_skip_file(shard), "".join(f"{line}\n" for line in skipped))
     write_shard(shard, drawn)
 
 
-def _draw(job: tuple[Drawable, int]) -> tuple[Drawable, bytes | None, str]:
+def _drawn(part: Sequence[Drawable], size: int, advance: Callable[[int], None]) -> Iterator[Drawn]:
+    if len(part) <= FEW:
+        for source in part:
+            yield _draw((source, size))
+            advance(1)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(4, multiprocessing.cpu_count())) as pool:
+        for drawn in pool.imap(_draw, ((source, size) for source in part), chunksize=16):
+            advance(1)
+            yield drawn
+
+
+def _why_not(drawn: Drawn) -> str:
+    source, png, why = drawn
+    return "" if png is not None else f"{_file_of(source)}: {why}"
+
+
+def _draw(job: tuple[Drawable, int]) -> Drawn:
     source, size = job
     try:
         return source, encode_png(source.draw(size)), ""
@@ -91,8 +118,7 @@ def _draw(job: tuple[Drawable, int]) -> tuple[Drawable, bytes | None, str]:
 
 
 def _file_of(source: Drawable) -> str:
-    path = getattr(source, "path", None)
-    return path.name if path is not None else source.record.key
+    return str(getattr(source, "relative", source.record.key))
 
 
 def _skip_file(shard: Path) -> Path:
@@ -111,16 +137,21 @@ def _collect_skipped(out: Path) -> int:
 
 def _claim(out: Path, splits: Mapping[str, Sequence[Drawable]], size: int) -> None:
     """Refuse to mix the shards of one set of sources, or of one way to split it, with another's."""
-    rows = [(split, source.record) for split, sources in splits.items() for source in sources]
-    listing = "\n".join(f"{split} {record.key} {record.captions}" for split, record in rows) + f"\n{size}"
-    digest = hashlib.sha256(listing.encode()).hexdigest()
+    rows = (f"{split} {_said_of(source)}" for split, sources in splits.items() for source in sources)
+    digest = hashlib.sha256("\n".join([*rows, str(size)]).encode()).hexdigest()
     mark = out / ".sources"
     if mark.is_file() and mark.read_text() != digest:
         raise UserError(
-            f"{out} holds shards of other pictures, or of another split or size; choose another --out, or delete that "
-            "folder"
+            f"{out} holds shards of other pictures (or they changed), or of another split or size; choose another "
+            "--out, or delete that folder"
         )
     if not mark.is_file():
         if any(out.glob("*.tar")):
             raise UserError(f"{out} holds shards of unknown origin; choose another --out")
         write_text(mark, digest)
+
+
+def _said_of(source: Drawable) -> str:
+    """What tells a source from another, and where it is a file also from what it held before."""
+    mark = getattr(source, "mark", "")
+    return f"{source.record.key} {source.record.captions}" + (f" {mark}" if mark else "")

@@ -147,7 +147,7 @@ def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:
     forgive.
     """
     try:
-        if not _is_whole(data):
+        if not is_whole(data):
             raise ValueError("the end is missing")
         with Image.open(io.BytesIO(data)) as image:
             image.load()
@@ -160,8 +160,10 @@ def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:
     return (image.height, image.width), str(text or "")
 
 
-def _is_whole(data: bytes) -> bool:
-    """Whether a file ends where its format says."""
+def is_whole(data: bytes) -> bool:
+    """Whether the file of a WebP, GIF, PNG or JPEG ends where its format says."""
+    if data.startswith(b"GIF8"):
+        return data.rstrip(b"\0").endswith(b";")
     if data.startswith(b"RIFF"):
         return int.from_bytes(data[4:8], "little") + 8 == len(data)
     return data.endswith((b"\0\0\0\0IEND\xaeB`\x82", b"\xff\xd9"))

@@ -21,7 +21,7 @@ from runtime.errors import UserError
 from tests.support.mistakes import refused
 from train.data.__main__ import main
 from train.data.folder import Folder, read_folder
-from train.data.shards import read_records, read_shard, record_of
+from train.data.shards import picture_names, picture_of, read_records, read_shard, record_of
 from train.data.split import split_folder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -368,3 +368,46 @@ def test_an_import_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     with tarfile.open(tmp_path / "out/train-00000.tar") as archive:
         assert len(archive.getnames()) == 6
+
+
+# ---- shards of other people -----------------------------------------------------------------------------------------
+
+
+def shard_of(path: Path, members: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return list(read_shard(str(path)))
+
+
+def test_two_pictures_under_one_key_are_named(tmp_path: Path) -> None:
+    (sample,) = shard_of(
+        tmp_path / "a.tar",
+        {f"fox_v1.0_{one}.{kind}": png() if kind == "png" else b"a fox" for one in "ab" for kind in ("png", "txt")},
+    )
+    assert sample["__key__"] == "fox_v1"  # as webdataset itself
+    with pytest.raises(ValueError, match=r"fox_v1\.0_a\.png and fox_v1\.0_b\.png are two pictures of one key"):
+        picture_of(sample)
+    (both,) = shard_of(tmp_path / "b.tar", {"a.png": png(), "a.jpg": png(), "a.txt": b"a"})
+    with pytest.raises(ValueError, match=r"a\.png and a\.jpg are two pictures of one key"):
+        picture_of(both)
+
+
+def test_a_plain_picture_comes_before_others(tmp_path: Path) -> None:
+    (sample,) = shard_of(tmp_path / "a.tar", {"a.mask.png": png(BLUE), "a.jpg": png(RED, "JPEG"), "a.txt": b"a"})
+    found = picture_of(sample)
+    assert isinstance(found, Image.Image) and np.abs(np.asarray(found)[8, 8].astype(int) - RED).max() < 8
+    assert picture_names(sample) == (["jpg"], ["mask.png"])
+    (dotted,) = shard_of(tmp_path / "b.tar", {"a.image.png": png(BLUE), "a.txt": b"a"})
+    found = picture_of(dotted)
+    assert isinstance(found, Image.Image) and found.getpixel((8, 8)) == BLUE
+
+
+@pytest.mark.parametrize("kind", ["gif", "bmp", "tif", "avif", "JPG", "ppm"])
+def test_kinds_of_pictures_in_shards(kind: str, tmp_path: Path) -> None:
+    formats = {"tif": "TIFF", "JPG": "JPEG"}
+    (sample,) = shard_of(tmp_path / "a.tar", {f"a.{kind}": png(RED, formats.get(kind, kind.upper())), "a.txt": b"a"})
+    found = picture_of(sample)
+    assert isinstance(found, Image.Image) and np.abs(np.asarray(found)[8, 8].astype(int) - RED).max() < 16

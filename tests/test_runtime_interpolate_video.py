@@ -164,23 +164,13 @@ def test_the_mark_is_in_the_file() -> None:
         assert "trainedAlgorithmicMedia" in container.metadata["comment"]
 
 
-def test_a_turned_frame_is_shown_upright() -> None:
-    picture = moving(1)[0]
-    frame = SimpleNamespace(rotation=90, to_image=lambda: picture)
-    assert video_file._upright(frame).tobytes() == picture.transpose(Image.Transpose.ROTATE_90).tobytes()
-    frame.rotation = 0
-    assert video_file._upright(frame) is picture
-
-
-def test_wrong_times_rise_all_the_same() -> None:
+def test_wrong_times_rise_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     path = clip(moving(4))
+    monkeypatch.setattr(video_file, "shown", lambda frame, aspect: moving(1)[0])
     with video_file.opened(path) as reader:
-        frames = [
-            SimpleNamespace(pts=pts, time_base=reader.tick, rotation=0, to_image=lambda: moving(1)[0])
-            for pts in (0, None, 5, 5, 3, 90_000_000)
-        ]
+        frames = [SimpleNamespace(pts=pts, time_base=reader.tick) for pts in (0, None, 5, 5, 3, 90_000_000)]
         step = round(1 / (RATE * reader.tick))
-        reader._container = SimpleNamespace(decode=lambda stream: iter(frames))  # type: ignore[assignment]
+        monkeypatch.setattr(reader, "_decoded", lambda: iter(frames))
         assert [ticks for ticks, _ in reader.frames()] == [0, step, 2 * step, 3 * step, 4 * step, 90_000_000]
 
 

@@ -22,7 +22,7 @@ from runtime.errors import UserError
 from tests.support.tiny import make_vae
 from tests.support.train_fixtures import COLOURS, TEACHER, make_data, make_encoders, picture, png
 from train.data.cache import read_tensors, write_tensors
-from train.data.corpus import ShardEncoder, load_corpus, load_pictures
+from train.data.corpus import ShardEncoder, _Reading, load_corpus, load_pictures
 from train.data.encoders import Encoders, encode_texts, fingerprint
 from train.data.shards import DamagedShard, Record, list_shards, picture_of, read_records, read_shard, write_shard
 from train.latents import decode_latents, encode_latents, to_tensor
@@ -453,3 +453,11 @@ def test_a_cache_of_an_earlier_version_is_read(tmp_path: Path, encoders: Encoder
     write_tensors(path, found[0], {"records": [row], "bad": []})
     (record,) = ShardEncoder(encoders, tmp_path / "cache").load(str(shard)).records
     assert record == Record("000", ("x",), 0.5, {"style": "", "concept": "c", "group": "g"})
+
+
+def test_pictures_beside_a_samples_own_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    reading = _Reading("train-00000.tar", skip=False)
+    reading.beside({"__key__": "a", "png": b"", "mask.png": b"", "depth.png": b"", "txt": b""})
+    reading.beside({"__key__": "b", "image.png": b"", "txt": b""})
+    reading.tell()
+    assert caplog.messages == ["train-00000.tar: 2 pictures beside a sample's own left out, the first a.mask.png"]

@@ -46,6 +46,7 @@ def parser() -> Parser:
     add("--timing", choices=("even", "uniform"), help="even (default): frames differ alike; uniform: equal weights")
     add("--animation", choices=("webp", "png", "none"), help="beside the frames; default webp, png is an APNG")
     add("--fps", type=float, metavar="F", help="frames per second of the animation; default 12")
+    add("--damaged", action="store_true", help="go on with the frames that can be read of a damaged video")
     add("--overwrite", action="store_true", help="replace what an earlier interpolation left in DIR")
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         raise ValueError(f"two pictures or one video are needed, not {len(args.inputs)} files")
     check_folder(args.out, args.overwrite)
     if len(args.inputs) == 2:
+        if args.damaged:
+            raise ValueError("--damaged is for a video, not for two pictures")
         from runtime.interpolate.pictures import run_pictures
 
         return run_pictures(args)
@@ -84,10 +87,12 @@ def _check_is_video(args: argparse.Namespace) -> None:
     """ValueError for a lone picture, and for options that do not apply to a video."""
     from PIL import Image
 
+    from runtime.interpolate.animated import is_animated
+
     (path,) = args.inputs
     try:
         with Image.open(path) as image:
-            still = getattr(image, "n_frames", 1) == 1
+            still = not is_animated(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         still = False
     if still:

@@ -14,7 +14,7 @@ from runtime.command import tell
 from runtime.interpolate import smoothness as measures
 from runtime.interpolate.folder import VIDEO, new_folder, write_report
 from runtime.interpolate.path import End, Start, Way, check_count, strengths, uniform_places
-from runtime.interpolate.video_file import Reader, Writer, created, opened
+from runtime.interpolate.video_file import Video, Writer, check_whole, created, opened
 from runtime.noise import check_seed
 from runtime.pipeline import Pipeline, load
 from runtime.progress import Rate
@@ -28,12 +28,25 @@ def run_video(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     count, prompt = 1 if args.frames is None else args.frames, args.prompt or ""
     check_count(count, MOST_BETWEEN)
     (path,) = args.inputs
-    with opened(path) as reader, load(args.bundle, args.provider) as pipe:
+    with opened(path) as reader:
+        check_whole(path, reader.extent, args.damaged)
+        return _made(args, reader, count, prompt)
+
+
+def _made(args: argparse.Namespace, reader: Video, count: int, prompt: str) -> tuple[dict[str, Any], list[str]]:
+    extent = reader.extent
+    with load(args.bundle, args.provider) as pipe:
         # Neighbours are alike: what the student adds of its own would come and go with every frame.
         strength = strengths(pipe.manifest)[0] if args.strength is None else args.strength
         video = _Video(pipe, reader, count, prompt, check_seed(args.seed), strength)
         if reader.sounds:
             tell("note: the sound of the video is left out")
+        if reader.hdr:
+            tell(f"note: the video is HDR, {reader.hdr}: its colors come out dull; convert it to SDR (BT.709) before")
+        if extent.doubt:
+            tell(f"note: FFmpeg says of the video {extent.doubt!r}: some of its pictures may be damaged")
+        if not extent.is_whole:
+            tell(f"note: the video is damaged or cut: {extent} can be read, {extent.left_out} are left out")
         with new_folder(args.out, args.overwrite) as folder:
             video.write(folder / VIDEO)
             report = {
@@ -45,6 +58,7 @@ def run_video(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
                 "strength": strength,
                 "timestep": video.way.step.timestep,
                 "video": VIDEO,
+                "frames_left_out": 0 if extent.is_whole else extent.left_out,
                 **video.report(),
             }
             write_report(folder, report)
@@ -54,7 +68,7 @@ def run_video(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 class _Video:
     """One run: frames in, frames out, and the report on them."""
 
-    def __init__(self, pipe: Pipeline, reader: Reader, count: int, prompt: str, seed: int, strength: float) -> None:
+    def __init__(self, pipe: Pipeline, reader: Video, count: int, prompt: str, seed: int, strength: float) -> None:
         self.way = Way(pipe, strength)
         self._pipe, self._reader, self._count = pipe, reader, count
         self._prompt, self._seed = prompt, seed

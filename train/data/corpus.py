@@ -61,12 +61,17 @@ class _Reading:
     skip: bool
     count: int = 0
     bad: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # further pictures of a sample
     cut: str = ""
 
     def picture(self, key: str, why: str) -> None:
         if not self.skip:
             raise tar.bad_picture(self.shard, key, why, SKIP)
         self.bad.append(f"{key}: {why}")
+
+    def beside(self, sample: dict[str, Any]) -> None:
+        plain, others = tar.picture_names(sample)
+        self.unread += [f"{sample['__key__']}.{name}" for name in others if plain]
 
     def damage(self, error: DamagedShard) -> None:
         if not self.skip:
@@ -79,6 +84,10 @@ class _Reading:
             LOG.warning("%s cannot be read beyond its first %d pictures (%s)", name, self.count, self.cut)
         if self.bad:
             LOG.warning("%s: %d bad pictures left out, the first %s", name, len(self.bad), self.bad[0])
+        if self.unread:
+            LOG.warning(
+                "%s: %d pictures beside a sample's own left out, the first %s", name, len(self.unread), self.unread[0]
+            )
 
 
 class ShardEncoder:
@@ -152,6 +161,7 @@ class ShardEncoder:
                     record = tar.record_of(sample)
                     if record.weight > 0:
                         yield record, fit_picture(tar.picture_of(sample), self.encoders.image_size)
+                        reading.beside(sample)
                 except BadPicture as error:
                     reading.picture(sample["__key__"], str(error))
         except DamagedShard as error:

@@ -25,7 +25,7 @@ from runtime.reading import text_of
 
 T = TypeVar("T")
 SHARD_SIZE = 1000
-PICTURE_MEMBERS = ("png", "jpg", "jpeg", "webp")
+PICTURE_MEMBERS = ("png", "jpg", "jpeg", "webp", "avif", "gif", "bmp", "tif", "tiff", "ppm")
 FIELDS = ("captions", "caption", "text", "weight")  # of a json member; every other key is a fact
 UNIT = "concept"  # the fact that says what a picture is of
 URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
@@ -330,10 +330,20 @@ def picture_of(sample: dict[str, Any]) -> Image.Image | np.ndarray:
     array = _member(sample, "npy")
     if array is not None:
         return _from_array(array)
-    data = _member(sample, *PICTURE_MEMBERS)
-    if data is None:
+    plain, others = picture_names(sample)
+    names = plain or others
+    if not names:
         raise BadPicture(f"it has no picture: one of {', '.join(PICTURE_MEMBERS)}, npy")
-    return on_white(opened(data))
+    if len(names) > 1:
+        first, second = (f"{sample['__key__']}.{name}" for name in names[:2])
+        raise BadPicture(f"{first} and {second} are two pictures of one key, as WebDataset ends it at the first dot")
+    return on_white(opened(sample[names[0]]))
+
+
+def picture_names(sample: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The members that are pictures: plain ones ("png"), of which one is read before others ("mask.png")."""
+    found = [name for name in sample if name.rpartition(".")[2] in PICTURE_MEMBERS]
+    return [name for name in found if "." not in name], [name for name in found if "." in name]
 
 
 def _from_array(data: bytes) -> Image.Image | np.ndarray:

@@ -88,9 +88,9 @@ def normals(seed: int, shape: Sequence[int]) -> Iterator[Pictures]:
 
 
 def evaluator_draws(folder: Path, judge: Any) -> Draw:
-    """The Core ML programs by the reference evaluator; ids by the judge's tokenizer, steps as the packages say."""
+    """The Core ML programs by the reference evaluator; ids by the judge's tokenizers, steps as the packages say."""
     from export.checks.reference import StoredSampling, pictures
-    from export.parity.engines import open_network
+    from export.parity.engines import open_network, told_by
     from runtime.manifest import Step
 
     facts = said(folder)
@@ -100,11 +100,13 @@ def evaluator_draws(folder: Path, judge: Any) -> Draw:
         int(count): tuple(Step(**entry | {key: tuple(entry[key]) for key in lists}) for entry in entries)
         for count, entries in facts["steps"].items()
     }
+    tokenizers = [getattr(judge, one.tokenizer) for one in told_by(facts).conditioning.text_encoders]
     sampling = StoredSampling(facts["prediction_type"], facts["scaling_factor"], tables)
 
     def draw(prompts: Sequence[str], steps: int) -> Pictures:
         options = {"padding": "max_length", "max_length": facts["max_tokens"], "truncation": True}
-        ids = np.array(judge.tokenizer(list(prompts), **options).input_ids, np.int64)
+        read = [one(list(prompts), **options).input_ids for one in tokenizers]
+        ids = np.concatenate(read, axis=1).astype(np.int64)
         seeds = [normals(seed, facts["latent_shape"]) for seed in range(len(prompts))]
         draws = np.stack([[next(seed) for seed in seeds] for _ in range(1 + steps)])
         return pictures(network, sampling, ids, draws, steps).transpose(0, 2, 3, 1)

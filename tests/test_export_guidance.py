@@ -11,8 +11,10 @@ import pytest
 import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 
+import runtime
 from export.checkpoint.changes import brought
 from export.checks.measure import psnr_db
+from export.onnx.__main__ import main as export_onnx
 from export.source import open_folder, open_source
 from tests.support.tiny import SMALL, make_pipeline, spread
 from tests.test_export_brought import options
@@ -74,6 +76,20 @@ def test_another_scale_is_folded_at_export(scale: float, tmp_path: Path) -> None
         expected = drawn(own, steps, guidance_scale=scale)
         assert psnr_db(expected, drawn(source.pipe, steps, guidance_scale=0.0), peak=1.0) > 90
         assert psnr_db(expected, drawn(own, steps), peak=1.0) < 60
+
+
+def test_a_bundle_exported_at_another_scale_draws_as_diffusers_at_that_scale(tmp_path: Path) -> None:
+    """By the commands that users type: exporter, then runtime, which is given prompt and seed alone."""
+    folder = make_consistency_model(tmp_path / "model", "LatentConsistencyModelPipeline")
+    own = diffusers.LatentConsistencyModelPipeline.from_pretrained(folder)
+    own.set_progress_bar_config(disable=True)
+    assert export_onnx([str(folder), "--guidance-scale", "3.5", "--out", str(tmp_path / "bundle")]) == 0
+    with runtime.load(tmp_path / "bundle", "cpu") as pipe:
+        assert pipe.manifest.parity["recipe"]["guidance_scale"] == 3.5
+        for steps in (1, 2, 4):
+            found = pipe("a red fox", seed=1, num_inference_steps=steps, output_type="np")[0]
+            assert psnr_db(drawn(own, steps, guidance_scale=3.5), found, peak=1.0) >= 60
+            assert psnr_db(drawn(own, steps), found, peak=1.0) < 60
 
 
 def test_a_student_of_such_a_teacher_takes_no_guidance(tmp_path: Path) -> None:

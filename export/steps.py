@@ -19,6 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from export.checks.folder import clipping
 from runtime.errors import UserError
 from runtime.manifest import MOST_MEMORY, Step
 from runtime.sampler import Memory
@@ -54,8 +55,8 @@ def steps_of(scheduler: Any, count: int, eta: float = 0.0) -> tuple[Step, ...]:
 
 
 def _culprit(scheduler: Any) -> str:
-    found = [key for key in ("clip_sample", "thresholding") if scheduler.config.get(key)]
-    return f": set {found[0]} to false in scheduler/scheduler_config.json if the model allows it" if found else ""
+    key = clipping(type(scheduler).__name__, scheduler.config)
+    return f": set {key} to false in scheduler/scheduler_config.json if the model allows it" if key else ""
 
 
 @dataclass

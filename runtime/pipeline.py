@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime import arguments, coreml, generation, pixels, schedule
+from runtime import arguments, coreml, generation, pixels
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.cancel import CancelToken
 from runtime.generation import Callback, Generation, Images, OutputType, Plan, Seeds
@@ -22,7 +22,7 @@ from runtime.manifest import Manifest
 from runtime.networks import Networks, Pair, Sessions, components, onnx_sessions, tokenizers
 from runtime.noise import check_seed
 from runtime.safety import SafetyChecker
-from runtime.sampler import Memory
+from runtime.sampler import Memory, weighed
 from runtime.stream import Stream
 from runtime.threads import Task
 from runtime.tokenizer import Tokenizer
@@ -57,11 +57,12 @@ class Pipeline:
         of_encoders = tokenizers(bundle)
         self.tokenizer: Tokenizer = of_encoders[0]
         sessions: Sessions
+        self._predicts: str | None
         if coreml_packages is None:
-            self._gives_eps = False
+            self._predicts = None
             sessions = onnx_sessions(bundle, provider, threads, keep_graphs)
         else:
-            self._gives_eps = True  # as Apple's pipelines expect it
+            self._predicts = "epsilon"  # as Apple's pipelines expect it
             bundle = replace(bundle, manifest=replace(bundle.manifest, sizes=()))  # packages have one size
             self.bundle = bundle
             sessions = coreml.sessions(Path(coreml_packages), bundle.manifest, components(bundle), compute_unit)
@@ -298,8 +299,7 @@ class Pipeline:
         for i, step in enumerate(plan.steps):
             for one, text, memory in zip(plan.made, texts, memories, strict=True):
                 output = self._networks.predict(one, step, text, plan.guidance_scale, cancel)
-                if self._gives_eps and self.manifest.prediction_type == "v_prediction":
-                    output = schedule.v_from_eps(one.latents, output, step.alpha, step.sigma)
+                output = weighed(step, one.latents, output, self._predicts, self.manifest.prediction_type)
                 one.latents = memory.step(step, one.latents, output, one.seed, one.drawn)
             if callback is not None:
                 self._call_back(callback, i, step.timestep, plan.made)

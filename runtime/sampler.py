@@ -12,10 +12,17 @@ import numpy.typing as npt
 
 from runtime.manifest import Step
 from runtime.noise import randn
-from runtime.schedule import weighted_sum
+from runtime.schedule import v_from_eps, weighted_sum
 
 F32 = npt.NDArray[np.float32]
 Array = Any  # a numpy array or a torch tensor
+
+
+def weighed(step: Step, latents: Array, output: Array, given: str | None, wanted: str) -> Array:
+    """A U-Net's output as the step weighs it. given: its prediction type, None for the `wanted` one, the manifest's."""
+    if given == "epsilon" and wanted == "v_prediction":
+        return v_from_eps(latents, output, step.alpha, step.sigma)
+    return output
 
 
 class Memory:

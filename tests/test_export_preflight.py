@@ -167,6 +167,8 @@ def test_clip_sample_counts_where_diffusers_lets_it(checkpoint: Path, capfd) -> 
     capfd.readouterr()
     json_change("model_index.json", _class_name="LatentConsistencyModelPipeline")(checkpoint)
     assert "set clip_sample to false" in refused(checkpoint, capfd)
+    json_change("scheduler/scheduler_config.json", _class_name="LCMScheduler")(checkpoint)
+    assert "its LCMScheduler changes single values of the latents (clip_sample)" in refused(checkpoint, capfd)
 
 
 @pytest.mark.parametrize("name", ["unet/config.json", "scheduler/scheduler_config.json", "model_index.json"])

@@ -99,6 +99,8 @@ def test_lcm_noises_anew_and_ddim_does_not() -> None:
     [
         ("DDIMScheduler", {}, "does more in a step .* set clip_sample to false in scheduler/scheduler_config.json"),
         ("DDIMScheduler", {"clip_sample": False, "thresholding": True}, "set thresholding to false"),
+        ("LCMScheduler", {"clip_sample": True}, "set clip_sample to false"),
+        ("HeunDiscreteScheduler", {"clip_sample": True}, "set clip_sample to false"),
         ("SASolverScheduler", {}, "adds several noises in a step"),
     ],
 )

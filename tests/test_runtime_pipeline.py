@@ -72,6 +72,25 @@ def test_pictures_do_not_depend_on_their_neighbours(pipe: runtime.Pipeline) -> N
         assert (found == latents(pipe, prompt, seed=seed, num_inference_steps=2)[0]).all()
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_unet_that_gives_epsilon_draws_as_one_that_gives_v(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Apple's packages do."""
+    pipe = runtime.load(TINY)
+    pipe.open()
+    expected, sessions = latents(pipe, seed=7, num_inference_steps=steps), pipe._networks.sessions
+    levels = {one.timestep: (one.alpha, one.sigma) for table in pipe.manifest.steps.values() for one in table}
+    run = sessions["unet"].run
+
+    def epsilon(**given: Any) -> np.ndarray:
+        return np.asarray(schedule.eps_from_v(given["sample"], run(**given), *levels[given["timestep"]]), np.float32)
+
+    monkeypatch.setattr(sessions["unet"], "run", epsilon)
+    assert not np.allclose(latents(pipe, seed=7, num_inference_steps=steps), expected, rtol=0.01, atol=0.01)
+    pipe._predicts = "epsilon"
+    found = latents(pipe, seed=7, num_inference_steps=steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_several_pictures_a_prompt_take_the_next_seeds(pipe: runtime.Pipeline) -> None:
     made = pipe.run(["a fox", "a pizza"], seed=[5, 100], num_images_per_prompt=3)
     assert [(one.job.prompt, one.job.seed) for one in made] == [

@@ -29,11 +29,12 @@ BLOCKS = (
     "UNetMidBlock2DSimpleCrossAttn",
     "UNetMidBlock2D",
 )
-# Settings with which a scheduler's step is no sum of latents, output and noise, by the classes that have them.
+CLIPPING = ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler")  # where nothing says no
+# Settings with which a scheduler's step is no sum of latents, output and noise, by the classes that heed them.
 NOT_LINEAR = {
-    "clip_sample": ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler"),
+    "clip_sample": (*CLIPPING, "LCMScheduler", "HeunDiscreteScheduler"),
     "thresholding": (
-        *("DDIMScheduler", "DDPMScheduler", "LCMScheduler", "TCDScheduler", "UniPCMultistepScheduler"),
+        *(*CLIPPING, "LCMScheduler", "TCDScheduler", "UniPCMultistepScheduler", "SASolverScheduler"),
         *("DEISMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
     ),
 }
@@ -159,15 +160,21 @@ def text_faults(text: Config) -> Iterator[str]:
         yield f"the text encoder must read {MAX_TOKENS} tokens, not {tokens}"
 
 
+def clipping(name: str, config: Config) -> str | None:
+    """The setting with which a scheduler of this class changes single values of the latents; None where it does not."""
+    by_default = {"clip_sample": name in CLIPPING}
+    found = (key for key, classes in NOT_LINEAR.items() if name in classes and config.get(key, by_default.get(key)))
+    return next(found, None)
+
+
 def scheduler_faults(config: Config) -> Iterator[str]:
     """Why the scheduler's configuration rules out an export."""
     name, kind = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    for key, classes in NOT_LINEAR.items():
-        if config.get(key, key == "clip_sample") and name in classes:
-            yield (
-                f"its {name} changes single values of the latents ({key}), which the steps of an export cannot hold: "
-                f"set {key} to false in scheduler/scheduler_config.json if the model allows it"
-            )
+    if key := clipping(str(name), config):
+        yield (
+            f"its {name} changes single values of the latents ({key}), which the steps of an export cannot hold: "
+            f"set {key} to false in scheduler/scheduler_config.json if the model allows it"
+        )
     if "FlowMatch" in str(name):
         yield f"a {name} makes it a flow model, which is not exported: alpha and sigma must preserve variance"
     if kind not in schedule.PREDICTION_TYPES:

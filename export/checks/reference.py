@@ -18,10 +18,9 @@ from export.checks.pipeline import drawn_by_diffusers
 from export.checks.prompts import LARGE_COMPARED
 from export.source import Floats, Ids, Source
 from export.text import Text, encoded, told
-from runtime import schedule
 from runtime.manifest import Step
 from runtime.pixels import unit_to_uint8
-from runtime.sampler import Memory
+from runtime.sampler import Memory, weighed
 
 ARRAYS = ("ids", "draws", "prediction", "latents", "decoded", "pictures")
 POOLED = "pooled"  # of a Text, where the U-Net takes it
@@ -77,8 +76,7 @@ def pictures(network: Network, sampling: Sampling, ids: Ids, draws: Floats, step
     latents = draws[0] * np.float32(table[0].noise_scale)
     for step in table:
         output = network.unet(latents, float(step.timestep), text)
-        if network.prediction_type == "epsilon" and sampling.prediction_type == "v_prediction":
-            output = schedule.v_from_eps(latents, output, step.alpha, step.sigma)
+        output = weighed(step, latents, output, network.prediction_type, sampling.prediction_type)
         latents = memory.advance(step, latents, output, draws[step.draw] if step.noise else None).astype(np.float32)
     decoded = network.vae_decoder(latents / np.float32(sampling.scaling_factor))
     return np.clip(decoded / 2 + 0.5, 0, 1).astype(np.float32)
@@ -142,8 +140,7 @@ class Reference:
     def modules(self, network: Network) -> dict[str, Measure]:
         """Each module alone; a U-Net that gives epsilon instead of v is compared by the v computed from it."""
         unet = network.unet(self.start, float(self.step.timestep), self.text)
-        if network.prediction_type == "epsilon" and self.source.prediction_type == "v_prediction":
-            unet = schedule.v_from_eps(self.start, unet, self.step.alpha, self.step.sigma).astype(np.float32)
+        unet = weighed(self.step, self.start, unet, network.prediction_type, self.source.prediction_type)
         found = text_measures(self.text, network.text_encoder(self.ids)) | {
             "unet": measure(self.prediction, unet),
             "vae_decoder": measure(self.decoded, network.vae_decoder(self.latents)),

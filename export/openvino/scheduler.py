@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from export.checks.folder import clipping
 from export.checks.gates import MOST_STEPS
 from export.source import Source
 from export.steps import steps_of
@@ -46,7 +44,7 @@ FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 BETA_SCHEDULES = ("linear", "scaled_linear")  # that GenAI knows by name
 DEFAULTED = "_use_default_values"  # lists keys that diffusers would not pass on to a scheduler of another class
-TOLERANCE = 1e-4  # relative to a step's largest value
+TOLERANCE = 1e-4  # of weights
 
 
 def genai_scheduler(source: Source) -> Any:
@@ -55,12 +53,12 @@ def genai_scheduler(source: Source) -> Any:
     Of several, the one that agrees for most numbers of steps. Raises UserError when GenAI has none.
     """
     own = source.pipe.scheduler
-    expected = one_step(own)
-    fitting = [candidate for candidate in candidates(own) if same(one_step(candidate), expected)]
-    if fitting:
-        return max(fitting, key=lambda candidate: len(agreeing(own, candidate, source.eta)))
-    clips = [key for key in ("clip_sample", "thresholding") if own.config.get(key)]
-    remedy = f"set {clips[0]} to false in" if clips else "put a DDIMScheduler with timestep_spacing trailing into"
+    fitting = [(agreeing(own, candidate, source.eta), candidate) for candidate in candidates(own)]
+    counts, best = max(fitting, key=lambda pair: (1 in pair[0], len(pair[0])))
+    if 1 in counts:
+        return best
+    clips = clipping(type(own).__name__, own.config)
+    remedy = f"set {clips} to false in" if clips else "put a DDIMScheduler with timestep_spacing trailing into"
     raise UserError(
         f"OpenVINO GenAI has no scheduler that takes the first step of the {type(own).__name__} of {source.name}: "
         f"{remedy} {source.folder / 'scheduler' / 'scheduler_config.json'} if the model allows it"
@@ -113,30 +111,6 @@ def named_betas(config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     table = schedule.betas(int(config["num_train_timesteps"]), config["beta_start"], config["beta_end"], name)
     return {"trained_betas": table.tolist(), "beta_schedule": "linear"}
-
-
-def one_step(scheduler: Any) -> tuple[list[float], Tensor, Tensor] | None:
-    """(timesteps, U-Net's input, result) of a one-step run on fixed noise; None where that run fails."""
-    draw = torch.Generator().manual_seed(0)
-    noise, prediction = torch.randn(2, 1, 4, 8, 8, generator=draw)
-    try:
-        scheduler.set_timesteps(1)
-        timestep = scheduler.timesteps[0]
-        latents = noise * scheduler.init_noise_sigma
-        taken = scheduler.scale_model_input(latents, timestep)
-        extra = {"generator": draw} if "generator" in inspect.signature(scheduler.step).parameters else {}
-        result = scheduler.step(prediction, timestep, latents, **extra).prev_sample
-    except Exception:  # a scheduler may refuse another's configuration, with any exception
-        return None
-    return [float(t) for t in scheduler.timesteps], taken, result
-
-
-def same(found: tuple[list[float], Tensor, Tensor] | None, expected: tuple[list[float], Tensor, Tensor] | None) -> bool:
-    """Whether two runs of one step agree; a run that failed agrees with none."""
-    if found is None or expected is None or found[0] != expected[0]:
-        return False
-    pairs = zip(found[1:], expected[1:], strict=True)
-    return all(float((a - b).abs().max()) <= TOLERANCE * float(b.abs().max()) for a, b in pairs)
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def embeds(prompt: Any, given: Any, max_tokens: int) -> list[F32]:
         return []
     if prompt is not None:
         raise ValueError("give prompt or prompt_embeds, not both")
-    array = np.asarray(given, np.float32)
+    array = _floats("prompt_embeds", given)
     array = array[None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[1] != max_tokens or not len(array) or not np.isfinite(array).all():
         raise ValueError(
@@ -233,13 +233,20 @@ def pooled_embeds(manifest: Manifest, states: Sequence[F32], given: Any) -> list
             f"prompt_embeds is not enough: bundle {manifest.name} takes pooled text too; give pooled_prompt_embeds, or "
             "the prompt"
         )
-    array = np.asarray(given, np.float32)
+    array = _floats("pooled_prompt_embeds", given)
     array = array[None] if array.ndim == 1 else array
     if array.ndim != 2 or len(array) != len(states) or not np.isfinite(array).all():
         raise ValueError(
             f"pooled_prompt_embeds must be finite, in the shape (width) or ({len(states)}, width), not {array.shape}"
         )
     return list(array)
+
+
+def _floats(name: str, given: Any) -> F32:
+    try:
+        return np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers, not {type(given).__name__}") from error
 
 
 def is_latents(start: Any, shape: tuple[int, int, int]) -> bool:
@@ -259,6 +266,9 @@ def images(image: Any, count: int, shape: tuple[int, int, int]) -> list[Any]:
 
 def check_size(manifest: Manifest, height: int | None, width: int | None) -> tuple[int, int]:
     """The (height, width) that a call means: None is the bundle's own. ValueError unless the bundle makes it."""
+    for name, side in (("height", height), ("width", width)):
+        if side is not None:
+            check_count(name, side)
     own_height, own_width = manifest.image_size
     size = (own_height if height is None else height, own_width if width is None else width)
     sizes = manifest.sizes or (manifest.image_size,)
@@ -267,6 +277,19 @@ def check_size(manifest: Manifest, height: int | None, width: int | None) -> tup
     allowed = [f"width {across}, height {down}" for down, across in sizes]
     asked = f"{size[1]}x{size[0]}"
     raise ValueError(f"a picture of {asked} is not possible: bundle {manifest.name} makes {' or '.join(allowed)}")
+
+
+def check_callback(callback: object) -> None:
+    """ValueError unless it can be called, or is None."""
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback_on_step_end must be a function, not {type(callback).__name__}")
+
+
+def one_prompt(prompt: object) -> str:
+    """The prompt itself, which may be empty; ValueError unless it is a string."""
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt must be one string, not {type(prompt).__name__}: call it for each prompt")
+    return prompt
 
 
 def check_output_type(output_type: str) -> None:

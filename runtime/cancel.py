@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from runtime.errors import Cancelled
 
 
+def check_token(cancel: object) -> None:
+    """ValueError unless it is a CancelToken, or None."""
+    if cancel is not None and not isinstance(cancel, CancelToken):
+        raise ValueError(f"cancel must be a runtime.CancelToken, not {type(cancel).__name__}")
+
+
 class CancelToken:
     """Give it to calls as `cancel=token`; `token.cancel()` makes those at work, and all later ones, raise Cancelled.
 

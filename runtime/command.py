@@ -88,6 +88,20 @@ def _add_common(parser: Parser, json: bool, default: bool | str) -> None:
     parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
 
 
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A type for `add_argument`: a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        value = int(text)
+        if value < least or (most is not None and value > most):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be {allowed}, not {value}")
+        return value
+
+    read.__name__ = "int"  # by which argparse names what is no number
+    return read
+
+
 def run_command(
     parser: Parser, work: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None = None
 ) -> int:

@@ -60,6 +60,10 @@ class CoremlSession:
         """The first of the package's outputs; see `run_all`."""
         return self.run_all(cancel=cancel, **inputs)[0]
 
+    def width_of(self, name: str) -> int | None:
+        """None: a package says it only when it predicts."""
+        return None
+
     def run_all(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> tuple[F32, ...]:
         """As `Session.run_all`, one picture at a time; a prediction that has begun is not cut short."""
         if cancel is not None:

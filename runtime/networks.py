@@ -132,6 +132,8 @@ class Networks:
     def encode_text(self, one: Generation, states: F32 | None, pooled: F32 | None, cancel: CancelToken | None) -> Pair:
         """A picture's prompt, or the caller's own states and pooled text, and under guidance its negative prompt."""
         with one.timed("text_encoder"):
+            self._check_width("prompt_embeds", states, "encoder_hidden_states")
+            self._check_width("pooled_prompt_embeds", pooled, "text_embeds")
             own = None if states is None else Text(states[None], None if pooled is None else pooled[None])
             wanted = own or self.encode_prompt(one.prompt, cancel)
             if not one.job.guided:
@@ -140,6 +142,15 @@ class Networks:
             if negative is None and self.manifest.conditioning.zeros_without_negative_prompt:
                 return wanted, wanted.zeros()
             return wanted, self.encode_prompt(negative or "", cancel)
+
+    def _check_width(self, name: str, given: F32 | None, port: str) -> None:
+        """ValueError where the caller's text is not as wide as the U-Net takes it."""
+        wanted = None if given is None else self.sessions["unet"].width_of(port)
+        if given is not None and wanted is not None and given.shape[-1] != wanted:
+            raise ValueError(
+                f"{name} must be {wanted} wide for bundle {self.manifest.name}, not {given.shape[-1]}: give what its "
+                "own encoders give"
+            )
 
     def predict(
         self, one: Generation, step: Step, text: Pair, guidance_scale: float, cancel: CancelToken | None

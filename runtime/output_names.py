@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from runtime.generation import Job
 
@@ -34,7 +34,11 @@ def output_paths(output: str | None, jobs: Sequence[Job]) -> list[Path]:
 
 
 def _filled(pattern: str, i: int, job: Job) -> str:
+    """The pattern with its fields filled in; a part that Windows keeps for a device (con, nul) gets a longer name."""
     values = {"prompt": slug(job.prompt), "seed": str(job.seed), "i": str(i)}
+    filled = _FIELD.sub(lambda match: values[match[1]], pattern)
+    if "{prompt}" in pattern and PureWindowsPath(Path(filled).name).is_reserved():
+        values["prompt"] += "-picture"
     return _FIELD.sub(lambda match: values[match[1]], pattern)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from PIL import Image
 
 from runtime import arguments, coreml, generation, pixels
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
-from runtime.cancel import CancelToken
+from runtime.cancel import CancelToken, check_token
 from runtime.generation import Callback, Generation, Images, OutputType, Plan, Seeds
 from runtime.manifest import Manifest
 from runtime.networks import Networks, Pair, Sessions, components, onnx_sessions, tokenizers
@@ -224,6 +224,8 @@ class Pipeline:
         Raises ValueError for an argument that is not allowed, BundleError for a model that fails, MemoryLimitError,
         Cancelled, ClosedError.
         """
+        check_token(cancel)
+        arguments.check_callback(callback_on_step_end)
         plan = arguments.plan(
             self.manifest,
             fits=self._networks.fits,
@@ -274,21 +276,26 @@ class Pipeline:
 
         height, width: that the picture is brought to, as in `run`.
         """
+        check_token(cancel)
         return self._networks.encode_image(image, cancel, arguments.check_size(self.manifest, height, width))
 
     def encode_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32:
         """The text encoder's states of a prompt, f32[tokens, width], for `prompt_embeds`."""
-        states: F32 = self._networks.encode_prompt(prompt, cancel).states[0].copy()
+        check_token(cancel)
+        states: F32 = self._networks.encode_prompt(arguments.one_prompt(prompt), cancel).states[0].copy()
         return states
 
     def complete(self, prompt: str, seed: int, variation: Choice = AUTO) -> str:
         """The prompt that a picture of this seed shows, `Generation.prompt`. Arguments and errors as in `run`."""
         manifest, choice, seed = self.manifest, check_choice(variation), check_seed(seed)
-        return completed(manifest.variation, choice, prompt, seed, self._networks.fits, manifest.name)
+        return completed(
+            manifest.variation, choice, arguments.one_prompt(prompt), seed, self._networks.fits, manifest.name
+        )
 
     def encode_pooled_prompt(self, prompt: str, cancel: CancelToken | None = None) -> F32 | None:
         """The text as one row, f32[width], for `pooled_prompt_embeds`; None where the U-Net takes none."""
-        pooled = self._networks.encode_prompt(prompt, cancel).pooled
+        check_token(cancel)
+        pooled = self._networks.encode_prompt(arguments.one_prompt(prompt), cancel).pooled
         return None if pooled is None else pooled[0].copy()
 
     def _denoise(
@@ -306,7 +313,11 @@ class Pipeline:
 
     def _call_back(self, callback: Callback, i: int, timestep: float, made: Sequence[Generation]) -> None:
         returned = callback(self, i, timestep, {"latents": np.stack([one.latents for one in made])})
-        if returned and "latents" in returned:
+        if returned is None:
+            return
+        if not isinstance(returned, Mapping):
+            raise ValueError(f"callback_on_step_end must return None or a dict, not {type(returned).__name__}")
+        if "latents" in returned:
             replaced = arguments.latents(returned["latents"], len(made), made[0].latents.shape)
             for one, latents in zip(made, replaced, strict=True):
                 one.latents = latents

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from runtime.cancel import CancelToken
+from runtime.cancel import CancelToken, check_token
 from runtime.errors import Cancelled
 from runtime.generation import Generation
 
@@ -33,11 +33,16 @@ class Stream:
         if options.get("num_images_per_prompt", 1) != 1 or "image" in options:
             raise ValueError("stream makes one picture per prompt; give frames to start from as images=")
         self._run, self._options = run, options
+        for name, given in (("prompts", prompts), ("images", images)):
+            if given is not None and not isinstance(given, Iterable):
+                raise ValueError(f"{name} must be an iterable, not {type(given).__name__}")
+        token = options.pop("cancel", None)
+        check_token(token)
         texts = itertools.repeat(prompts) if isinstance(prompts, str) else iter(prompts)
         self._jobs: Iterator[tuple[str, Any]] = zip(
             texts, itertools.repeat(None) if images is None else images, strict=False
         )
-        self._token: CancelToken = options.pop("cancel", None) or CancelToken()
+        self._token: CancelToken = token or CancelToken()
 
     def __iter__(self) -> Iterator[Image.Image]:
         return self

@@ -461,3 +461,10 @@ def test_pictures_beside_a_samples_own_are_told(caplog: pytest.LogCaptureFixture
     reading.beside({"__key__": "b", "image.png": b"", "txt": b""})
     reading.tell()
     assert caplog.messages == ["train-00000.tar: 2 pictures beside a sample's own left out, the first a.mask.png"]
+
+
+def test_pictures_of_different_sizes_are_named(tmp_path: Path) -> None:
+    pairs = [(Record(name, (name,)), png(picture("red", "disc", size))) for name, size in (("a", 64), ("b", 32))]
+    write_shard(tmp_path / "train-00000.tar", pairs)
+    with pytest.raises(UserError, match=r"train have different sizes \(a is 64x64, b is 32x32\): import them with one"):
+        load_pictures(tmp_path, "train")

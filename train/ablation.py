@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runtime.command import Parser, command_parser, print_result, run_command, tell
+from runtime.command import Parser, command_parser, print_result, run_command, tell, whole
 from runtime.errors import UserError
 from runtime.files import check_folder, write_text
 from train.checkpoint import load_pipeline
@@ -166,8 +166,8 @@ def parser() -> Parser:
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
     made.add_argument("--data", type=Path, default=Path("data/stickers"))
     made.add_argument("--teacher", default="sticker-128-teacher")
-    made.add_argument("--steps", type=int, default=300, help="student updates of 16 pictures (default 300)")
-    made.add_argument("--n", type=int, default=300, help="pictures scored per split (default 300)")
+    made.add_argument("--steps", type=whole(1), default=300, help="student updates of 16 pictures (default 300)")
+    made.add_argument("--n", type=whole(2), default=300, help="pictures scored per split (default 300)")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--rows", nargs="+", default=list(FIRST), metavar="ROW", help=f"of {', '.join(ROWS)}")
     made.add_argument("--train-only", action="store_true", help="no figures yet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -52,6 +52,8 @@ def _refusal(part: str) -> str:
         return "a part must not start with a dot, nor end with a dot or a space"
     if not part.isprintable() or _FORBIDDEN & set(part):
         return f"it must not contain control characters or any of {' '.join(sorted(_FORBIDDEN))}"
+    if PureWindowsPath(part).is_reserved():
+        return f"Windows keeps {part.partition('.')[0]} for a device"
     if len(part.encode("utf-8")) > MOST_PART:
         return f"a part may have {MOST_PART} bytes at most"
     return ""

@@ -21,6 +21,8 @@ RETRIES = 3  # of a worker that dies, for example with its machine
 
 def require() -> Any:
     """The modules of Ray; Error when they are not installed. It reports no usage statistics."""
+    if sys.flags.optimize > 1:
+        raise Error("Ray needs the docstrings that python -OO removes: start it without, or with -O")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -87,7 +89,8 @@ class Pool:
             self._ray.init(**where, log_to_driver=self._debug, logging_level=level)
         except Exception as error:  # as above
             place = self._address or "on this machine"
-            raise Error(f"Ray cannot be started or reached ({place}): {_brief(error)}") from error
+            remedy = "; the name of TMPDIR is too long: set RAY_TMPDIR=/tmp" if "AF_UNIX" in str(error) else ""
+            raise Error(f"Ray cannot be started or reached ({place}): {_brief(error)}{remedy}") from error
 
     def _counted(self, resources: dict[str, float]) -> int:
         """How many workers there will be."""

@@ -79,6 +79,7 @@ class Session:
         self._closed = False
         self._dtypes: dict[str, Any] = {}
         self._ranks: dict[str, int] = {}
+        self._widths: dict[str, int] = {}
         self._outputs: dict[str, Wanted] = {}  # those that are used, and the sizes that the graph declares
         watch(self)
 
@@ -102,6 +103,11 @@ class Session:
         """Releases the graph and its memory; a call at work ends as usual, later ones are refused."""
         with self._lock:
             self._session, self._bound, self._closed = None, None, True
+
+    def width_of(self, name: str) -> int | None:
+        """The last side of an input, where the graph fixes it. Raises as `open`."""
+        self.open()
+        return self._widths.get(name)
 
     def run(self, *, cancel: CancelToken | None = None, **inputs: npt.ArrayLike) -> F32:
         """The first of the graph's outputs; see `run_all`."""
@@ -144,6 +150,7 @@ class Session:
         self._check([node.name for node in inputs], outputs)
         self._dtypes = {node.name: _DTYPES.get(node.type, np.float32) for node in inputs}
         self._ranks = {node.name: len(node.shape) for node in inputs}
+        self._widths = {node.name: node.shape[-1] for node in inputs if node.shape and isinstance(node.shape[-1], int)}
         used = [next(name for name in names if name in outputs) for names in self._ports.outputs]
         self._outputs = {name: declared_output(self.path, name) for name in used}
         self._bound = BoundSession(session) if self.provider == "cuda" else None

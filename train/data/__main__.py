@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.command import Parser, command_parser, print_result, run_command, subcommand
+from runtime.command import Parser, command_parser, print_result, run_command, subcommand, whole
 from runtime.errors import UserError
 from runtime.files import check_folder, write_text
 from train.data.folder import Folder, read_folder
@@ -90,6 +90,7 @@ FOLDER: metadata.csv, .jsonl or .parquet (file_name, text) in it or below, NAME.
 runtime.batch wrote. DIR gets shards of pictures, dataset.json, skipped.jsonl (pictures that cannot be read) and
 unmatched.jsonl (pictures without a caption, rows without a picture)."""
 UNMATCHED = "unmatched.jsonl"
+MOST_SIZE = 4096  # a shard of a thousand larger pictures would not fit into memory
 
 
 def parser() -> Parser:
@@ -97,10 +98,10 @@ def parser() -> Parser:
     made = command_parser("train.data", __doc__, EXAMPLES, json=False)
     commands = made.add_subparsers(dest="command", required=True)
     prepare = subcommand(commands, "prepare", "the sticker set, from pinned npm packages", EXAMPLES)
-    prepare.add_argument("--limit", type=int, default=0, help="at most this many pictures, spread over the set")
+    prepare.add_argument("--limit", type=whole(0), default=0, help="at most this many pictures, spread over the set")
     prepare.add_argument(
         "--compositions",
-        type=int,
+        type=whole(0),
         default=5000,
         metavar="N",
         help="pictures composed of the art, so that words combine (default 5000): colours, counts, two things",
@@ -120,10 +121,10 @@ def parser() -> Parser:
         help="write nothing where a picture has no caption or cannot be read, or a row no picture",
     )
     world = subcommand(commands, "world", "the sticker world: drawn without end, a caption has many pictures", EXAMPLES)
-    world.add_argument("--portraits", type=int, default=60_000, metavar="N", help="different ones (default 60000)")
+    world.add_argument("--portraits", type=whole(1), default=60_000, metavar="N", help="different ones (default 60000)")
     world.add_argument("--seed", type=int, default=0, help="which portraits (default 0)")
     for command in (prepare, imported):
-        command.add_argument("--size", type=int, default=128, help="side in pixels (default 128)")
+        command.add_argument("--size", type=whole(8, MOST_SIZE), default=128, help="side in pixels (default 128)")
     for command in (prepare, imported, world):
         command.add_argument("--out", type=Path, required=True, metavar="DIR")
     return made

@@ -289,8 +289,16 @@ def share_compositions(corpus: Corpus, first: int, share: float) -> None:
 
 
 def load_pictures(data: Path, split: str) -> tuple[list[Record], np.ndarray]:
-    """(records, u8[N, H, W, 3]) of a split, near-duplicates left out."""
+    """(records, u8[N, H, W, 3]) of a split, near-duplicates left out. Raises UserError where their sizes differ."""
     kept = [(record, picture) for record, picture in read_records(data, split) if record.weight > 0]
+    sizes = {picture.shape[1::-1]: record.key for record, picture in kept}
+    if len(sizes) > 1:
+        first, second, *_ = (f"{key} is {width}x{height}" for (width, height), key in sizes.items())
+        raise UserError(
+            f"{data}: the pictures of {split} have different sizes ({first}, {second}): import them with one --size"
+        )
+    if not kept:
+        raise UserError(f"{data}: {split} holds no picture of a weight above 0")
     return [record for record, _ in kept], np.stack([picture for _, picture in kept])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.command import Parser, command_parser, print_result, run_command
+from runtime.command import Parser, command_parser, print_result, run_command, whole
 from train.evaluate.distributions import report
 from train.evaluate.evaluation import WITHIN, table
 from train.evaluate.feature_sets import FEATURE_SETS
@@ -32,7 +32,7 @@ def parser() -> Parser:
     add("subject", metavar="CHECKPOINT|BUNDLE", help="a student's pipeline folder, .safetensors file, bundle, or name")
     add("--teacher", default="sticker-128-teacher", help="its teacher's pipeline folder or name")
     add("--data", type=Path, default=Path("data/stickers"), help="folder made by train.data")
-    add("--n", type=int, help="pictures per split (default 500), or of a set of a world (2,000)")
+    add("--n", type=whole(2), help="pictures per split (default 500), or of a set of a world (2,000)")
     add("--steps", type=int, nargs="+", help="the student's numbers of steps (default 1 2 4, of a world 1)")
     add("--teacher-steps", type=int, help="the teacher's number of steps (default 50, of a world 20, with --quick 10)")
     add("--guidance", type=float, default=2.0, help="of the teacher")

@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NoReturn, TextIO
 
@@ -112,6 +112,7 @@ def run_command(
     argv: without the program's name; None means this process's own.
     """
     debug = False
+    _open_standard_descriptors()
     try:
         with warnings_as_lines():
             try:
@@ -130,6 +131,15 @@ def run_command(
         return MISTAKE
 
 
+def _open_standard_descriptors() -> None:
+    """Opens what the caller closed of 0, 1 and 2 to nowhere, lest a file of ours gets the number of stderr."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
 def text_of(error: Exception) -> str:
     """An exception's text, without the system's number for a file error."""
     if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
@@ -145,9 +155,10 @@ def tell(message: str) -> None:
 
 
 def tell_lines(text: str) -> None:
-    """Lines on stderr as they are, if there is one: `print` would fall back to stdout, which is for results."""
+    """Lines on stderr as they are, if anybody reads it: `print` would fall back to stdout, which is for results."""
     if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):  # a closed stderr must not stop the work
+            print(text, file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:

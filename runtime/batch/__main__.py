@@ -63,6 +63,8 @@ def work(args: argparse.Namespace) -> int:
         raise
     for line in report.pop("warnings"):
         tell(f"warning: {line}")
+    rows, made, there, failed = (f"{report[name]:,}" for name in ("rows", "made", "there", "failed"))
+    tell(f"{rows} rows read, {made} images made, {there} there before, {failed} failed")
     print_result(json.dumps(report) if args.json else report["manifest"])
     return 1 if report["failed"] else 0
 

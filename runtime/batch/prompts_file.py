@@ -31,6 +31,8 @@ def format_of(path: str, given: str | None = None) -> str:
 def opened(path: str) -> Iterator[BinaryIO]:
     """The bytes of a file, or of standard input for "-"; ValueError with one line when it cannot be read."""
     if path == STDIN:
+        if sys.stdin is None:
+            raise ValueError("cannot read standard input: it is closed")
         yield sys.stdin.buffer
         return
     try:

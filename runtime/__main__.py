@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import Parser, command_parser, print_result, run_command
+from runtime.command import Parser, command_parser, print_result, run_command, tell
 
 if TYPE_CHECKING:
     from runtime.generation import Generation, Job
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Makes and writes the pictures, and returns the report for `--json`. Refuses bad arguments before any work."""
     from runtime import arguments
     from runtime.files import check_writable
-    from runtime.image_files import read_picture
+    from runtime.image_files import read_picture, used_of
     from runtime.output_names import output_paths
     from runtime.progress import Progress
     from runtime.variation.options import variation_of
@@ -97,6 +97,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         from runtime.pipeline import load
 
         pipe = load(args.bundle, args.provider, coreml_packages=args.coreml_packages)
+        if image is not None:
+            size = arguments.check_size(pipe.manifest, args.height, args.width)
+            for text in used_of(args.image, image, size):
+                tell(f"note: {text}")
         for job, path in zip(jobs, paths, strict=True):
             made = _picture(pipe, job, args, image)
             _save(path, made, pipe, args)

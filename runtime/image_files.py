@@ -28,7 +28,8 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_EXIF_IFD, _USER_COMMENT, _ORIENTATION = 0x8769, 0x9286, 0x0112
+_ON_ITS_SIDE = 5  # this orientation and those above swap width and height
 _UNICODE = b"UNICODE\0"  # EXIF 2.3, UserComment's character code; the text after it is UTF-16, as A1111 writes it
 _EXIF_ROOM = 65_533  # bytes in a JPEG segment without its length field
 
@@ -138,6 +139,18 @@ def read_picture(path: str | Path) -> tuple[Image.Image, bytes]:
     except (OSError, BadPicture) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"cannot read image {path}: {reason}") from error
+
+
+def used_of(path: str | Path, image: Image.Image, size: tuple[int, int]) -> list[str]:
+    """In words what is not used of a picture that is brought to (height, width); nothing where all of it is."""
+    turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+    width, height = (image.height, image.width) if turned else image.size
+    told = []
+    if (height, width) != size:
+        told.append(f"{path} ({width}x{height}) is scaled and center-cropped to {size[1]}x{size[0]}")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        told.append(f"{path} has {frames} pictures, of which the first is used")
+    return told
 
 
 def read_parameters(data: bytes) -> tuple[tuple[int, int], str]:

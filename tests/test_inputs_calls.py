@@ -160,3 +160,30 @@ def test_a_long_folder_for_temporary_files_has_a_remedy() -> None:
     pool._ray, pool._address, pool._asked, pool._debug = SimpleNamespace(init=init), None, None, False
     with pytest.raises(Error, match="AF_UNIX path length .*; the name of TMPDIR is too long: set RAY_TMPDIR=/tmp"):
         pool._start()
+
+
+# ---- what is not used of a picture ----------------------------------------------------------------------------------
+
+
+def test_what_is_cut_or_left_of_a_start_picture_is_told(tmp_path: Path, capsys: Any) -> None:
+    from runtime.__main__ import main
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = {
+        "large.png": (Image.new("RGB", (80, 32)), {}, ["(80x32) is scaled and center-cropped to 40x32"]),
+        "turned.jpg": (Image.new("RGB", (32, 40)), {"exif": exif}, []),  # upright it is 40x32
+        "moving.gif": (
+            Image.new("RGB", (40, 32)),
+            {"save_all": True, "append_images": [Image.new("RGB", (40, 32), "red")]},
+            ["has 2 pictures, of which the first is used"],
+        ),
+    }
+    for name, (image, options, says) in pictures.items():
+        image.save(tmp_path / name, **options)
+        out = str(tmp_path / "out.png")
+        assert main(["a fox", "--seed", "1", "--image", str(tmp_path / name), "--bundle", str(TINY), "-o", out]) == 0
+        notes = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" pictures")]
+        assert len(notes) == len(says), notes
+        for note, said in zip(notes, says, strict=True):
+            assert note.startswith("note: ") and said in note and name in note

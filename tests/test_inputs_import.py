@@ -411,3 +411,37 @@ def test_kinds_of_pictures_in_shards(kind: str, tmp_path: Path) -> None:
     (sample,) = shard_of(tmp_path / "a.tar", {f"a.{kind}": png(RED, formats.get(kind, kind.upper())), "a.txt": b"a"})
     found = picture_of(sample)
     assert isinstance(found, Image.Image) and np.abs(np.asarray(found)[8, 8].astype(int) - RED).max() < 16
+
+
+# ---- odd folders ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_file_is_left_out_and_told(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", {"a.png": png(), "a.txt": "a", "b.txt": "b", "c.txt": "c", "d.txt": "d"})
+    (folder / "b.png").symlink_to("gone.png")
+    (folder / "c.png").mkdir()
+    os.mkfifo(folder / "d.png")  # nobody ever writes to it
+    arguments = ["import", str(folder), "--out", str(tmp_path / "out"), "--size", "16"]
+    assert main(arguments) == 0 and main(arguments) == 0
+    skipped = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
+    assert {row["file"]: row["why"] for row in skipped} == {
+        "b.png": "cannot be read: No such file or directory",
+        "d.png": "it is a pipe or a device, not a file",
+    }
+    (left,) = map(json.loads, (tmp_path / "out/unmatched.jsonl").read_text().splitlines())
+    assert left["name"] == "c.txt"
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "captions.csv", "labels.xlsx", "train/data.parquet"])
+def test_a_table_of_another_name_is_named(name: str, tmp_path: Path) -> None:
+    fill(tmp_path, {"a.png": png(), name: "file_name,text\na.png,a\n"})
+    with pytest.raises(UserError, match=f"no captioned pictures; {name} is not read: save it as metadata.csv"):
+        read_folder(tmp_path)
+
+
+def test_other_ways_to_write_names(tmp_path: Path) -> None:
+    fill(tmp_path, {"a.png": png(), "a.png.txt": "whole", "b.png": png(), "b.TXT": "capitals", "c.png": png()})
+    (tmp_path / "c.caption").write_text("kohya")
+    assert captions(tmp_path) == {"a.png": ("whole",), "b.png": ("capitals",), "c.png": ("kohya",)}
+    fill(tmp_path, {"Metadata.CSV": "file_name,text\na.png,said\n"})
+    assert captions(tmp_path)["a.png"] == ("said",)

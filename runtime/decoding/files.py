@@ -70,4 +70,6 @@ def _why(data: bytes) -> str:
     found = [what for sign, what in _SIGNS if data.startswith(sign)] + [what for sign, what in _TEXTS if sign in start]
     if found:
         return found[0]
+    if data[4:8] == b"ftyp":
+        return "a video, not a picture: save a frame of it as PNG"
     return "it is not a readable picture, or it is damaged"

@@ -28,13 +28,6 @@ class Source:
         """The prompt that made it; "" if unknown."""
         return prompt_of(self.parameters)
 
-    def fitting(self, size: tuple[int, int]) -> str:
-        """What is done to a picture of another size than (height, width), in words; "" where nothing is."""
-        if (self.image.height, self.image.width) == size:
-            return ""
-        found = f"{self.image.width}x{self.image.height}"
-        return f"{self.path} ({found}) is scaled and center-cropped to {size[1]}x{size[0]}"
-
     def as_png(self, fitted: Image.Image) -> bytes:
         """The fitted picture as a file that says about itself what the original does."""
         if self.generated:

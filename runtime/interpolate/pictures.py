@@ -13,7 +13,7 @@ from PIL import Image
 from runtime import arguments
 from runtime.command import tell
 from runtime.files import write_whole
-from runtime.image_files import png_bytes, settings_text
+from runtime.image_files import png_bytes, settings_text, used_of
 from runtime.interpolate import animation, smoothness
 from runtime.interpolate import path as interpolate_path
 from runtime.interpolate.folder import ANIMATION, frame_name, new_folder, write_report
@@ -39,7 +39,7 @@ def run_pictures(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     with load(args.bundle, args.provider) as pipe:
         report = _settings(args, sources, pipe)
         for text in report["fitted"]:
-            tell(f"note: {text}, the size of {pipe.manifest.name}")
+            tell(f"note: {text}")
         frames = _frames(args, sources, pipe, report)
         with new_folder(args.out, args.overwrite) as folder:
             pictures = _write_frames(folder, frames, args.frames + 2, sources, pipe.manifest, report)
@@ -62,7 +62,7 @@ def _settings(args: argparse.Namespace, sources: Sequence[Source], pipe: Pipelin
         "bundle": pipe.manifest.name,
         "provider": pipe.provider,
         "inputs": args.inputs,
-        "fitted": [text for source in sources if (text := source.fitting(pipe.manifest.image_size))],
+        "fitted": [text for one in sources for text in used_of(one.path, one.image, pipe.manifest.image_size)],
         "prompts": prompts,
         "seeds": seeds,
         "strength": strength,

@@ -26,6 +26,7 @@ _RASTER = (
 _NAMED = "heic heif jxl svg"  # what the decoder may not know, but says what to do about
 PICTURE_SUFFIXES = frozenset(f".{name}" for name in f"{_RASTER} {_NAMED}".split())
 CAPTION_SUFFIXES = (".txt", ".caption")
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".ods")
 METADATA_FACT = "metadata"  # a record's fact: the other columns of its row
 TRAINING = {"train", "training"}
 HELD_OUT = {"validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
@@ -48,6 +49,8 @@ class FolderPicture:
 
     def draw(self, size: int) -> np.ndarray:
         try:
+            if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
+                raise BadPicture("it is a pipe or a device, not a file")
             return decode(self.path.read_bytes(), size)
         except OSError as error:
             raise BadPicture(f"cannot be read: {error.strerror}") from error
@@ -65,7 +68,10 @@ class FolderPicture:
     @property
     def mark(self) -> str:
         """Changes when the file or what is said of it does."""
-        found = self.path.stat()
+        try:
+            found = self.path.stat()
+        except OSError:  # a link to nothing: `draw` says so
+            return ""
         return f"{found.st_size} {found.st_mtime_ns} {json.dumps(self.record.facts)}"
 
 
@@ -135,6 +141,7 @@ class _Listing:
         self.captions: dict[str, Path] = {}
         self.metadata: list[Path] = []
         self.shards: list[Path] = []
+        self.tables: list[Path] = []  # of other names, which are not read
         for path, names in sorted(_files(folder)):
             relative, suffix = path.relative_to(folder).as_posix(), path.suffix.lower()
             if is_metadata(path.parent, path.name, names):
@@ -145,6 +152,8 @@ class _Listing:
                 self.captions[relative] = path
             elif suffix == ".tar":
                 self.shards.append(path)
+            elif suffix in TABLE_SUFFIXES:
+                self.tables.append(path)
 
     @cached_property
     def normal(self) -> dict[str, str]:
@@ -223,7 +232,8 @@ def _match_files(read: Folder, listing: _Listing) -> Mapping[str, str]:
     texts: dict[str, str] = {}
     for relative, path in listing.captions.items():
         stem = unicodedata.normalize("NFC", str(PurePosixPath(relative).with_suffix("")))
-        pictures = listing.by_stem.get(stem, [])
+        whole = [listing.normal[stem]] if stem in listing.normal else []  # a.png.txt beside a.png
+        pictures = listing.by_stem.get(stem, whole)
         if not pictures:
             read.unmatched.append(Unmatched(NO_PICTURE_BESIDE, relative, "no picture has its name"))
             continue
@@ -251,5 +261,10 @@ def _folder_record(relative: str, captions: tuple[str, ...], facts: Mapping[str,
 def _nothing(folder: Path, read: Folder, listing: _Listing) -> str:
     if listing.shards and not read.found:
         return f"{folder} holds shards ({listing.shards[0].name}), which need no import: train with data=NAME.tar"
+    if listing.tables:
+        name = listing.tables[0].relative_to(folder)
+        return (
+            f"{folder}: no captioned pictures; {name} is not read: save it as metadata.csv or .jsonl (file_name, text)"
+        )
     first = f" ({read.unmatched[0].name}: {read.unmatched[0].why})" if read.unmatched else ""
     return f"{folder}: no captioned pictures{first}; add metadata.jsonl (file_name, text) or NAME.txt beside NAME.png"

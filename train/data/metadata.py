@@ -31,7 +31,7 @@ class Said:
 
 def is_metadata(folder: Path, name: str, names: Iterable[str]) -> bool:
     """Whether a file of a folder, which holds `names`, describes pictures."""
-    return name in METADATA or (name == BATCH and BATCH_RUN in names)
+    return name.lower() in METADATA or (name == BATCH and BATCH_RUN in names)
 
 
 def read_metadata(path: Path) -> Iterator[Said]:
@@ -59,13 +59,13 @@ def caption_of(text: str, where: str) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         yield from _parquet(path)
         return
     with path.open("rb") as file:
         lines = text_lines(file, str(path))
         rows: Iterator[Row]
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             rows = csv_rows(lines, str(path), _check_header)
         else:
             rows = json_rows(lines, str(path), EXAMPLE)

@@ -1,7 +1,7 @@
 """`make demo`: the whole path at laptop scale, through the same commands that a user types.
 
-A short ADD distillation from the bundled teacher on a bundled shard of real data, its export to ONNX int8 and to
-Core ML, pictures by that student and by the release student, a contact sheet and a table.
+A short ADD distillation from the bundled teacher on a bundled part of the world of stickers, in which a caption has
+many pictures, its export to ONNX int8 and to Core ML, pictures by the runtime, a contact sheet and a table.
 """
 
 from __future__ import annotations
@@ -12,26 +12,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from runtime.files import whole_file
+from scripts.make_demo_world import ANIMALS
 
 OUT = Path("out/demo")
-PROMPTS = (
-    "pizza, 3d style",
-    "fox, flat style",
-    "green apple, 3d style",
-    "octopus, flat style",
-    "sunflower, 3d style",
-    "birthday cake, flat style",
-    "tiger face, 3d style",
-    "avocado, flat style",
-)
+PROMPTS = ("a fox", "a strawberry", "an animal")
+SEEDS = range(7, 15)
 
 
 @dataclass
@@ -60,47 +54,45 @@ def run(title: str, *arguments: str, parse: bool = True) -> Finished:
 
 
 def pictures(bundle: str, folder: Path) -> Finished:
-    """The demo's prompts by one bundle, seed 7, one step."""
+    """The demo's prompts by one bundle, eight seeds each, one step."""
     folder.mkdir(parents=True, exist_ok=True)
     return run(
         f"pictures by {bundle}",
         "runtime",
         *PROMPTS,
-        "--seed",
-        "7",
-        "--bundle",
-        bundle,
-        "--json",
-        "-o",
-        str(folder / "{i}.png"),
+        *("--seed", str(SEEDS[0]), "--num-images", str(len(SEEDS)), "--bundle", bundle, "--json"),
+        *("-o", str(folder / "{i}.png")),
     )
 
 
-def side_by_side(before: Path, after: Path, target: Path) -> None:
-    """The first and the last sample grid of the run, labelled."""
-    images = [Image.open(path).convert("RGB") for path in (before, after)]
-    width, height = images[0].size
-    sheet = Image.new("RGB", (width, 2 * (height + 18)), "white")
+def real_pictures(prompt: str) -> list[Image.Image]:
+    """Pictures that the data hold of what a prompt names, spread over all of them."""
+    from train.config import DEMO_WORLD
+    from train.data.shards import read_records
+
+    named = {"an animal": ANIMALS}.get(prompt, (prompt.removeprefix("a "),))
+    found = [picture for record, picture in read_records(Path(DEMO_WORLD), "train") if record.unit in named]
+    return [Image.fromarray(found[len(found) * row // len(SEEDS)]) for row in range(len(SEEDS))]
+
+
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], target: Path) -> None:
+    """A labelled row of pictures each."""
+    side, label = 128, 18
+    sheet = Image.new("RGB", (len(SEEDS) * (side + 4) + 4, len(rows) * (side + label + 4) + 4), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (image, label) in enumerate(zip(images, ("before distillation", "after distillation"), strict=True)):
-        top = index * (height + 18)
-        pen.text((4, top + 3), label, fill="black")
-        sheet.paste(image, (0, top + 18))
+    for row, (title, images) in enumerate(rows):
+        top = 4 + row * (side + label + 4)
+        pen.text((4, top), title, fill="black")
+        for column, image in enumerate(images):
+            sheet.paste(image.convert("RGB").resize((side, side)), (4 + column * (side + 4), top + label))
     with whole_file(target) as partial:
         sheet.save(partial)
 
 
-def contact_sheet(rows: dict[str, list[str]], target: Path) -> None:
-    """One row of pictures per model, one column per prompt."""
-    sheet = Image.new("RGB", (8 * 132 + 4, len(rows) * 166 + 4), "white")
-    pen = ImageDraw.Draw(sheet)
-    for row, (label, paths) in enumerate(rows.items()):
-        pen.text((4, row * 166 + 3), label, fill="black")
-        for column, path in enumerate(paths):
-            sheet.paste(Image.open(path).convert("RGB"), (4 + column * 132, row * 166 + 18))
-            pen.text((6 + column * 132, row * 166 + 148), PROMPTS[column][:21], fill="black")
-    with whole_file(target) as partial:
-        sheet.save(partial)
+def differing(images: Sequence[Image.Image]) -> float:
+    """How far pictures of one prompt are from their mean, of 255."""
+    values = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) for image in images])
+    return float(np.abs(values - values.mean(axis=0)).mean())
 
 
 def table(rows: list[tuple[str, str, str, str, str]]) -> str:
@@ -128,50 +120,40 @@ def main() -> None:
     started = time.monotonic()
     run_dir = OUT / "run"
     run("ADD distillation", "train", "--preset", "demo", f"run_dir={run_dir}", parse=False)
-    student = run_dir / "pipeline"
+    student = str(run_dir / "pipeline")
+    exported = ("--overwrite", "--json")
     onnx = run(
-        "export to ONNX int8",
-        "export.onnx",
-        str(student),
-        "--out",
-        str(OUT / "onnx"),
-        "--precision",
-        "int8",
-        "--overwrite",
-        "--json",
+        *("export to ONNX int8", "export.onnx", student, "--out", str(OUT / "onnx"), "--precision", "int8"), *exported
     )
     coreml = run(
-        "export to Core ML, 6-bit",
-        "export.coreml",
-        str(student),
-        "--out",
-        str(OUT / "coreml"),
-        "--quantize-nbits",
-        "6",
-        "--overwrite",
-        "--json",
+        *("export to Core ML, 6-bit", "export.coreml", student, "--out", str(OUT / "coreml")),
+        *("--quantize-nbits", "6"),
+        *exported,
     )
     own = pictures(str(OUT / "onnx"), OUT / "pictures" / "demo")
     release = pictures("sticker-128", OUT / "pictures" / "release")
-    samples = sorted((run_dir / "samples").glob("step-*.png"))
-    side_by_side(samples[0], samples[-1], OUT / "progress.png")
-    sheet_rows = {"student of this demo, int8, one step": own, "release student sticker-128, int8, one step": release}
-    paths = {label: [image["path"] for image in made.facts["images"]] for label, made in sheet_rows.items()}
-    contact_sheet(paths, OUT / "sheet.png")
+    drawn = [Image.open(image["path"]) for image in own.facts["images"]]
+    rows: list[tuple[str, Sequence[Image.Image]]] = []
+    moved = []
+    for number, prompt in enumerate(PROMPTS):
+        images = drawn[number * len(SEEDS) : (number + 1) * len(SEEDS)]
+        real = real_pictures(prompt)
+        rows += [(f"{prompt}: the data's own pictures", real), (f"{prompt}: one step of this demo's student", images)]
+        moved.append(f"{prompt} {differing(images):.0f} (data {differing(real):.0f})")
+    contact_sheet(rows, OUT / "sheet.png")
     from runtime.bundle import open_bundle, resolve_bundle
 
     shipped = resolve_bundle("sticker-128")
     shipped_parity = open_bundle(shipped).manifest.parity
-    rows = [
+    lines = [
         row_of("demo student, ONNX int8", OUT / "onnx", parity_of(onnx.facts), own),
         ("demo student, Core ML 6-bit", folder_mb(OUT / "coreml"), parity_of(coreml.facts), "not run: needs macOS", ""),
         row_of("sticker-128, ONNX int8", shipped, parity_of(shipped_parity), release),
     ]
     print()
-    print(table(rows))
-    print(
-        f"\nsheet: {OUT / 'sheet.png'}   before and after: {OUT / 'progress.png'}   {time.monotonic() - started:.0f} s"
-    )
+    print(table(lines))
+    print(f"\nhow far eight seeds of a prompt are apart, of 255: {', '.join(moved)}")
+    print(f"sheet: {OUT / 'sheet.png'}   {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ COMMANDS = {
     "scripts.golden": Command("--check=x", alone=True),
     "scripts.interpolation": Command("--bundle", "--bundle nowhere --out pictures", "--out file/x", alone=True),
     "scripts.make_demo_shard": Command("data --unknown", "nowhere"),
+    "scripts.make_demo_world": Command("data --unknown", "nowhere"),
     "scripts.release": Command("a b", "nowhere nowhere nowhere"),
     "scripts.soak": Command("--pictures x", "--bundle nowhere", alone=True),
     "scripts.world_sheets": Command("data --out o --count x", "nowhere --out o"),

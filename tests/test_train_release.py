@@ -61,6 +61,17 @@ def test_a_batch_is_the_recipes_unless_asked_for(tmp_path: Path) -> None:
         assert arguments[arguments.index("--batch") + 1] == expected
 
 
+def test_a_shorter_average_may_be_asked_for(tmp_path: Path) -> None:
+    for stage in ("practice", "teacher"):
+        there = call(tmp_path / stage, ema=0.5)
+        made(there, "practice")
+        arguments = STAGES[stage][1](there)
+        assert arguments[arguments.index("--ema") + 1] == "0.5"
+    made(there, "teacher")
+    assert "ema=0.5" in STAGES["distillation"][1](there)
+    assert not any(argument.startswith("ema=") for argument in STAGES["distillation"][1](call(tmp_path / "teacher")))
+
+
 def test_attention_is_added_once(tmp_path: Path) -> None:
     there = call(tmp_path)
     pipeline = made(there, "practice", attention=True)
@@ -107,7 +118,9 @@ def test_what_travels_is_begun_with_there(
     assert "nothing to take along" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [("--minutes", "0"), ("--pool", "7"), ("--window", "0"), ("--batch", "-1")])
+@pytest.mark.parametrize(
+    "wrong", [("--minutes", "0"), ("--pool", "7"), ("--window", "0"), ("--batch", "-1"), ("--ema", "2")]
+)
 def test_numbers_out_of_range_are_one_line(
     wrong: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from runtime.errors import UserError
 from runtime.schedule import trailing_timesteps
 
+DEMO_WORLD = str(Path(__file__).resolve().parent / "demo_world")  # 192 real pictures and a table, in the source tree
 DEMO_SHARD = str(Path(__file__).resolve().parent / "demo_shard")  # 240 real pictures, in the source tree
 RANDOM_TEACHER = "random:"  # teacher=random:SHAPE makes a network of train/random_teacher.py in the run folder
 DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("auto", "bf16", "fp32")

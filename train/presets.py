@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.errors import UserError
-from train.config import DEMO_SHARD, RANDOM_TEACHER, Config, check, nearest
+from train.config import DEMO_SHARD, DEMO_WORLD, RANDOM_TEACHER, Config, check, nearest
 
 
 def sticker() -> Config:
@@ -55,7 +55,7 @@ def demo() -> Config:
     """What `make demo` runs: the release recipe on a small shard; a dozen passes over it sharpen what is drawn."""
     return dataclasses.replace(
         sticker(),
-        data=DEMO_SHARD,
+        data=DEMO_WORLD,
         run_dir="out/demo/run",
         max_steps=160,
         batch=16,

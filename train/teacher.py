@@ -50,6 +50,7 @@ RANGES = (
     RUN_RANGES
     | DRAWING_RANGES
     | {
+        "warmup": (0, MOST),
         "decay_from": (0, 1),
         "grad_clip": (ABOVE_NONE, MOST),
         "ema": (0, 1),
@@ -157,6 +158,7 @@ def parser() -> Parser:
     )
     add_run_options(made, "samples", max_steps=20_000, batch=24, log_every=100, save_every=1000)
     number("--lr", 5e-4)
+    number("--warmup", 200, "steps in which lr rises to its value")
     number("--decay-from", 0.6, "share of the run after which lr falls to 0")
     number("--grad-clip", 0.2)
     number("--ema", 0.998, "decay of the averaged weights, which are what is kept")

@@ -30,14 +30,13 @@ from train.run.task import Task, Values, descend
 from train.run.telemetry import Telemetry
 from train.student import prune
 
-WARMUP = 200  # steps
-
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings(RunSettings):
     """Settings of a teacher's training, or of a student's towards the clean latents; the command's flags."""
 
     lr: float = 5e-4
+    warmup: int = 200
     decay_from: float = 0.6
     grad_clip: float = 0.2
     ema: float = 0.998
@@ -125,7 +124,8 @@ class TeacherTask(Task):
 
     def step(self, step: int) -> Values:
         settings, device = self.settings, self.engine.device
-        set_rate(self.optimizer, learning_rate(step, settings.lr, settings.max_steps, WARMUP, settings.decay_from))
+        rate = learning_rate(step, settings.lr, settings.max_steps, settings.warmup, settings.decay_from)
+        set_rate(self.optimizer, rate)
         rng = np.random.default_rng([settings.seed, step])
         noise = noise_generator(int(rng.integers(2**62)), device)
         given = self.source.take(settings.batch, slice(0, settings.batch), rng, settings.drop_text)
@@ -156,7 +156,7 @@ class TeacherTask(Task):
         self.source.restore(position)
 
     def keep(self, step: int, telemetry: Telemetry) -> None:
-        """A sheet of the sample prompts at fixed seeds: one step above, guided steps below."""
+        """A sheet of the sample prompts at fixed seeds: one step, of a teacher guided steps below."""
         path = Path(self.settings.run_dir) / "samples" / f"step-{step:06d}.png"
         with self.averages():
             pictures = self.draw()
@@ -173,12 +173,13 @@ class TeacherTask(Task):
 
     @torch.no_grad()
     def draw(self) -> Tensor:
-        """Pictures f32[2N, 3, H, W] of the prompts: by one step, then by guided steps."""
+        """Pictures f32[N or 2N, 3, H, W] of the prompts: by one step, then, of a teacher, by guided steps."""
         around = self.around
         text = encode_captions(around.text_encoder, around.tokenizer, [*self.prompts, ""])[0].float()
         text, no_text = text[:-1], text[-1]
         seeds, sheets = range(len(text)), []
-        for steps, guidance in ((1, 1.0), (self.settings.sample_steps, self.settings.guidance)):
+        ways = [(1, 1.0)] if self.settings.student else [(1, 1.0), (self.settings.sample_steps, self.settings.guidance)]
+        for steps, guidance in ways:
             latents = sample(self.unet, text, no_text, seeds, steps, guidance, self.levels, self.engine.bf16)
             sheets.append(decode_all(self.around.vae, latents))
         return torch.cat(sheets)

@@ -10,14 +10,14 @@ from typing import Any
 from train.weights.files import Weight
 
 # Measured on random models of SDXL's structure in fp16 files: 2.1 GB in fp32 at 128 x 128: ONNX fp32 3.15 GB,
-# int8-weights 3.5; 3.8 GB at 512 x 512: fp16 5.5 GB.
+# int8-weights 3.5; 3.8 GB at 512 x 512: fp16 5.5 GB; SDXL's true 13.9 GB there: fp16 17.2, int8-weights 19.4 GB.
 BASE = 650_000_000  # the libraries, and tracing
 MAPPED = 0.7  # of the largest part's file is in memory while its numbers become fp32
 TRACED = 1.25  # copies of an autoencoder's half that its graph holds
 CODES = 0.3  # of a part's fp32 bytes: its 8-bit codes, before they are written
 PRICED_SIDE = 16  # latents along a side that pricing decodes (export.onnx.quantize.prices)
 # Numbers per token and channel that a backward pass through a U-Net keeps: errors, and what gradients need.
-BLOCK, RESNET = 28, 7  # of a transformer block, of a residual block
+BLOCK, RESNET = 34, 9  # of a transformer block, of a residual block
 WIDTHS = (320, 640, 1280, 1280)  # of Stable Diffusion, where a config does not say
 
 

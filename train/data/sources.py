@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 
 from runtime.errors import UserError
+from runtime.variation import Variation
+from train.checkpoint import VARIATION
 from train.data.corpus import Corpus, ShardEncoder, assemble, share_compositions
 from train.data.encoders import Encoders
 from train.data.examples import DataSource, Examples
@@ -23,10 +26,10 @@ class MemorySource:
     All processes draw the whole update and keep their rows, so that the result does not depend on their number.
     """
 
-    variation: dict[str, Any] | None = None
-
-    def __init__(self, corpus: Corpus, device: torch.device | str = "cpu") -> None:
-        self.corpus, self.device = corpus, device
+    def __init__(
+        self, corpus: Corpus, device: torch.device | str = "cpu", variation: dict[str, Any] | None = None
+    ) -> None:
+        self.corpus, self.device, self.variation = corpus, device, variation
         channels, height, width = corpus.latents.shape[1:]
         self.latent_shape = (channels, height, width)
         self.no_text = corpus.text_states[0].to(device).float()
@@ -86,7 +89,7 @@ def open_source(
     ):
         if value not in allowed:
             raise UserError(f"{name}={value}: choose one of {', '.join(allowed)}")
-    own = list_shards(data, split)
+    own, variation = list_shards(data, split), table_of(data)
     shards = own + (_composed_shards(data) if compositions else [])
     encoder = ShardEncoder(encoders, cache, cache_text=cache_text, bad_data=bad_data)
     large = len(shards) > MEMORY_SHARDS or any(map(is_url, shards)) or not cache_text
@@ -95,13 +98,29 @@ def open_source(
             raise UserError(
                 "compositions needs all pictures in memory: set streaming=false and cache_text=true, or compositions=0"
             )
-        return ShardStream(shards, encoder, seed=seed, rank=rank, world=world, shuffle_shards=shuffle_shards)
+        stream = ShardStream(shards, encoder, seed=seed, rank=rank, world=world, shuffle_shards=shuffle_shards)
+        stream.variation = variation
+        return stream
     if not cache_text:
         raise UserError("streaming=false keeps every caption's states in memory: set cache_text=true")
     corpus = assemble(shards, encoder, first=rank * len(shards) // world)
     if compositions:
         share_compositions(corpus, len(own), compositions)
-    return MemorySource(corpus, encoders.device)
+    return MemorySource(corpus, encoders.device, variation)
+
+
+def table_of(data: str) -> dict[str, Any] | None:
+    """The table of what prompts leave open that lies in a folder of shards as variation.json; None where there is none.
+
+    What is trained on such a folder takes it along, into pipeline and bundles. Raises UserError where it is damaged.
+    """
+    path = Path(data) / VARIATION
+    if is_url(data) or not path.is_file():
+        return None
+    try:
+        return Variation.from_json(json.loads(path.read_text(encoding="utf-8"))).to_json()
+    except ValueError as error:
+        raise UserError(f"{path} is no table of variation: {error}") from error
 
 
 def _composed_shards(data: str) -> list[str]:

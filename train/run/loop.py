@@ -53,7 +53,7 @@ class Trainer:
         self.restored = 0
         self._stop = 0  # the signal that asked the run to end
         self._over = False  # its minutes have passed
-        self._ends = time.monotonic() + 60 * settings.minutes if settings.minutes else None
+        self._ends: float | None = None  # on the monotonic clock
 
     def run(self) -> Path:
         """Train to max_steps or for `minutes`, from the newest sound checkpoint; returns the folder of the result.
@@ -94,6 +94,7 @@ class Trainer:
 
     def _train(self, telemetry: Telemetry) -> None:
         settings, window = self.settings, Window()
+        self._ends = time.monotonic() + 60 * settings.minutes if settings.minutes else None
         bar = progress(
             self.task.name, settings.max_steps, self.task.unit, settings.batch, self.step, self.engine.is_main
         )

@@ -53,6 +53,7 @@ class Call:
     reuse: int
     pool: int
     save_every: int
+    ema: float  # 0: the recipe's
 
     def folder(self, stage: str) -> Path:
         """The run folder of a stage."""
@@ -82,7 +83,7 @@ def practice(call: Call) -> list[str]:
         *_shared(call, "practice", call.size(48, 1024)),
         *_diffusion(call, start, start, general=0.1, partial=0.15),
         *("--student", "full", "--train-text", "--drop-text", "0.02", "--last", "0.9", "--power", "0.8"),
-        *("--lr", "6e-4", "--ema", "0.998", "--max-steps", str(ENDLESS)),
+        *("--lr", "6e-4", "--ema", str(call.ema or 0.998), "--max-steps", str(ENDLESS)),
     ]
 
 
@@ -97,7 +98,7 @@ def teacher(call: Call) -> list[str]:
     return [
         *_shared(call, "teacher", call.size(32, 512)),
         *_diffusion(call, start, text, general=0.25, partial=0.3),
-        *("--shared", "0", "--last", "0.1", "--power", "0.8", "--lr", "3e-4", "--ema", "0.999"),
+        *("--shared", "0", "--last", "0.1", "--power", "0.8", "--lr", "3e-4", "--ema", str(call.ema or 0.999)),
         *("--max-steps", str(ENDLESS)),
     ]
 
@@ -131,6 +132,8 @@ def distillation(call: Call) -> list[str]:
         "threads": call.threads,
         "decay_from": 1,
     }
+    if call.ema:
+        settings["ema"] = call.ema
     return ["--preset", "sticker", *(f"{name}={value}" for name, value in settings.items())]
 
 
@@ -256,6 +259,7 @@ def parser() -> Parser:
     made.add_argument("--data", type=Path, default=Path("data/world"), help="made by train.data world")
     made.add_argument("--out", type=Path, default=Path("runs/release"), help="the stages' run folders")
     add_number(made, "--batch", 0, "0: the recipe's for this device")
+    add_number(made, "--ema", 0.0, "decay of the averaged weights, which are what is kept; 0: the recipe's")
     add_number(made, "--save-every", 500, "steps between checkpoints")
     add_number(made, "--workers", 0, "processes that draw pictures ahead; on a GPU all cores but two")
     add_number(made, "--window", 1, "pools of 4,096 pictures in use at once; on a GPU 8")
@@ -271,7 +275,7 @@ def work(args: argparse.Namespace) -> None:
     """Run the stage, or write the pieces."""
     check_ranges(
         args,
-        RUN_RANGES | DRAWING_RANGES | {"minutes": (ABOVE_NONE, MOST), "batch": (0, MOST)},
+        RUN_RANGES | DRAWING_RANGES | {"minutes": (ABOVE_NONE, MOST), "batch": (0, MOST), "ema": (0, 1)},
     )
     said = vars(args)
     call = Call(**{name: said[name] for name in Call.__dataclass_fields__})

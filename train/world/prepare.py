@@ -47,10 +47,9 @@ def prepare_world(out: Path, portraits: int = PORTRAITS, seed: int = 0) -> dict[
     faces = random_portraits(world, portraits, seed)
     _write_shards(out, "portraits", faces, _draw_portraits)
     write_json(out / "portraits.json", [dataclasses.asdict(face) for face in faces])
-    write_json(out / "things.json", [_to_json(thing) for thing in world.things])
+    write_json(out / "things.json", [to_json(thing) for thing in world.things])
     write_json(out / "variation.json", world.table.to_json())
-    licences = {name: PACKAGES[name].licence for name in (*SETS.values(), *_avatar_packages())}
-    summary = {**facts, "things": len(world.things), "licences": licences}
+    summary = {**facts, "things": len(world.things), "licences": licences()}
     write_json(out / "dataset.json", summary)
     return summary
 
@@ -109,13 +108,19 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path} cannot be read ({error}): prepare again") from error
 
 
-def _to_json(thing: Thing) -> dict[str, Any]:
+def to_json(thing: Thing) -> dict[str, Any]:
+    """As things.json holds it."""
     return dataclasses.asdict(thing) | {"keys": [[*look, key] for look, key in thing.keys.items()]}
 
 
 def _from_json(said: dict[str, Any]) -> Thing:
     keys = {(style, gender, skin): key for style, gender, skin, key in said["keys"]}
     return Thing(**{**said, "keys": keys, "others": tuple(said["others"])})
+
+
+def licences() -> dict[str, str]:
+    """The packages that the pictures come from, and their licences."""
+    return {name: PACKAGES[name].licence for name in (*SETS.values(), *_avatar_packages())}
 
 
 def _avatar_packages() -> list[str]:

@@ -170,7 +170,7 @@ def test_what_is_cut_or_left_of_a_start_picture_is_told(tmp_path: Path, capsys: 
 
     exif = Image.Exif()
     exif[0x0112] = 6
-    pictures = {
+    pictures: dict[str, tuple[Image.Image, dict[str, Any], list[str]]] = {
         "large.png": (Image.new("RGB", (80, 32)), {}, ["(80x32) is scaled and center-cropped to 40x32"]),
         "turned.jpg": (Image.new("RGB", (32, 40)), {"exif": exif}, []),  # upright it is 40x32
         "moving.gif": (

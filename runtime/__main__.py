@@ -97,12 +97,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         from runtime.pipeline import load
 
         pipe = load(args.bundle, args.provider, coreml_packages=args.coreml_packages)
-        if image is not None:
-            size = arguments.check_size(pipe.manifest, args.height, args.width)
-            for text in used_of(args.image, image, size):
-                tell(f"note: {text}")
         for job, path in zip(jobs, paths, strict=True):
             made = _picture(pipe, job, args, image)
+            if image is not None and not reports:  # a wrong argument is one line: its error
+                size = arguments.check_size(pipe.manifest, args.height, args.width)
+                for text in used_of(args.image, image, size):
+                    tell(f"note: {text}")
             _save(path, made, pipe, args)
             reports.append(_report(path, made))
             progress.done(len(reports))

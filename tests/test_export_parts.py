@@ -183,10 +183,10 @@ def test_an_export_is_called_after_its_checkpoint(folder: str, name: str, tmp_pa
 
 
 def test_evaluating_another_family_is_one_line(checkpoint: Path, capfd) -> None:
-    index(_class_name="StableDiffusionXLPipeline", **SECOND)(checkpoint)
+    index(_class_name="StableDiffusion3Pipeline")(checkpoint)
     code = evaluate.main([str(checkpoint), "--sheet-only", "--sheet", str(checkpoint.parent / "sheet.png")])
     lines = capfd.readouterr().err.splitlines()
-    assert code == 2 and len(lines) == 1 and "belongs to the family SDXL" in lines[0]
+    assert code == 2 and len(lines) == 1 and "Stable Diffusion 3" in lines[0]
 
 
 def test_lists_of_one_width_and_equal_sides_are_trained(tmp_path: Path) -> None:

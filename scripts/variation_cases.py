@@ -49,7 +49,7 @@ PROMPTS = {
         "a fox and a pizza", "a fox next to a dog, 3d style", "and a fox", "a woman with glasses",
         "a bald woman, toon style", "a woman, ink style", "3d style, a fox", "an animal",
         "an animal, fox", "something else", "a blue dog", "a big blue dog and a red pizza", "a blue blue dog",
-        "", "a fox?!",
+        "a fox, blue, dog", "", "a fox?!",
         "foxes", "赤い fox", "un garçon with a fox", "\U0001f98a fox", "a fox\n", "GARÇON, FOX", "a foxİdog",
     ),
     "world": (

@@ -52,6 +52,7 @@ def test_properties_are_drawn_apart_from_each_other() -> None:
         ("a hot dog", ["style", "size"]),  # the longer name hides "dog"
         ("a blue dog", ["style", "colors", "facing", "size"]),  # its name is no color
         ("a blue blue dog", ["style", "facing", "size"]),
+        ("a fox, blue, dog", ["style", "facing", "size"]),  # no blue dog: there is a pause in it
         ("a fox and a pizza", ["style"]),
         ("and a fox", ["style", "colors", "facing", "size"]),  # joins nothing
         ("a woman with glasses", ["style", "hair"]),  # of a woman, not of glasses

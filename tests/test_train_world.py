@@ -25,6 +25,7 @@ from train.world.captions import caption
 from train.world.drawing import GROUND_COLORS, background, cutout, draw
 from train.world.portraits import COVERED, MENS_HAIR, PORTRAIT_STYLES, WOMENS_HAIR
 from train.world.prepare import read_portraits, read_things
+from train.world.reading import Reader
 from train.world.scenes import HELD_OUT, KINDS, Scene, World, called, choose
 from train.world.sprites import Portrait, StoredSprites, art_sprite, read_sprites, write_sprites
 from train.world.stream import Painter, WorldStream
@@ -401,6 +402,14 @@ def test_a_things_own_name_settles_nothing() -> None:
     every = {"size", "tilt", "outline", "light", "background", "style", "colors"}
     for name in ("night with stars", "side view mirror", "oil painting"):
         assert set(named.scene("thing", (name,), np.random.default_rng(1)).words) == every
+
+
+def test_two_words_of_a_portrait_are_no_things_name() -> None:
+    named = World([thing("winking face", "face-smiling"), thing("fox", "animal-mammal")])
+    said = "a woman, cheeky style, winking, face mask, bowl cut, black hair, brown skin"
+    assert {"expression", "wearing", "hair", "hair color", "skin"}.isdisjoint(named.table.drawn(said, 5))
+    words = Reader(named).read(said).words  # type: ignore[union-attr]
+    assert (words["expression"], words["wearing"]) == ("winking", "face mask")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ data that the model learned from, and then the noise. The table of kinds, proper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Any
 
 from runtime.variation.draws import draw
@@ -73,17 +73,19 @@ class Variation:
     def drawn(self, prompt: str, seed: int, chosen: Mapping[str, str] | None = None) -> dict[str, str]:
         """property -> word of what `complete` appends where it fits. Raises as `complete` does."""
         left, words = dict(chosen or {}), dict[str, str]()
-        said, subject = plain(prompt), None if is_foreign(prompt) else self.subject(prompt)
+        said, pauses = plain(prompt), _pauses(prompt)
+        subject = None if is_foreign(prompt) else self.subject(prompt)
         kinds = [] if subject is None else self._kinds_with(subject)
         for name in self.order:
             found = next((kind.properties[name] for kind in kinds if name in kind.properties and kind.fits(said)), None)
-            if subject is None or found is None or self._settled(name, found, kinds, subject, said.split()):
+            if subject is None or found is None or self._settled(name, found, kinds, subject, said, pauses):
                 continue
             asked = left.pop(name, None)
             word = draw(found.words, seed, name) if asked is None else found.word(asked)
             if word is None:
                 raise ValueError(f"variation {name}={asked!r}: choose one of {', '.join(found.words)}")
             words[name] = word
+            pauses |= {len(said.split()) + place for place in (0, *_pauses(word))}
             said += plain(word)[1:]
             if name == THING:
                 subject = phrase(word)
@@ -114,17 +116,21 @@ class Variation:
         things = {phrase(word) for kind in self._kinds_with(named) for word in kind.properties[THING].words}
         return next((phrase for phrase in everywhere if phrase in things), named)
 
-    def _settled(self, name: str, found: Property, kinds: Sequence[Kind], subject: str, said: Sequence[str]) -> bool:
-        """Whether words of a prompt name a property, other than inside a longer phrase or as its subject's name.
+    def _settled(
+        self, name: str, found: Property, kinds: Sequence[Kind], subject: str, prompt: str, pauses: Set[int]
+    ) -> bool:
+        """Whether words of a plain prompt name a property, other than inside a longer phrase or as its subject's name.
 
-        "a fox on blue" has a background, and "a blue whale" a name: neither says a color of the animal.
+        "a fox on blue" has a background, and "a blue whale" a name: neither says a color of the animal. A longer phrase
+        goes over no pause: "winking, face mask" is no winking face.
         """
+        said = prompt.split()
         own = found.places(said)
         if not own:
             return False
         others = [one for kind in kinds for key, one in kind.properties.items() if key != name]
-        names = places(said, self._names, self._lengths)
-        longer = [*names, *(place for one in others for place in one.places(said))]
+        longer = [*places(said, self._names, self._lengths), *(place for one in others for place in one.places(said))]
+        longer = [place for place in longer if not any(place[0] < pause < place[1] for pause in pauses)]
         free = [place for place in own if all(_is_apart(place, other) for other in longer)]
         if name == THING:  # a general word that is also a thing's name is that thing
             return bool(free)
@@ -211,3 +217,8 @@ class Variation:
 def _is_apart(place: Place, other: Place) -> bool:
     """Whether a place is no part of another, or all of it."""
     return place == other or place[0] < other[0] or other[1] < place[1]
+
+
+def _pauses(text: str) -> set[int]:
+    """Before which of its words a text pauses, one after the last too."""
+    return set(accumulate(len(plain(part).split()) for part in PAUSE.split(text)))

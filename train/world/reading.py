@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from runtime.variation import Kind, plain
+from runtime.variation.text import PAUSE
 from runtime.variation.text import phrase as phrase_of
 from train.sticker.words import NUMBERS, plural
 from train.world import looks
@@ -42,7 +43,7 @@ class Reader:
         fitting = [kind for kind in kinds if kind.fits(said)]
         if not any(kind.requires for kind in fitting):  # no style is named: the parts of a portrait of any style
             fitting = kinds
-        return Request(found.kind, found.subjects, self._words(said, subject, fitting), found.number)
+        return Request(found.kind, found.subjects, self._words(prompt, subject, fitting), found.number)
 
     def scene(self, prompt: str) -> Scene | None:
         """The scene of a prompt that leaves nothing open; None where it is of nothing, or names no thing."""
@@ -69,7 +70,7 @@ class Reader:
         pair = [*self._named(before)[-1:], *self._named(after)[:1]]
         return Request("pair", tuple(pair), {}) if len(pair) == 2 else None
 
-    def _words(self, said: str, subject: str, kinds: Sequence[Kind]) -> dict[str, str]:
+    def _words(self, prompt: str, subject: str, kinds: Sequence[Kind]) -> dict[str, str]:
         """property -> word, the longest phrases first: "on red" says a background and no color."""
         phrases: dict[str, list[tuple[str, str]]] = {subject: []}
         for kind in kinds:
@@ -78,9 +79,11 @@ class Reader:
                     for phrase in _phrases(name, word):
                         phrases.setdefault(phrase, []).append((name, word))
         words: dict[str, str] = {}
-        for phrase in _longest(said.split(), phrases.keys() | self._things.keys()):
-            for name, word in phrases.get(phrase, ()):
-                words.setdefault(name, word)
+        known = phrases.keys() | self._things.keys()
+        for part in PAUSE.split(prompt):  # "winking, face mask" is no winking face
+            for phrase in _longest(plain(part).split(), known):
+                for name, word in phrases.get(phrase, ()):
+                    words.setdefault(name, word)
         words.pop("thing", None)
         return words
 

@@ -93,18 +93,22 @@ export class Variation {
   drawn(prompt: string, seed: bigint, chosen: Readonly<Record<string, string>> = {}): Map<string, string> {
     const [left, words] = [new Map(Object.entries(chosen)), new Map<string, string>()];
     let [said, subject] = [plain(prompt), isForeign(prompt) ? undefined : this.subject(prompt)];
+    const pauses = pausesOf(prompt);
     for (const name of this.order) {
       const kinds = (subject !== undefined && this.#subjects.get(subject)) || [];
       const property = kinds
         .find((kind) => kind.properties.has(name) && fitsIn(kind, said))
         ?.properties.get(name);
-      if (subject === undefined || !property || this.#settled(name, property, subject, said)) continue;
+      if (subject === undefined || !property || this.#settled(name, property, subject, said, pauses))
+        continue;
       const asked = left.get(name);
       left.delete(name);
       const word = asked === undefined ? draw(property.words, seed, name) : property.word(asked);
       if (word === undefined)
         throw new RangeError(`variation ${name}: choose one of ${[...property.words.keys()].join(', ')}`);
       words.set(name, word);
+      const before = countWords(said);
+      pauses.push(before, ...pausesOf(word).map((place) => before + place));
       said += plain(word).slice(1);
       if (name === THING) subject = phrase(word);
     }
@@ -143,16 +147,25 @@ export class Variation {
 
   /**
    * Whether words of a prompt name a property, other than inside a longer phrase or as its subject's name: "a fox on
-   * blue" has a background, and "a blue whale" a name, and neither says a color of the animal.
+   * blue" has a background, and "a blue whale" a name, and neither says a color of the animal. A longer phrase goes over
+   * no pause: "winking, face mask" is no winking face.
    */
-  #settled(name: string, property: Property, subject: string, prompt: string): boolean {
+  #settled(
+    name: string,
+    property: Property,
+    subject: string,
+    prompt: string,
+    pauses: readonly number[],
+  ): boolean {
     const said = prompt.trim().split(' ');
     const own = property.places(said);
     if (!own.length) return false;
     const others = (this.#subjects.get(subject) ?? []).flatMap((kind) =>
       [...kind.properties].flatMap(([key, other]) => (key === name ? [] : other.places(said))),
     );
-    const longer = [...others, ...places(said, this.#subjects, this.#lengths)];
+    const longer = [...others, ...places(said, this.#subjects, this.#lengths)].filter(
+      ([start, end]) => !pauses.some((pause) => start < pause && pause < end),
+    );
     const free = own.filter((place) => longer.every((other) => isApart(place, other)));
     if (name === THING) return free.length > 0; // a general word that is also a thing's name is that thing
     return free.some(([start, end]) => !this.#isOf(subject, said.slice(start, end).join(' ')));
@@ -181,6 +194,17 @@ export class Variation {
     }
     return found;
   }
+}
+
+const countWords = (text: string): number => phrase(text).split(' ').filter(Boolean).length;
+
+/** Before which of its words a text pauses, one after the last too. */
+function pausesOf(text: string): number[] {
+  let count = 0;
+  return text.split(PAUSE).map((part) => {
+    count += countWords(part);
+    return count;
+  });
 }
 
 /** Whether a place is no part of another, or all of it. */

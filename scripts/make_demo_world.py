@@ -57,7 +57,7 @@ def table() -> Variation:
 
 
 def records(painter: Painter) -> list[tuple[Record, bytes]]:
-    """The pictures with their captions; natural colors are drawn as often as all others together are not."""
+    """The pictures with their captions, weighted as the table draws them: NATURAL_SHARE of them in natural colors."""
     rng, found = np.random.default_rng(0), list[tuple[Record, bytes]]()
     for name in (*ANIMALS, *FOOD, *OTHERS):
         for style in STYLES:

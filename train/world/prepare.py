@@ -47,7 +47,7 @@ def prepare_world(out: Path, portraits: int = PORTRAITS, seed: int = 0) -> dict[
     faces = random_portraits(world, portraits, seed)
     _write_shards(out, "portraits", faces, _draw_portraits)
     write_json(out / "portraits.json", [dataclasses.asdict(face) for face in faces])
-    write_json(out / "things.json", [to_json(thing) for thing in world.things])
+    write_json(out / "things.json", [_to_json(thing) for thing in world.things])
     write_json(out / "variation.json", world.table.to_json())
     summary = {**facts, "things": len(world.things), "licences": licences()}
     write_json(out / "dataset.json", summary)
@@ -108,8 +108,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path} cannot be read ({error}): prepare again") from error
 
 
-def to_json(thing: Thing) -> dict[str, Any]:
-    """As things.json holds it."""
+def _to_json(thing: Thing) -> dict[str, Any]:
     return dataclasses.asdict(thing) | {"keys": [[*look, key] for look, key in thing.keys.items()]}
 
 

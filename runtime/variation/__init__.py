@@ -29,7 +29,7 @@ from runtime.variation.table import (
     read_kinds,
     texts,
 )
-from runtime.variation.text import PAUSE, TRAILING, is_foreign, phrase, plain
+from runtime.variation.text import PAUSE, TRAILING, is_foreign, longest_phrases, phrase, plain
 
 __all__ = ["Kind", "Property", "Variation", "plain"]
 
@@ -152,14 +152,7 @@ class Variation:
 
     def _phrases(self, text: str) -> list[str]:
         """The subjects and ends in a text, in their order; a longer one hides those within it."""
-        words, found = plain(text).split(), list[str]()
-        at = 0
-        while at < len(words):
-            lengths = range(min(self._longest, len(words) - at), 0, -1)
-            length = next((length for length in lengths if " ".join(words[at : at + length]) in self._known), 0)
-            found += [" ".join(words[at : at + length])] if length else []
-            at += length or 1
-        return found
+        return longest_phrases(plain(text).split(), self._known, self._longest)
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence, Set
 from functools import lru_cache
 
 PAUSE = re.compile(r"[,.;:!?()]+")
@@ -30,6 +31,20 @@ def phrase(text: str) -> str:
 
 def _plain(text: str) -> str:
     return _OTHER.sub(" ", text.translate(_LOWER)).strip()
+
+
+def longest_phrases(words: Sequence[str], known: Set[str], longest: int) -> list[str]:
+    """The known phrases in a text's words, in their order; a longer one hides those within it.
+
+    longest: words of the longest known phrase.
+    """
+    found, at = list[str](), 0
+    while at < len(words):
+        spans = (" ".join(words[at : at + length]) for length in range(min(longest, len(words) - at), 0, -1))
+        span = next((span for span in spans if span in known), None)
+        found += [span] if span else []
+        at += span.count(" ") + 1 if span else 1
+    return found
 
 
 def is_foreign(text: str) -> bool:

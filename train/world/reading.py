@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
 from runtime.variation import Kind, plain
-from runtime.variation.text import PAUSE
+from runtime.variation.text import PAUSE, longest_phrases
 from runtime.variation.text import phrase as phrase_of
 from train.sticker.words import NUMBERS, plural
 from train.world import looks
@@ -121,14 +121,5 @@ def _phrases(name: str, word: str) -> list[str]:
     return [phrase_of(phrase) for phrase in said]
 
 
-def _longest(words: Sequence[str], known: Iterable[str]) -> list[str]:
-    """The known phrases in a text, in their order; a longer one hides those within it."""
-    phrases = set(known)
-    longest = max((phrase.count(" ") + 1 for phrase in phrases), default=0)
-    found, at = list[str](), 0
-    while at < len(words):
-        spans = (" ".join(words[at : at + length]) for length in range(min(longest, len(words) - at), 0, -1))
-        phrase = next((span for span in spans if span in phrases), None)
-        found += [phrase] if phrase else []
-        at += phrase.count(" ") + 1 if phrase else 1
-    return found
+def _longest(words: Sequence[str], known: Set[str]) -> list[str]:
+    return longest_phrases(words, known, max((phrase.count(" ") + 1 for phrase in known), default=0))

@@ -198,7 +198,9 @@ def test_a_stored_reference_compares_as_the_checkpoint_itself(reference: Referen
     stored = StoredReference(tmp_path / REFERENCE)
     network = torch_network(reference.source)
     ours, theirs = stored.compare(network, 50.0), reference.compare(network, 50.0)
-    assert ours.to_json() == theirs.to_json() and ours.four_steps_db is not None
+    assert ours.to_json() == theirs.to_json() and ours.two_steps_db and ours.four_steps_db
+    steps, worst = ours.worst_steps or (0, 0.0)
+    assert worst == min(ours.two_steps_db, ours.four_steps_db) and steps in (2, 4)
     assert stored.drawn.shape == reference.pictures.shape
 
 
@@ -216,7 +218,7 @@ def test_a_large_models_reference_is_one_case_in_one_step(tmp_path: Path, monkey
     save_reference(large, tmp_path / REFERENCE)
     stored = StoredReference(tmp_path / REFERENCE)
     found = stored.compare(large.network, 50.0)
-    assert found.picture.status == "passed" and found.four_steps_db is None and len(found.pictures_db) == 1
+    assert found.picture.status == "passed" and found.worst_steps is None and len(found.pictures_db) == 1
 
 
 def test_a_graph_that_cannot_be_opened_is_a_failed_run(bundle: Path, reference: Reference, tmp_path: Path) -> None:

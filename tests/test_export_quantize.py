@@ -258,14 +258,14 @@ def test_calibration_sees_every_timestep(reference, monkeypatch) -> None:
     assert source.prompts.calibration[-1] == ""  # the empty prompt is a prompt
 
 
-@pytest.mark.parametrize("kind", [STATIC, WEIGHTS, INT4])
-def test_a_layers_price_is_what_it_does_to_the_picture(kind: str, reference) -> None:
+@pytest.mark.parametrize(("kind", "steps"), [(STATIC, 1), (WEIGHTS, 1), (INT4, 1), (STATIC, 2)])
+def test_a_layers_price_is_what_it_does_to_the_picture(kind: str, steps: int, reference) -> None:
     """Against the plain way: run the pipeline with one layer's error added, one layer after the other."""
     from export.onnx.quantize.prices import error_of
 
     source = reference.source
     ranges = calibrate(source, 8, 4)
-    priced = prices(source, ranges, (kind,), count=8, batch=4)
+    priced = prices(source, ranges, (kind,), count=8, batch=4, steps=steps)
     chosen = [name for name, price in priced.items() if price.squared_error.get(kind, 0) > 0]
     measured = {}
     for name in chosen[:: max(1, len(chosen) // 6)]:
@@ -276,9 +276,9 @@ def test_a_layers_price_is_what_it_does_to_the_picture(kind: str, reference) -> 
 
         for ids, noise in calibration(source, 8, 4):
             with torch.no_grad():
-                clean = draw(source, ids, noise).clamp(0, 1)
+                clean = draw(source, ids, noise, steps).clamp(0, 1)
                 with observed([layer], disturb):
-                    errors.append(float(((draw(source, ids, noise).clamp(0, 1) - clean) ** 2).mean()))
+                    errors.append(float(((draw(source, ids, noise, steps).clamp(0, 1) - clean) ** 2).mean()))
         measured[name] = np.mean(errors)
     gaps = [10 * np.log10(priced[name].squared_error[kind] / error) for name, error in measured.items()]
     assert len(gaps) >= 6 and np.abs(np.median(gaps)) < 1.5 and np.abs(gaps).max() < 6  # dB; 32 probes each
@@ -320,6 +320,33 @@ def test_an_export_that_misses_the_gate_is_tried_again_with_less_error(
     assert report["picture"]["psnr_db"] >= wanted
     assert report["recipe"]["rounds"] > 1 and report["recipe"]["dearest"]
     assert report["recipe"]["macs_in_8_bits"] < first["recipe"]["macs_in_8_bits"]
+
+
+def test_pictures_of_several_steps_that_are_too_far_are_priced_and_tried_again(
+    reference, few_pictures, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Tracer, "graph", copied_graph)
+    monkeypatch.setattr("export.onnx.export.measure_distance", no_distance)
+    first = export_onnx(reference.source, tmp_path / "one", Options("int8", budget_db=0))
+    assert first["recipe"]["rounds"] == 1 and first["recipe"]["priced_steps"] == [1]
+    several = {2: first["two_steps_db"], 4: first["four_steps_db"]}
+    worst, found = min(several.items(), key=lambda item: item[1])
+    monkeypatch.setattr("export.onnx.export.STEPS_DB", -(found + 4))  # below the budget of 0 dB
+    report = export_onnx(reference.source, tmp_path / "two", Options("int8", budget_db=0))
+    assert min(report["two_steps_db"], report["four_steps_db"]) >= found + 4
+    assert report["recipe"]["rounds"] > 1 and report["recipe"]["priced_steps"] == [1, worst]
+    assert report["recipe"]["macs_in_8_bits"] < first["recipe"]["macs_in_8_bits"]
+
+
+def test_the_dearer_of_a_layers_prices_counts(reference, few_pictures) -> None:
+    planned = Planner(reference.source, "int8")
+    before = {name: dict(price.squared_error) for name, price in planned.prices.items()}
+    planned.look_at(4)
+    after = {name: dict(price.squared_error) for name, price in planned.prices.items()}
+    assert planned.steps == 4 and before.keys() == after.keys()
+    raised = [after[name][kind] > before[name][kind] for name in before for kind in before[name]]
+    assert all(after[name][kind] >= before[name][kind] for name in before for kind in before[name])
+    assert any(raised)
 
 
 def test_pictures_too_far_from_real_ones_keep_more_layers_in_float(

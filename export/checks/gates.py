@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MOST_STEPS = 4  # that an export can be asked for
+SEVERAL = (2, MOST_STEPS)  # numbers of steps whose pictures are looked at beside one step's
 # The worst one-step picture must be at least this close to PyTorch's, in dB of PSNR.
 THRESHOLDS_DB = {
     "fp32": 50.0,

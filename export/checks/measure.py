@@ -52,9 +52,17 @@ class Parity:
     picture: Measure
     modules: dict[str, Measure] = field(default_factory=dict)
     pictures_db: list[float] = field(default_factory=list)
+    two_steps_db: float | None = None
     four_steps_db: float | None = None
     threshold_db: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def worst_steps(self) -> tuple[int, float] | None:
+        """(number of steps, its PSNR) of the worse of two and four; None where neither was drawn."""
+        found = {2: self.two_steps_db, 4: self.four_steps_db}
+        drawn = [(steps, db) for steps, db in found.items() if db is not None]
+        return min(drawn, key=lambda one: one[1], default=None)
 
     def to_json(self) -> dict[str, Any]:
         """The figures, rounded, for a manifest or a report."""

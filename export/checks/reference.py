@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.checks.gates import MOST_STEPS
+from export.checks.gates import MOST_STEPS, SEVERAL
 from export.checks.measure import MIN_ENCODER_DB, Measure, Network, Parity, at_least, measure, psnr_db, worse
 from export.checks.pipeline import drawn_by_diffusers
 from export.checks.prompts import LARGE_COMPARED
@@ -99,8 +99,8 @@ class Reference:
         self.pictures, latents = drawn_by_diffusers(source, compared, seeds)
         self.latents = (latents / source.scaling_factor).astype(np.float32)
         self.decoded = self.network.vae_decoder(self.latents)
-        several = not source.large and MOST_STEPS in source.tables
-        self.four = drawn_by_diffusers(source, compared, seeds, MOST_STEPS)[0] if several else None
+        drawn = () if source.large else [steps for steps in SEVERAL if steps in source.tables]
+        self.several = {steps: drawn_by_diffusers(source, compared, seeds, steps)[0] for steps in drawn}
 
     @property
     def noise(self) -> Floats:
@@ -117,13 +117,18 @@ class Reference:
         each = self.pictures_db(network)
         status, why = ("passed", "") if min(each) >= min_psnr_db else ("failed", f"below {min_psnr_db:g} dB")
         worst = Measure(None, min(each), status, why)
-        return Parity(worst, self.modules(network), each, self.four_steps_db(network), min_psnr_db, dict(self.notes))
+        parity = Parity(worst, self.modules(network), each, threshold_db=min_psnr_db, notes=dict(self.notes))
+        several = self.several_db(network)
+        parity.two_steps_db, parity.four_steps_db = several.get(2), several.get(4)
+        return parity
 
-    def four_steps_db(self, network: Network) -> float | None:
-        """PSNR of all cases' four-step pictures; None for a one-step network or a model that is too slow here."""
-        if self.four is None or network.one_step:
-            return None
-        return psnr_db(self.four, pictures(network, self.source, self.ids, self.draws, steps=MOST_STEPS), peak=1.0)
+    def several_db(self, network: Network) -> dict[int, float]:
+        """Number of steps -> PSNR of all cases' pictures; none for a one-step network or a model too slow here."""
+        drawn = {} if network.one_step else self.several
+        return {
+            steps: psnr_db(expected, pictures(network, self.source, self.ids, self.draws, steps), peak=1.0)
+            for steps, expected in drawn.items()
+        }
 
     def pictures_db(self, network: Network) -> list[float]:
         """PSNR of each case's one-step picture."""
@@ -180,8 +185,7 @@ def save_reference(reference: Reference, path: Path) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {name: getattr(reference, name) for name in ARRAYS}
     arrays |= {f"states_{i}": states for i, states in enumerate(reference.text.states)}
     arrays |= {} if reference.text.pooled is None else {POOLED: reference.text.pooled}
-    if reference.four is not None:
-        arrays["four"] = reference.four
+    arrays |= {f"pictures_{steps}": drawn for steps, drawn in reference.several.items()}
     if reference.network.vae_encoder is not None:
         arrays["encoded"] = reference.network.vae_encoder(reference.decoded)
     tables = {n: [asdict(step) for step in steps] for n, steps in source.tables.items()}
@@ -202,7 +206,7 @@ class StoredReference(Reference):
         stored = np.load(path, allow_pickle=False)
         for name in ARRAYS:
             setattr(self, name, stored[name])
-        self.four = stored.get("four")
+        self.several = {n: stored[f"pictures_{n}"] for n in SEVERAL if f"pictures_{n}" in stored}
         tables = {int(n): stored_steps(rows) for n, rows in json.loads(str(stored["steps"])).items()}
         sampling = StoredSampling(str(stored["prediction_type"]), float(stored["scaling_factor"]), tables)
         self.source = cast(Source, sampling)  # of which nothing else is needed

@@ -33,6 +33,7 @@ HEADLINE = (
     "modules",
     "picture",
     "pictures_db",
+    "two_steps_db",
     "four_steps_db",
     "threshold_db",
     "load_s",

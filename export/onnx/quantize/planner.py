@@ -3,7 +3,7 @@
 `prices` prices every layer in every kind of fewer bits. Each layer starts in the cheapest kind to run (or to
 store) and climbs while the sum of prices exceeds the budget: first the layer that saves most error for its cost
 in time (or bytes). The finished graphs' pictures then show whether the sum was right; if not, the budget shrinks
-by the shortfall.
+by the shortfall. Pictures of four steps are looked at too, where the model can make them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ ROUNDS = 4
 ENCODER_DB = 35.0  # of an encoder's latents with its weights in 8 bits; below, they stay fp32
 FURTHER_DB = 2.0  # dB by which the budget shrinks when the pictures are too far from real ones
 MARGIN_DB = 0.3  # dB by which a missed budget shrinks beyond the shortfall
+STEPS_DB = 5.0  # dB by which pictures of several steps may be further than the budget: each step adds its error
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,24 @@ class Planner:
         count, batch = (LARGE_PRICED, 1) if source.large else (PRICED, BATCH)
         prompts = LARGE_PROMPTS if source.large else PROMPTS
         self.precision, self.by_time = precision, STATIC in LADDERS[precision]
+        self.source, self.count, self.batch = source, count, batch
         self.ranges = calibrate(source, prompts, batch) if self.by_time else {}
         self.prices = prices(source, self.ranges, LADDERS[precision], count, batch)
+        self.steps = 1
         self.last = list(self.prices)[-1]  # makes the picture itself
+
+    def look_at(self, steps: int) -> None:
+        """Price the layers in pictures of so many steps, too; a layer's dearer price counts.
+
+        A model that is made for many steps is surest at the noisiest one: there its one-step picture, a blur, shows
+        least of what codes cost. A price in several steps is lowered by what they may cost more, STEPS_DB.
+        """
+        self.steps = steps
+        found = prices(self.source, self.ranges, LADDERS[self.precision], self.count, self.batch, steps)
+        for name, price in found.items():
+            errors = self.prices[name].squared_error
+            for kind, error in price.squared_error.items():
+                errors[kind] = max(errors[kind], error * 10 ** (-STEPS_DB / 10))
 
     def ladder(self, price: Price) -> list[str]:
         """The kinds that a layer supports, the cheapest first."""
@@ -116,6 +132,7 @@ class Planner:
             "budget_db": round(budget_db, 2),
             "expected_db": round(plan.expected_db, 2),
             "rounds": rounds,
+            "priced_steps": [1, self.steps] if self.steps > 1 else [1],
             "layers": counts,
             "float": sum(name not in plan.kinds for name in self.prices),
             "dearest": dear,

@@ -41,10 +41,16 @@ class Price:
 
 
 def prices(
-    source: Source, ranges: Mapping[str, tuple[Range, Range]], kinds: tuple[str, ...], count: int, batch: int
+    source: Source,
+    ranges: Mapping[str, tuple[Range, Range]],
+    kinds: tuple[str, ...],
+    count: int,
+    batch: int,
+    steps: int = 1,
 ) -> dict[str, Price]:
     """Layer name -> price, its errors as mean squared errors of pictures in [0,1], over `count` pictures.
 
+    steps: of the pictures; a layer's errors in each of them count.
     kinds: those of `qdq` to price. A layer that does not support a kind has no price for it.
     """
     found: dict[str, Price] = {}
@@ -72,7 +78,7 @@ def prices(
 
     with torch.enable_grad(), observed(layers(source), price):
         for ids, noise in calibration(source, count, batch):
-            picture = draw(source, ids, noise, side=LARGE_SIDE if source.large else None)
+            picture = draw(source, ids, noise, steps, LARGE_SIDE if source.large else None)
             for probe in range(probes):
                 v = torch.randn(picture.shape, generator=generator) / picture[0].numel() ** 0.5
                 v = v * ((picture >= 0) & (picture <= 1))  # clamped values show no error

@@ -92,21 +92,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for path in paths:
         check_writable(path)
     image = None if args.image is None else read_picture(args.image)[0]
-    reports = []
-    with Progress(len(jobs)) as progress:
-        from runtime.pipeline import load
+    reports: list[dict[str, Any]] = []
+    try:
+        with Progress(len(jobs)) as progress:
+            from runtime.pipeline import load
 
-        pipe = load(args.bundle, args.provider, coreml_packages=args.coreml_packages)
-        for job, path in zip(jobs, paths, strict=True):
-            made = _picture(pipe, job, args, image)
-            if image is not None and not reports:  # a wrong argument is one line: its error
-                size = arguments.check_size(pipe.manifest, args.height, args.width)
-                for text in used_of(args.image, image, size):
-                    tell(f"note: {text}")
-            _save(path, made, pipe, args)
-            reports.append(_report(path, made))
-            progress.done(len(reports))
+            pipe = load(args.bundle, args.provider, coreml_packages=args.coreml_packages)
+            for job, path in zip(jobs, paths, strict=True):
+                made = _picture(pipe, job, args, image)
+                if image is not None and not reports:  # a wrong argument is one line: its error
+                    size = arguments.check_size(pipe.manifest, args.height, args.width)
+                    for text in used_of(args.image, image, size):
+                        tell(f"note: {text}")
+                _save(path, made, pipe, args)
+                reports.append(_report(path, made))
+                progress.done(len(reports))
+    finally:
+        if reports and len(jobs) > 1:  # also when one failed in the middle: those before it are kept
+            tell(f"{_counted(len(prompts), 'prompt')} read, {len(reports)} of {len(jobs)} pictures made")
     return {"images": reports, "provider": pipe.provider, "bundle": pipe.manifest.name}
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> Generation:

@@ -132,12 +132,18 @@ def run_command(
 
 
 def _open_standard_descriptors() -> None:
-    """Opens what the caller closed of 0, 1 and 2 to nowhere, lest a file of ours gets the number of stderr."""
+    """Opens what the caller closed of 0, 1 and 2 to nowhere, lest a file of ours gets the number of stderr.
+
+    Python has no stream for them then; libraries expect one (Ray: "sys.stderr is None").
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
 
 
 def text_of(error: Exception) -> str:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from train.data.folder import Folder, read_folder
 from train.data.shards import picture_names, picture_of, read_records, read_shard, record_of
 from train.data.split import split_folder
 
+ROOT = Path(__file__).parent.parent
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
@@ -347,12 +352,12 @@ def test_a_picture_that_changed_is_not_left_as_it_was(tmp_path: Path, capsys: An
     folder = fill(tmp_path / "in", {"a.png": png(), "a.txt": "a", "b.png": b"broken", "b.txt": "b"})
     arguments = ["import", str(folder), "--out", str(tmp_path / "out"), "--size", "16"]
     assert main(arguments) == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    before = contents(tmp_path / "out")
     assert main(arguments) == 0
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert contents(tmp_path / "out") == before
     (folder / "b.png").write_bytes(png(BLUE))
     assert "holds shards of other pictures (or they changed)" in refused(capsys, main, *arguments)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert contents(tmp_path / "out") == before
 
 
 def test_an_import_that_was_stopped_goes_on(tmp_path: Path) -> None:
@@ -361,13 +366,42 @@ def test_an_import_that_was_stopped_goes_on(tmp_path: Path) -> None:
     )
     arguments = ["import", str(folder), "--out", str(tmp_path / "out"), "--size", "16"]
     assert main(arguments) == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    before = contents(tmp_path / "out")
     for name in ("train-00000.tar", "dataset.json", "unmatched.jsonl"):
         (tmp_path / "out" / name).unlink()
     assert main(arguments) == 0
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert contents(tmp_path / "out") == before
     with tarfile.open(tmp_path / "out/train-00000.tar") as archive:
         assert len(archive.getnames()) == 6
+
+
+SMALL_SHARDS = (
+    "import sys, train.data.writer as w; from train.data.__main__ import main; w.SHARD_SIZE = 4; sys.exit(main())"
+)
+
+
+def test_an_import_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 in the middle, twice, each time after further shards: the end is that of an undisturbed run."""
+    files = {f"{n:03}.png": png() for n in range(240)} | {f"{n:03}.txt": f"number {n}" for n in range(240)}
+    arguments = ["import", str(fill(tmp_path / "in", files)), "--size", "512", "--held-out", "0.1", "--out"]
+    monkeypatch.setattr("train.data.writer.SHARD_SIZE", 4)
+    assert main([*arguments, str(tmp_path / "whole")]) == 0
+    out = tmp_path / "out"
+    for wanted in (3, 9):
+        process = subprocess.Popen([sys.executable, "-c", SMALL_SHARDS, *arguments, str(out)], cwd=ROOT)
+        while len(list(out.glob("*.tar"))) < wanted and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert not (out / "dataset.json").exists()
+    kept = {path.name: path.stat().st_ino for path in out.glob("*.tar")}
+    assert main([*arguments, str(out)]) == 0
+    assert {name: (out / name).stat().st_ino for name in kept} == kept
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # ---- shards of other people -----------------------------------------------------------------------------------------

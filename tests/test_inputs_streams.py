@@ -13,12 +13,14 @@ from PIL import Image
 
 from runtime.batch.prompts_file import opened
 from runtime.command import print_result, tell
+from tests.support.tiny import small_checkpoint
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
 COMMANDS = {  # and the file that tells that the work is done
     "runtime": (f"runtime fox --seed 1 --bundle {TINY} -o fox.png", "fox.png"),
     "import": ("train.data import pictures --out data --size 16", "data/dataset.json"),
+    "batch": (f"runtime.batch prompts.txt --bundle {TINY} --workers 1 --out b", "b/manifest.jsonl"),
     "interpolate": (f"runtime.interpolate a.png b.png --frames 1 --bundle {TINY} --out m", "m/interpolation.json"),
 }
 MISTAKE = "train.data import nowhere --out data"
@@ -29,7 +31,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     Path("pictures").mkdir()
     for name in ("a.png", "b.png", "pictures/c.png", "pictures/d.png"):
-        Image.new("RGB", (40, 32), "red").save(name)
+        Image.radial_gradient("L").resize((40, 32)).convert("RGB").save(name)
+    Path("prompts.txt").write_text("a fox\na pizza\n")
     Path("pictures/c.txt").write_text("a square")  # d.png is left out, and told of
 
 
@@ -60,6 +63,18 @@ def test_the_work_is_done(name: str, streams: str) -> None:
     assert Path(made).stat().st_size > 0
     for path in Path().rglob("*.json*"):  # no message of a library went into a file of ours
         assert path.read_bytes()[:1] in (b"{", b""), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", ["closed", "without a reader"])
+def test_training_and_export_are_done(streams: str) -> None:
+    assert run("train.data import pictures --out data --size 64", streams) == 0
+    toy = "--latent-channels 4 --decoder-width 8 --max-steps 2 --batch 1 --crop 4 --eval-every 2"
+    assert run(f"train.autoencoder --data data --out vae {toy}", streams) == 0
+    assert Path("vae/vae/config.json").is_file()
+    for format, made in (("onnx", "unet/model.onnx"), ("coreml", "*unet*.mlpackage/Manifest.json")):
+        assert run(f"export.{format} {small_checkpoint()} --out {format}", streams) == 0
+        assert list(Path(format).glob(made))
 
 
 @pytest.mark.parametrize("streams", ["closed", "without a reader"])

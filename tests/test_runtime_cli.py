@@ -21,6 +21,7 @@ from PIL import Image
 import runtime
 from runtime import bundle, output_names
 from runtime.__main__ import EXAMPLES, main
+from runtime.errors import OutputError
 from runtime.generation import Job
 from runtime.output_names import output_paths, slug
 from runtime.progress import Progress
@@ -84,7 +85,8 @@ def test_json_reports_every_picture(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a fox", "a pizza", "--num-images", "2", "--seed", "5", "-o", "x.png", "--json") == 0
     out, err = capsys.readouterr()
     report = json.loads(out)
-    assert err == "" and report["provider"] == "cpu" and report["bundle"] == "tiny"
+    assert report["provider"] == "cpu" and report["bundle"] == "tiny"
+    assert err == "2 prompts read, 4 of 4 pictures made\n"  # the last line counts
     rows = [(row["path"], row["prompt"], row["seed"]) for row in report["images"]]
     assert rows == [
         ("x-1.png", "a fox", 5),
@@ -95,6 +97,25 @@ def test_json_reports_every_picture(capsys: pytest.CaptureFixture[str]) -> None:
     for row in report["images"]:
         assert set(row["ms"]) == {"text_encoder", "unet", "vae_decoder", "total"} and row["ms"]["total"] > 0
         assert Image.open(row["path"]).size == (40, 32)
+
+
+def test_pictures_before_one_that_fails_are_kept_and_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runtime import image_files
+
+    save = image_files.save_png
+
+    def until_the_disk_is_full(path: Path, *more: Any) -> None:
+        if path.name == "x-3.png":
+            raise OutputError(f"cannot write {path}: No space left on device")
+        save(path, *more)
+
+    monkeypatch.setattr(image_files, "save_png", until_the_disk_is_full)
+    assert run("a fox", "--num-images", "4", "--seed", "5", "-o", "x.png") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and sorted(os.listdir()) == ["x-1.png", "x-2.png"]
+    assert err == ("1 prompt read, 2 of 4 pictures made\nerror: cannot write x-3.png: No space left on device\n")
 
 
 def test_without_a_seed_the_report_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +144,7 @@ def test_the_examples_of_the_help_work_as_they_stand(capsys: pytest.CaptureFixtu
         *command, arguments = line.split(maxsplit=3)
         assert command == ["python", "-m", "runtime"] and run(*shlex.split(arguments)) == 0
     out, err = capsys.readouterr()
-    assert err == "" and len(out.splitlines()) == 1 + 8 + 1 + 1
+    assert err == "2 prompts read, 8 of 8 pictures made\n" and len(out.splitlines()) == 1 + 8 + 1 + 1
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +176,11 @@ def test_a_prompt_of_ten_thousand_characters(capsys: pytest.CaptureFixture[str])
     assert len(prompt) == 10_000
     assert run(prompt, "--seed", "7", "--num-images", "2", "-o", "x.png") == 0
     out, err = capsys.readouterr()
-    assert out == "x-1.png\nx-2.png\n" and err.startswith("warning: ") and err.count("\n") == 1
+    warning, counts = err.splitlines()
+    assert out == "x-1.png\nx-2.png\n" and warning.startswith("warning: ")
     words = prompt.split()
-    assert err.endswith(f"dropped from its end: {' '.join(words[75:95])} and {5000 - 95} more\n")
+    assert warning.endswith(f"dropped from its end: {' '.join(words[75:95])} and {5000 - 95} more")
+    assert counts == "1 prompt read, 2 of 2 pictures made"
     assert run(" ".join(words[:75]), "--seed", "7", "-o", "y.png") == 0
     assert Image.open("x-1.png").tobytes() == Image.open("y.png").tobytes()
     assert Image.open("x-1.png").info["parameters"].startswith(prompt)

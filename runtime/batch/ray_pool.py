@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from types import TracebackType
 from typing import Any
 
@@ -134,7 +134,8 @@ def _stderr_apart() -> Iterator[None]:
         sys.stderr = kept
         os.dup2(original, 2)
         os.close(original)
-        copy.close()
+        with suppress(OSError):  # nobody may read what was written last
+            copy.close()
 
 
 @contextmanager

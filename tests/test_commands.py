@@ -49,6 +49,11 @@ COMMANDS = {
     "train.data": Command("import pictures --out o --size x", "import nowhere --out o", "import pictures --out file/x"),
     "train.doctor": Command("run --plot", "nowhere", "run --plot file/x.png"),
     "train.evaluate": Command("sticker-128 --steps 0", "nowhere", "sticker-128 --out file/x.json"),
+    "train.pairs": Command(
+        "--teacher t --data data --out o --n 0",
+        "--teacher nowhere --data data --out o",
+        "--teacher t --data data --out file/x",
+    ),
     "train.random_teacher": Command("huge --out o", "", "tiny --out file/x"),
     "train.sticker.card": Command(
         "sticker-128 --out o --seed x", "sticker-128 --data nowhere --out o", "sticker-128 --out file/x"

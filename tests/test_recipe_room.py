@@ -13,6 +13,7 @@ DOORS = {
     "train.autoencoder",
     "train.data.__main__",
     "train.evaluate.run",
+    "train.pairs",
     "train.presets",
     "train.run.build",
     "train.teacher",

@@ -53,11 +53,11 @@ def give_one_nan(trainer: AddTrainer) -> None:
     output = trainer.task.add_step._x0_hat
     left = [1]
 
-    def x0_hat(batch: Any, network: Any) -> torch.Tensor:
+    def x0_hat(batch: Any, network: Any, pairs: Any) -> torch.Tensor:
         if trainer.step == 2 and left:
             left.pop()
-            return output(batch, network) * float("nan")
-        return output(batch, network)
+            return output(batch, network, pairs) * float("nan")
+        return output(batch, network, pairs)
 
     trainer.task.add_step._x0_hat = x0_hat  # type: ignore[method-assign]
 
@@ -84,8 +84,8 @@ def test_a_run_whose_pictures_are_one_and_whose_average_stands_still(parts: Part
     def prepare(trainer: AddTrainer) -> None:
         output = trainer.task.add_step._x0_hat
 
-        def one_picture_for_all(batch: Any, network: Any) -> torch.Tensor:
-            x0_hat = output(batch, network)
+        def one_picture_for_all(batch: Any, network: Any, pairs: Any) -> torch.Tensor:
+            x0_hat = output(batch, network, pairs)
             return x0_hat.mean(0, keepdim=True).expand_as(x0_hat)
 
         trainer.task.add_step._x0_hat = one_picture_for_all  # type: ignore[method-assign]
@@ -94,6 +94,30 @@ def test_a_run_whose_pictures_are_one_and_whose_average_stands_still(parts: Part
     findings = run(parts, tmp_path / "run", prepare, lr=0.05, loss="distill", grad_clip=1e4)
     assert "times as much as real ones" in findings["collapse"].evidence
     assert "%" in findings["diverging EMA"].evidence
+
+
+def test_seeds_that_do_not_matter_are_told_from_a_teacher_that_draws_one_picture(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the probe of a real run, whose student gives the same picture for any noise."""
+    from train.run import add_task
+
+    def of_the_noise(network: Any, text: Any, no_text: Any, seeds: range, *more: Any) -> torch.Tensor:
+        noise = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(noise) * share[network is trainer.task.student]
+
+    trainer = AddTrainer(add_config(parts, tmp_path / "run"))
+    monkeypatch.setattr(add_task, "sample", of_the_noise)
+    share = {True: 0.01, False: 0.5}
+    found = trainer.task.seed_spreads(teacher=True)
+    assert found["seed_spread"] * 50 == pytest.approx(found["teacher_seed_spread"])
+    rows = [{"step": step, **HEALTHY, **found} for step in range(4)]
+    assert [one.name for one in diagnose(written(tmp_path / "ill", rows))] == [
+        "seeds do not matter: the student draws the mean"
+    ]
+    share[False] = 0.01  # data in which a caption has one picture: nothing to blame the student for
+    rows = [{"step": step, **HEALTHY, **trainer.task.seed_spreads(teacher=True)} for step in range(4)]
+    assert diagnose(written(tmp_path / "one", rows)) == []
 
 
 def test_logits_on_the_right_side_are_right() -> None:
@@ -108,6 +132,7 @@ def test_logits_on_the_right_side_are_right() -> None:
 
 HEALTHY = {
     "diversity": 0.8,
+    "seed_spread": 0.5,
     "d_accuracy_real": 0.7,
     "d_accuracy_fake": 0.75,
     "loss_d": 1.4,
@@ -129,6 +154,7 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
     rows = [{"step": step, **HEALTHY} for step in range(1, 21)]
+    rows.insert(0, {"step": 0, "seed_spread": 0.1, "teacher_seed_spread": 0.8})
     assert diagnose(written(tmp_path / "run", rows)) == []
 
 
@@ -137,6 +163,7 @@ def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
     [
         ({"diversity": 0.05}, "collapse"),
         ({"diversity": 1.6}, "noisy student"),
+        ({"seed_spread": 0.1}, "seeds do not matter: the student draws the mean"),
         ({"d_accuracy_real": 0.99, "d_accuracy_fake": 0.99, "loss_d": 0.05}, "winning discriminator"),
         ({"d_real": 0.01, "d_fake": 0.0, "loss_d": 2.0}, "dead discriminator"),
         ({"ema_distance": 0.6}, "diverging EMA"),
@@ -148,6 +175,7 @@ def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
 )
 def test_one_illness_is_one_finding(tmp_path: Path, change: dict[str, float], name: str) -> None:
     healthy = [{"step": step, **HEALTHY} for step in range(1, 11)]
+    healthy.insert(0, {"step": 0, "seed_spread": 0.5, "teacher_seed_spread": 0.8})
     ill = [{"step": step, **HEALTHY, **change} for step in range(11, 31)]
     findings = diagnose(written(tmp_path / "run", healthy + ill))
     assert [finding.name for finding in findings] == [name]
@@ -156,7 +184,7 @@ def test_one_illness_is_one_finding(tmp_path: Path, change: dict[str, float], na
 
 
 def test_no_two_checks_are_the_same() -> None:
-    assert len(set(CHECKS)) == len(CHECKS) == 9
+    assert len(set(CHECKS)) == len(CHECKS) == 10
 
 
 def test_a_run_without_rows_is_refused(tmp_path: Path) -> None:

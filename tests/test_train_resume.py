@@ -269,8 +269,8 @@ def poison(trainer: AddTrainer, failing: int, times: int) -> None:
     left = [times]
     output = trainer.task.add_step._x0_hat
 
-    def x0_hat(batch: object, network: object) -> torch.Tensor:
-        value = output(batch, network)  # type: ignore[arg-type]
+    def x0_hat(batch: object, network: object, pairs: object) -> torch.Tensor:
+        value = output(batch, network, pairs)  # type: ignore[arg-type]
         if trainer.step == failing and left[0]:
             left[0] -= 1
             return value * float("nan")
@@ -300,7 +300,7 @@ def test_a_nan_goes_back_to_the_last_good_state_and_says_so(
 
 def test_a_run_that_is_nan_everywhere_ends_with_one_line(parts: Parts, tmp_path: Path) -> None:
     trainer = AddTrainer(add_config(parts, tmp_path / "run", max_steps=8, nan_limit=2))
-    trainer.task.add_step._x0_hat = lambda batch, network: batch.x0 * float("nan")  # type: ignore
+    trainer.task.add_step._x0_hat = lambda batch, network, pairs: batch.x0 * float("nan")  # type: ignore
     with pytest.raises(UserError, match="went back 2 times"):
         trainer.run()
     newest = Checkpoints(tmp_path / "run", 2).newest()

@@ -20,6 +20,7 @@ DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("auto", "bf16", "fp32")
 CHOICES = {
     "student": ("full", "base", "small", "tiny", "no_hires_attention", "custom", "lora"),
     "loss": ("both", "adv", "distill"),
+    "adversarial": ("hinge", "relativistic"),
     "features": ("mobilenet_v2", "dinov2", "teacher"),
     "conditioning": ("both", "text", "image", "none"),
     "weighting": ("exponential", "sds", "nfsd", "uniform"),
@@ -45,7 +46,10 @@ RANGES = {
     "adversarial_weight": (0.0, MOST),
     "distillation_weight": (0.0, MOST),
     "reconstruction_weight": (0.0, MOST),
+    "adversarial_balance": (0.0, MOST),
+    "regression_weight": (0.0, MOST),
     "r1_weight": (0.0, MOST),
+    "r2_weight": (0.0, MOST),
     "guidance": (0.0, MOST),
     "seed": (0, 2**31),
     "minutes": (0.0, MOST),
@@ -109,7 +113,9 @@ class Config(RunSettings):
 
     # The objective (ADD eq. 1).
     loss: str = "both"
+    adversarial: str = "hinge"  # the game: hinge (ADD), or relativistic (R3GAN)
     adversarial_weight: float = 1.0
+    adversarial_balance: float = 0.0  # size of its gradient relative to the distillation's (else the pairs'); 0: free
     distillation_weight: float = 2.5  # lambda
     weighting: str = "exponential"  # c(t)
     space: str = "pixel"  # where the distillation distance is taken
@@ -117,14 +123,19 @@ class Config(RunSettings):
     teacher_steps: int = 1  # network evaluations of the teacher per target
     negative_prompt: str = "blurry, low quality, ugly, low contrast"  # of weighting=nfsd
     reconstruction_weight: float = 0.0  # ||x0_student - x0||^2, ours: keeps learning captions while distilling
+    pairs: str = ""  # folder made by train.pairs: noise, and the picture that the teacher makes of it
+    pair_batch: int = 0  # pairs per update, beside the batch
+    regression_weight: float = 1.0  # ||x0_student(noise) - the teacher's picture of that noise||^2 (DMD's regression)
     decoder: str = "linear"  # how pictures are made for the discriminator and the pixel-space distances
 
     # The discriminator.
     features: str = "mobilenet_v2"
     features_path: str = "facebook/dinov2-small"  # of features=dinov2: a local folder, or a hub id in the local cache
+    feature_side: int = 0  # pixels to which pictures are scaled for the features; 0: as they are
     conditioning: str = "both"
     r1_weight: float = 1e-5
-    r1_every: int = 1  # discriminator updates between R1 terms; the weight is multiplied by it
+    r2_weight: float = 0.0  # the same penalty on fakes (R3GAN)
+    r1_every: int = 1  # discriminator updates between R1 and R2 terms; their weight is multiplied by it
     discriminator_updates: int = 1
     discriminator_start: int = 0  # student updates without the adversarial loss; the discriminator learns during them
     augment: bool = True  # DiffAugment
@@ -173,6 +184,8 @@ def check(config: Config) -> Config:
         "window": 1,
         "pool": 1,
         "workers": 0,
+        "pair_batch": 0,
+        "feature_side": 0,
         "score_pictures": 0,
         "nan_limit": 0,
         "warmup": 0,
@@ -186,6 +199,10 @@ def check(config: Config) -> Config:
             raise UserError(f"{key}={number}: must lie in {low:g}..{high:g}")
     if config.score_pictures == 1:
         raise UserError("score_pictures=1: a distribution needs more than one picture; 0 turns the score off")
+    if bool(config.pairs) != bool(config.pair_batch):
+        raise UserError(
+            "pairs and pair_batch go together: a folder made by train.pairs, and how many of them per update"
+        )
     if config.weighting == "nfsd" and config.teacher_steps > 1:
         raise UserError("weighting=nfsd uses one prediction of the teacher: set teacher_steps=1")
     return config

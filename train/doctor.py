@@ -60,6 +60,23 @@ def collapse(rows: Rows, config: Config) -> Finding | None:
     )
 
 
+def mean_of_each_caption(rows: Rows, config: Config) -> Finding | None:
+    """Two seeds of a caption give one picture, where the teacher draws two."""
+    last, teacher = (
+        late(rows, "seed_spread"),
+        [row["teacher_seed_spread"] for row in rows if "teacher_seed_spread" in row],
+    )
+    if not last or not teacher or teacher[0] < 0.1 or statistics.mean(last) >= 0.25 * teacher[0]:
+        return None
+    return Finding(
+        "seeds do not matter: the student draws the mean",
+        f"two seeds of a caption are {statistics.mean(last):.2f} times as far apart as real pictures, the teacher's "
+        f"{teacher[0]:.2f} times",
+        "pairs of noise and teacher's picture (python -m train.pairs, then pairs= and pair_batch=), "
+        "adversarial_balance=1, reconstruction_weight=0, conditioning=text, more steps",
+    )
+
+
 def noisy_student(rows: Rows, config: Config) -> Finding | None:
     """Pictures differ more than real ones: the student passes its noise on."""
     last = late(rows, "diversity")
@@ -166,6 +183,7 @@ def drowned_term(rows: Rows, config: Config) -> Finding | None:
 CHECKS: tuple[Callable[[Rows, Config], Finding | None], ...] = (
     not_finite,
     collapse,
+    mean_of_each_caption,
     noisy_student,
     winning_discriminator,
     dead_discriminator,

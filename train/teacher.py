@@ -220,19 +220,30 @@ def check_fit(unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CL
 
 def work(args: argparse.Namespace) -> None:
     """Train, and write OUT/unet and OUT/pipeline."""
+    print_result(str(trained(args)))
+
+
+def trained(args: argparse.Namespace, unet: UNet2DConditionModel | None = None) -> Path:
+    """Train as the command's arguments say; returns OUT/pipeline. Raises UserError.
+
+    unet: to begin with, instead of the one that the arguments name.
+    """
     args = checked(args)
     settings = settings_of(TeacherSettings, args)
-    print_result(str(run_task(partial(teacher_task, args, settings), settings)))
+    return run_task(partial(teacher_task, args, settings, unet=unet), settings)
 
 
-def teacher_task(args: argparse.Namespace, settings: TeacherSettings, engine: Engine) -> TeacherTask:
+def teacher_task(
+    args: argparse.Namespace, settings: TeacherSettings, engine: Engine, unet: UNet2DConditionModel | None = None
+) -> TeacherTask:
     """The networks and the data that the arguments name, on the engine's device. Raises UserError."""
     given = read_prompts(args.prompts) if args.prompts else ()
     torch.manual_seed(settings.seed)
     vae = load_part(AutoencoderTiny, args.vae).eval().to(engine.device)
     text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval().to(engine.device)
     tokenizer = load_part(CLIPTokenizerFast, args.text / "tokenizer")
-    unet = start_unet(args.start, args.no_attention, args.student, args.attention) if args.start else None
+    if args.start:
+        unet = start_unet(args.start, args.no_attention, args.student, args.attention)
     if unet is not None:
         check_fit(unet, vae, text_encoder)
     around = Surroundings(vae, text_encoder, tokenizer)

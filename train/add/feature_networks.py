@@ -51,9 +51,11 @@ class PictureFeatures(FeatureNetwork):
     """ADD: features of augmented pictures; `network` maps pictures to a list of f32[B, C, N]."""
 
     def __init__(
-        self, network: Callable[[Tensor], list[Tensor]], widths: tuple[int, ...], augment: bool = True
+        self, network: Callable[[Tensor], list[Tensor]], widths: tuple[int, ...], augment: bool = True, side: int = 0
     ) -> None:
+        """side: pixels to which pictures are scaled first; 0 leaves them as they are."""
         super().__init__()
+        self.side = side
         self.network = network
         self.widths = widths
         self.embedding_width = widths[-1]
@@ -61,10 +63,16 @@ class PictureFeatures(FeatureNetwork):
 
     def observe(self, x: Tensor, text: Tensor, draws: Draws, fake: bool) -> list[Tensor]:
         choices = draws.augment_fake if fake else draws.augment_real
-        return self.network(diff_augment(x, choices) if self.augment else x)
+        return self.network(self._scaled(diff_augment(x, choices) if self.augment else x))
 
     def embed(self, x: Tensor, text: Tensor) -> Tensor:
-        return self.network(x)[-1].mean(dim=2)
+        return self.network(self._scaled(x))[-1].mean(dim=2)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Networks that were trained on large pictures see little in small ones (Projected GAN, 2111.01007)."""
+        if not self.side or self.side == x.shape[-1]:
+            return x
+        return F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=False)
 
 
 class MobileNetTaps(nn.Module):

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
-def adversarial_loss_d(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Hinge loss of the discriminator, mean over positions and heads (ADD eq. 3, without its R1 term)."""
-    losses = [(1 - r).relu().mean() + (1 + f).relu().mean() for r, f in zip(real, fake, strict=True)]
+def adversarial_loss_d(real: list[Tensor], fake: list[Tensor], game: str = "hinge") -> Tensor:
+    """The discriminator's loss, mean over positions and heads, without its R1 and R2 terms.
+
+    "hinge": ADD eq. 3. "relativistic": softplus of how much more real a fake looks than the real picture of its row
+    (RpGAN of R3GAN, 2501.05441): there is no loss left for a mode that is never drawn to hide in.
+    """
+    if game == "relativistic":
+        losses = [F.softplus(f - r).mean() for r, f in zip(real, fake, strict=True)]
+    else:
+        losses = [(1 - r).relu().mean() + (1 + f).relu().mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(losses).mean()
 
 
-def adversarial_loss_g(fake: list[Tensor]) -> Tensor:
-    """Hinge loss of the student: minus the mean logit (ADD eq. 2)."""
+def adversarial_loss_g(fake: list[Tensor], real: list[Tensor] | None = None) -> Tensor:
+    """The student's loss: minus the mean logit (hinge, ADD eq. 2); relativistic where real logits are given."""
+    if real is not None:
+        return torch.stack([F.softplus(r - f).mean() for r, f in zip(real, fake, strict=True)]).mean()
     return -torch.stack([logits.mean() for logits in fake]).mean()
 
 
@@ -23,6 +33,7 @@ def r1_penalty(real: list[Tensor], features: list[Tensor]) -> Tensor:
     features must require gradients (RuntimeError otherwise: a penalty that is silently zero would be worse).
     ADD eq. 3: gradients on features are far cheaper than on pixels, and enough. The hinge is a mean over heads here
     and the penalty a sum, so that gamma weighs (number of heads / 2) times as much as where both are sums.
+    Of fakes and their features it is R2.
     """
     gradients = torch.autograd.grad([logits.sum() for logits in real], features, create_graph=True)
     return torch.stack([gradient.square().flatten(1).sum(1).mean() for gradient in gradients]).sum()

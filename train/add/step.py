@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,8 @@ from train.add.guide import TeacherGuide
 from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
 from train.config import Config
 from train.data.examples import DataSource, Examples
-from train.diffusion import NoiseLevels
+from train.data.pairs import PairRows, Pairs
+from train.diffusion import LAST_TIMESTEP, NoiseLevels
 from train.finite import must_be_finite
 
 Values = dict[str, Tensor]
@@ -36,15 +38,18 @@ class MicroBatch:
     pooled: Tensor  # f32[B, D]
     draws: Draws
     seen: Tensor  # bool[B]: which pictures the discriminator sees
+    pairs: PairRows | None = None  # of the student's update
     real: Tensor | None = None  # their real pictures or latents, once they have been asked for
+    real_features: list[Tensor] | None = None  # and their features
 
 
 @dataclass
 class Fakes:
     """A student output with everything that both updates need from it, computed once."""
 
-    x0_hat: Tensor  # with the student's graph, or without one
+    x0_hat: Tensor  # with the student's graph, or without one; behind the batch's own rows those of the pairs
     leaf: Tensor  # the same values; gradients of the terms meet here
+    own: Tensor  # the leaf's rows of the batch
     pictures: Tensor | None  # decoded leaf, where the objective is on pictures
     features: list[Tensor]  # the discriminator's input features of the leaf's seen rows
     condition: Tensor | None
@@ -70,6 +75,7 @@ class AddStep:
     optimizer_d: torch.optim.Optimizer
     set_rates: Callable[[int], None]
     timer: Callable[[str], AbstractContextManager[None]]
+    pairs: Pairs | None = None
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Update discriminator and student once; returns what was measured, scalars on the device.
@@ -110,34 +116,47 @@ class AddStep:
                         examples.pooled.to(device),
                         draws.rows(rows, device),
                         seen[rows].to(device),
+                        self._pairs(rows, rng) if update == 0 else None,
                     )
                 )
         return batches
+
+    def _pairs(self, rows: slice, rng: np.random.Generator) -> PairRows | None:
+        """The pairs of a micro-batch: as large a share of all as its rows are of the batch."""
+        if self.pairs is None:
+            return None
+        total, batch = self.config.pair_batch, self.config.batch
+        return self.pairs.take(total, slice(rows.start * total // batch, rows.stop * total // batch), rng)
 
     def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:
         """The student's input x_s = alpha_s x0 + sigma_s eps of REAL pictures; pure noise at the noisiest level."""
         make = self.levels.generator_input if self.config.zero_terminal_snr else self.levels.noised
         return make(x0, draws.noise, draws.timesteps)
 
-    def _x0_hat(self, batch: MicroBatch, network: Any) -> Tensor:
-        noisy = self.noised_input(batch.x0, batch.draws)
+    def _x0_hat(self, batch: MicroBatch, network: Any, pairs: PairRows | None) -> Tensor:
+        noisy, timesteps, text = self.noised_input(batch.x0, batch.draws), batch.draws.timesteps, batch.text
+        if pairs is not None:  # in the same pass: a wrapped network exchanges gradients once
+            noisy, text = torch.cat([noisy, pairs.noise]), torch.cat([text, pairs.text])
+            timesteps = torch.cat([timesteps, timesteps.new_full((len(pairs.noise),), LAST_TIMESTEP)])
         with self.timer("student"), self.engine.autocast():
-            output = network(noisy, batch.draws.timesteps, batch.text).sample
-        return self.levels.x0(noisy, output.float(), batch.draws.timesteps)
+            output = network(noisy, timesteps, text).sample
+        return self.levels.x0(noisy, output.float(), timesteps)
 
     # ---- the discriminator ----------------------------------------------------------------------------------
 
     def _fakes(self, batch: MicroBatch, with_graph: bool = True) -> Fakes:
         with torch.set_grad_enabled(with_graph):
-            x0_hat = self._x0_hat(batch, self.student if with_graph else self.engine.unwrap(self.student))
+            network = self.student if with_graph else self.engine.unwrap(self.student)
+            x0_hat = self._x0_hat(batch, network, batch.pairs if with_graph else None)
             leaf = x0_hat.detach().requires_grad_(with_graph)
-            pictures = self._decode(leaf) if self._needs_pictures(with_graph) else None
+            own = leaf[: len(batch.x0)]
+            pictures = self._decode(own) if self._needs_pictures(with_graph) else None
             features: list[Tensor] = []
             condition: Tensor | None = None
             if self.config.loss != "distill":
                 with self.timer("discriminator"):
-                    features, condition = self._observe_fake(batch, leaf, pictures)
-        return Fakes(x0_hat, leaf, pictures, features, condition)
+                    features, condition = self._observe_fake(batch, own, pictures)
+        return Fakes(x0_hat, leaf, own, pictures, features, condition)
 
     def _needs_pictures(self, for_student: bool) -> bool:
         adversarial = self.config.loss != "distill" and not self.discriminator.network.on_latents
@@ -148,10 +167,10 @@ class AddStep:
             return self.decode(latents).float()
 
     def _observe_fake(
-        self, batch: MicroBatch, leaf: Tensor, pictures: Tensor | None
+        self, batch: MicroBatch, latents: Tensor, pictures: Tensor | None
     ) -> tuple[list[Tensor], Tensor | None]:
         network, rows = self.discriminator.network, batch.seen
-        x = leaf if network.on_latents or pictures is None else pictures
+        x = latents if network.on_latents or pictures is None else pictures
         draws, text = batch.draws.rows(rows, x.device), batch.text[rows]
         with self.engine.autocast_features():
             features = [f.float() for f in network.observe(x[rows], text, draws, fake=True)]
@@ -168,15 +187,19 @@ class AddStep:
 
     @torch.no_grad()
     def _observe_real(self, batch: MicroBatch) -> list[Tensor]:
-        draws = batch.draws.rows(batch.seen, batch.x0.device)
-        with self.engine.autocast_features():
-            features = self.discriminator.network.observe(self._real(batch), batch.text[batch.seen], draws, fake=False)
-        return [f.float().requires_grad_() for f in features]
+        """The features of the seen rows' real pictures, once for both updates; they take gradients, for R1."""
+        if batch.real_features is None:
+            draws = batch.draws.rows(batch.seen, batch.x0.device)
+            real, text = self._real(batch), batch.text[batch.seen]
+            with self.engine.autocast_features():
+                features = self.discriminator.network.observe(real, text, draws, fake=False)
+            batch.real_features = [f.float().requires_grad_() for f in features]
+        return batch.real_features
 
     def _update_discriminator(
         self, step: int, update: int, batches: list[MicroBatch], fakes: Fakes | None = None
     ) -> Values:
-        """Hinge loss and R1 on the heads (ADD eq. 3); `fakes`: those of the only micro-batch, if already made."""
+        """The heads' loss, R1 and R2 (ADD eq. 3); `fakes`: those of the only micro-batch, if already made."""
         measured: Values = {}
         self.optimizer_d.zero_grad()
         self.discriminator.refresh_norms()
@@ -198,12 +221,17 @@ class AddStep:
     def _discriminator_loss(self, batch: MicroBatch, fakes: Fakes, regular: bool) -> tuple[Tensor, Values]:
         real_features = self._observe_real(batch)
         real = self.discriminator(real_features, fakes.condition)
-        fake = self.discriminator([f.detach() for f in fakes.features], fakes.condition)
-        loss = adversarial_loss_d(real, fake)
+        fake_features = [f.detach().requires_grad_() for f in fakes.features]
+        fake = self.discriminator(fake_features, fakes.condition)
+        loss = adversarial_loss_d(real, fake, self.config.adversarial)
         found = {"loss_d": loss, **logit_facts(real, fake)}
-        if regular and self.config.r1_weight:
-            found["r1"] = r1_penalty(real, real_features)
-            loss = loss + self.config.r1_weight / 2 * self.config.r1_every * found["r1"]
+        for name, weight, logits, features in (
+            ("r1", self.config.r1_weight, real, real_features),
+            ("r2", self.config.r2_weight, fake, fake_features),
+        ):
+            if regular and weight:
+                found[name] = r1_penalty(logits, features)
+                loss = loss + weight / 2 * self.config.r1_every * found[name]
         return loss, found
 
     # ---- the student ----------------------------------------------------------------------------------------
@@ -220,7 +248,7 @@ class AddStep:
                 with self.timer("student"):
                     self.engine.backward((given.x0_hat * gradient).sum() / len(batches))
             if len(batch.x0) > 1:
-                found["diversity"] = diversity(batch, given.leaf.detach())
+                found["diversity"] = diversity(batch, given.own.detach())
             measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
         with self.timer("student"):
             trained = [p for p in self.student.parameters() if p.requires_grad]
@@ -231,34 +259,48 @@ class AddStep:
 
     def _term_gradients(self, step: int, batch: MicroBatch, fakes: Fakes) -> tuple[Tensor, Values]:
         """Sum of the terms' gradients at the student's x0, and each term's value and gradient size there."""
-        total, found = torch.zeros_like(fakes.leaf), Values()
+        gradients: Values = {}
+        found: Values = {}
         for name, term in self._terms(step, batch, fakes):
-            (gradient,) = torch.autograd.grad(term, fakes.leaf, retain_graph=True)
-            total += gradient
-            found |= {f"loss_{name}": term, f"grad_{name}": gradient.norm()}
-        if "grad_adv" in found and "grad_distill" in found:
+            (gradients[name],) = torch.autograd.grad(term, fakes.leaf, retain_graph=True)
+            found |= {f"loss_{name}": term, f"grad_{name}": gradients[name].norm()}
+        if "adv" in gradients and "distill" in gradients:
             found["grad_ratio"] = found["grad_adv"] / found["grad_distill"].clamp_min(1e-12)
-        return total, found
+        beside = next((found[f"grad_{name}"] for name in ("distill", "pair", "rec") if name in gradients), None)
+        if self.config.adversarial_balance and "adv" in gradients and beside is not None:
+            share = self.config.adversarial_balance * beside / found["grad_adv"].clamp_min(1e-12)
+            gradients["adv"] = gradients["adv"] * share
+        return torch.stack(list(gradients.values())).sum(0), found
 
     def _terms(self, step: int, batch: MicroBatch, fakes: Fakes) -> Iterator[tuple[str, Tensor]]:
         config = self.config
         if config.loss != "distill" and step >= config.discriminator_start:
             with self.timer("discriminator"), frozen(self.discriminator.heads):
-                logits = self.discriminator(fakes.features, fakes.condition)
-                yield "adv", adversarial_loss_g(logits) * config.adversarial_weight
+                yield "adv", self._adversarial_term(batch, fakes) * config.adversarial_weight
         if config.loss != "adv":
             yield "distill", self.distillation_term(batch, fakes) * config.distillation_weight
         if config.reconstruction_weight:
-            yield "rec", (fakes.leaf - batch.x0).square().mean() * config.reconstruction_weight
+            yield "rec", (fakes.own - batch.x0).square().mean() * config.reconstruction_weight
+        if batch.pairs is not None:
+            own = len(batch.x0)
+            yield "pair", (fakes.leaf[own:] - batch.pairs.latents).square().mean() * config.regression_weight
+
+    def _adversarial_term(self, batch: MicroBatch, fakes: Fakes) -> Tensor:
+        logits = self.discriminator(fakes.features, fakes.condition)
+        if self.config.adversarial == "hinge":
+            return adversarial_loss_g(logits)
+        with torch.no_grad():
+            real = self.discriminator(self._observe_real(batch), fakes.condition)
+        return adversarial_loss_g(logits, real)
 
     def distillation_term(self, batch: MicroBatch, fakes: Fakes) -> Tensor:
         """c(t) times the squared distance to the teacher's x0 of the re-noised student output (ADD eq. 4)."""
         with self.timer("teacher"):
-            target = self.guide.target(fakes.leaf.detach(), batch.text, batch.draws)
+            target = self.guide.target(fakes.own.detach(), batch.text, batch.draws)
         alpha, sigma = self.levels.at(batch.draws.teacher_timesteps)
         weight = distillation_weight(alpha, sigma, self.config.weighting)
         if self.config.space == "latent" or fakes.pictures is None:
-            return distillation_loss(fakes.leaf, target, weight)
+            return distillation_loss(fakes.own, target, weight)
         with torch.no_grad():
             target_pictures = self._decode(target)
         return distillation_loss(fakes.pictures, target_pictures, weight)

@@ -71,12 +71,12 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, centred if len(centred) <= features.shape[1] else torch.linalg.qr(centred, mode="r").R
 
 
-def kernel_distance(real: Tensor, fake: Tensor) -> float:
-    """KID, mean over 50 subsets of at most 100 (Binkowski et al. 2018). The caller's random state stays as it is."""
+def kernel_distance(real: Tensor, fake: Tensor, subset: int = 100, subsets: int = 50) -> float:
+    """KID, mean over `subsets` of at most `subset` (Binkowski et al. 2018). The caller's random state is kept."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    size = min(100, len(real), len(fake))
-    subsets = 1 if size == len(real) == len(fake) else 50  # a subset that is the whole set needs no second one
+    size = min(subset, len(real), len(fake))
+    subsets = 1 if size == len(real) == len(fake) else subsets  # a subset that is the whole set needs no second one
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", UserWarning)  # that features are kept in memory
         metric = KernelInceptionDistance(feature=_Precomputed(real.shape[1]), subsets=subsets, subset_size=size)

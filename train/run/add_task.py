@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from runtime.errors import UserError
+from train.add.step import spread
 from train.checkpoint import one_step_scheduler, save_pipeline
 from train.config import INITS, Config, from_json
 from train.data.shards import dataset_facts
@@ -32,6 +33,7 @@ from train.run.task import Stateful, Task, Values
 from train.run.telemetry import Telemetry
 from train.sizes import describe_sizes
 
+TEACHER_STEPS = 8  # of the pictures that the student's spread is compared with
 # Settings that may change when a run resumes: the rest decides what its checkpoints mean.
 MAY_CHANGE = (
     "run_dir",
@@ -110,8 +112,10 @@ class AddTask(Task):
     def keep(self, step: int, telemetry: Telemetry) -> float | None:
         """A sheet of one-step pictures, and their score."""
         pictures = self.draw(max(SAMPLES, self.config.score_pictures))
+        apart = self.seed_spreads(teacher=step == 0)
         if not self.engine.is_main:
             return None
+        telemetry.row(step, apart)
         path = self.run_dir / "samples" / f"step-{step:06d}.png"
         save_grid(pictures[:SAMPLES], path, columns=8)
         telemetry.pictures(step, np.asarray(Image.open(path)))
@@ -138,6 +142,30 @@ class AddTask(Task):
                 seeds = range(start, start + len(text))
                 latents.append(sample(self.student, text, no_text, seeds, 1, 1.0, self.parts.levels, self.engine.bf16))
         return decode_all(self.parts.pipeline.vae, torch.cat(latents))[:count]
+
+    @torch.no_grad()
+    def seed_spreads(self, teacher: bool) -> dict[str, float]:
+        """How far two seeds of a caption are apart, over how far real pictures are: of the student, and the teacher.
+
+        A student that draws each caption's mean has next to nothing here where its teacher's guided steps have much.
+        """
+        probe, count = self.parts.probe, min(SAMPLES // 2, len(self.parts.probe.text))
+        real = spread(probe.latents[:SAMPLES]).clamp_min(1e-6)
+        text, no_text = probe.text[:count].to(self.engine.device), self.parts.source.no_text.to(self.engine.device)
+        levels, bf16 = self.parts.levels, self.engine.bf16
+
+        def apart(network: UNet2DConditionModel, steps: int, guidance: float) -> float:
+            drawn = [
+                sample(network, text, no_text, range(first, first + count), steps, guidance, levels, bf16)
+                for first in (0, count)
+            ]
+            return float((drawn[0] - drawn[1]).square().mean().sqrt().cpu() / 2**0.5 / real.cpu())
+
+        with self.ema.applied(self.student):
+            found = {"seed_spread": apart(self.student, 1, 1.0)}
+        if teacher:
+            found["teacher_seed_spread"] = apart(self.parts.teacher, TEACHER_STEPS, self.config.guidance)
+        return found
 
     # ---- the result -----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from train.checkpoint import load_pipeline
 from train.config import INITS, RANDOM_TEACHER, Config
 from train.data.encoders import Encoders, encode_texts
 from train.data.examples import DataSource, Examples
+from train.data.pairs import Pairs
 from train.data.sources import open_source
 from train.diffusion import LAST_TIMESTEP, NoiseLevels
 from train.families import KINDS, Kind
@@ -78,7 +79,9 @@ def build(config: Config, engine: Engine) -> Parts:
     teacher = pipeline.unet.requires_grad_(False).eval()
     teacher.to(engine.device, torch.bfloat16 if engine.bf16 else torch.float32)
     side = latent_side(pipeline.unet) * pipeline.vae_scale_factor
-    source = _open_source(config, engine, Encoders(pipeline.vae, text_encoder, tokenizer, side, engine.device))
+    encoders = Encoders(pipeline.vae, text_encoder, tokenizer, side, engine.device)
+    source = _open_source(config, engine, encoders)
+    pairs = Pairs(Path(config.pairs), encoders, source.latent_shape) if config.pairs else None
     levels = NoiseLevels.of(pipeline.scheduler, engine.device)
     probe = take_probe(source, max(SAMPLES, config.score_pictures, LINEAR_PROBE * (config.decoder == "linear")))
     probe.latents, probe.text = engine.broadcast(probe.latents), engine.broadcast(probe.text)
@@ -107,7 +110,19 @@ def build(config: Config, engine: Engine) -> Parts:
     )
     rates, timer = partial(set_learning_rates, config, optimizer, optimizer_d), Timer()
     step = AddStep(
-        config, engine, source, forward, discriminator, guide, levels, decoder, optimizer, optimizer_d, rates, timer
+        config,
+        engine,
+        source,
+        forward,
+        discriminator,
+        guide,
+        levels,
+        decoder,
+        optimizer,
+        optimizer_d,
+        rates,
+        timer,
+        pairs,
     )
     return Parts(pipeline, kind, teacher, engine.unwrap(wrapped), source, probe, levels, step, timer)
 
@@ -115,6 +130,10 @@ def build(config: Config, engine: Engine) -> Parts:
 def check_seen(config: Config, engine: Engine) -> None:
     """Raises UserError unless every micro-batch shows the discriminator equally many pictures, at least one."""
     parts, seen = config.batch // engine.micro_batch, config.adversarial_batch or config.batch
+    if config.pair_batch % parts:
+        raise UserError(
+            f"pair_batch={config.pair_batch} cannot be dealt to {parts} micro-batches; make it a multiple of {parts}"
+        )
     if seen % parts:
         raise UserError(
             f"adversarial_batch={seen} cannot be dealt to {parts} micro-batches; make it a multiple of {parts}"
@@ -265,7 +284,7 @@ def make_discriminator(
         taps = MobileNetTaps() if config.features == "mobilenet_v2" else load_dino(config.features_path)
         with torch.no_grad():
             widths = tuple(f.shape[1] for f in taps(torch.zeros(1, 3, 64, 64)))
-        network = PictureFeatures(taps, widths, config.augment)
+        network = PictureFeatures(taps, widths, config.augment, config.feature_side)
     return Discriminator(network, source.no_text.shape[-1], config.conditioning)
 
 

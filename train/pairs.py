@@ -87,6 +87,7 @@ class Teacher:
         self.levels = NoiseLevels.of(pipeline.scheduler, args.device)
         self.unet = pipeline.unet.eval().to(args.device)
         pipeline.text_encoder.to(args.device)
+        self.bf16 = computes_in_bf16(args.device)
 
     def pictures(self, captions: Sequence[str], seeds: Sequence[int], advance: Any) -> Tensor:
         """Latents f32[N, C, h, w], on the CPU, by guided DDIM steps from the seeds' noise."""
@@ -97,8 +98,7 @@ class Teacher:
         for start in range(0, len(captions), args.batch):
             text = states[[rows[caption] for caption in captions[start : start + args.batch]]]
             own = seeds[start : start + args.batch]
-            bf16 = computes_in_bf16(args.device)
-            made = sample(self.unet, text, states[rows[""]], own, args.steps, args.guidance, self.levels, bf16)
+            made = sample(self.unet, text, states[rows[""]], own, args.steps, args.guidance, self.levels, self.bf16)
             parts.append(made.cpu())
             advance(len(made))
         return torch.cat(parts)

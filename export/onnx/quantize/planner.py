@@ -3,7 +3,8 @@
 `prices` prices every layer in every kind of fewer bits. Each layer starts in the cheapest kind to run (or to
 store) and climbs while the sum of prices exceeds the budget: first the layer that saves most error for its cost
 in time (or bytes). The finished graphs' pictures then show whether the sum was right; if not, the budget shrinks
-by the shortfall. Pictures of four steps are looked at too, where the model can make them.
+by the shortfall. Where pictures of two or four steps are too far,
+layers are priced in them as well.
 """
 
 from __future__ import annotations

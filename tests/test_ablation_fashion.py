@@ -96,16 +96,20 @@ def test_a_classs_pictures_follow_one_another() -> None:
     assert (found.of_each(3, 5).pictures[:3] == found.pictures[5:8]).all()
 
 
+def not_read() -> tuple[np.ndarray, np.ndarray]:
+    raise AssertionError("it is read back, not trained again")
+
+
 @pytest.fixture(scope="module")
 def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
     own = real(40, 0)
     path = tmp_path_factory.mktemp("classifier") / "classifier.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "EPOCHS", 40)  # of 400 pictures
-        network = trained(path, own.pictures, own.labels, 10)
-    again = trained(path, own.pictures[:0], own.labels[:0], 10)  # read back, not trained
+        network = trained(path, lambda: own.both, 10)
+    again = trained(path, not_read, 10)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
-    return Measure(network, own)
+    return Measure(network, network.read(own.pictures)[0])
 
 
 def test_the_figures_tell_real_pictures_from_one_mean_and_from_wrong_classes(measure: Measure) -> None:

@@ -77,6 +77,7 @@ def test_a_run_that_was_stopped_goes_on_and_other_settings_are_refused(
     assert all(torch.equal(after[name], before[name]) for name in ("latents", "seeds"))
     capsys.readouterr()
     assert "pairs of other settings" in refused(capsys, main, *arguments(parts, out, steps=4))
+    assert "pairs of other settings" in refused(capsys, main, *arguments(parts, out, n=4))  # a last part is short
 
 
 def test_what_does_not_fit_is_one_line(parts: Parts, pairs: Path, tmp_path: Path) -> None:

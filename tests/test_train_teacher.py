@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from runtime.errors import UserError
 from tests.support.tiny import SMALL, make_checkpoint
 from tests.support.train_fixtures import make_data, make_teacher, picture, png
+from train.checkpoint import load_part
 from train.data.corpus import Corpus, share_compositions
 from train.data.shards import Record, write_shard
 from train.diffusion import NoiseLevels
@@ -171,6 +173,19 @@ def test_a_student_is_trained_and_resumed_and_no_other_takes_its_place(
     assert "step 3/3 loss" in capsys.readouterr().err
     assert main(command(folder, tmp_path, student="base", **{"max-steps": "4"})) == 2
     assert "step-3 is of another network than these settings make; choose another folder" in capsys.readouterr().err
+
+
+def test_a_students_latents_are_found_among_its_teachers(folder: Path, tmp_path: Path) -> None:
+    vae = load_part(AutoencoderTiny, folder / "teacher/vae", dtype=torch.float32)
+    for weight in vae.parameters():  # of a training in fp32: the pipeline holds it rounded
+        weight.data.mul_(1.0001)
+    vae.save_pretrained(tmp_path / "vae")
+    assert main(command(folder, tmp_path / "one", student="tiny", vae=str(tmp_path / "vae"))) == 0
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/cache").symlink_to(tmp_path / "one/cache")
+    before = sorted((tmp_path / "one/cache").iterdir())
+    assert main(command(folder, tmp_path / "two", student="tiny", vae=str(tmp_path / "one/pipeline/vae"))) == 0
+    assert sorted((tmp_path / "one/cache").iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,17 @@ def save_pipeline(
             (folder / VARIATION).write_text(json.dumps(variation, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
+def as_stored(network: Any) -> Any:
+    """The network with its weights rounded to what `save_pipeline` will write, in the precision that they had.
+
+    Latents and texts are then those of the finished pipeline, so that a student finds its teacher's in the cache.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.copy_(tensor.data.half())
+    return network
+
+
 def _in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The module itself where it has the dtype already, else a copy: the caller's stays as it is."""
     if all(p.dtype == dtype for p in module.parameters()):

@@ -64,9 +64,8 @@ def make(args: argparse.Namespace) -> Path:
         torch.set_num_threads(args.threads)
     captions = drawn_captions(args.data, args.n, args.seed)
     pipeline = load_pipeline(resolve_checkpoint(args.teacher), kinds=KINDS[:1])
-    claim(
-        args.out, {"teacher": str(args.teacher), **{key: getattr(args, key) for key in ("steps", "guidance", "seed")}}
-    )
+    numbers = {key: getattr(args, key) for key in ("n", "steps", "guidance", "seed")}
+    claim(args.out, {"teacher": str(args.teacher), "data": str(args.data), **numbers})
     teacher = Teacher(pipeline, args)
     with progress("pairs", args.n, "pairs") as advance:
         for part, start in enumerate(range(0, args.n, PART)):

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.errors import UserError
-from train.checkpoint import load_part, load_pipeline
+from train.checkpoint import as_stored, load_part, load_pipeline
 from train.data.corpus import load_corpus
 from train.data.encoders import Encoders
 from train.data.examples import DataSource
@@ -239,8 +239,8 @@ def teacher_task(
     """The networks and the data that the arguments name, on the engine's device. Raises UserError."""
     given = read_prompts(args.prompts) if args.prompts else ()
     torch.manual_seed(settings.seed)
-    vae = load_part(AutoencoderTiny, args.vae).eval().to(engine.device)
-    text_encoder = load_part(CLIPTextModel, args.text / "text_encoder").eval().to(engine.device)
+    vae = as_stored(load_part(AutoencoderTiny, args.vae)).eval().to(engine.device)
+    text_encoder = as_stored(load_part(CLIPTextModel, args.text / "text_encoder")).eval().to(engine.device)
     tokenizer = load_part(CLIPTokenizerFast, args.text / "tokenizer")
     if args.start:
         unet = start_unet(args.start, args.no_attention, args.student, args.attention)

@@ -6,7 +6,7 @@ ImageNet features mean little.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,15 @@ def gray(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).float().mean(3).unsqueeze(1) / 255
 
 
-def trained(path: Path, pictures: np.ndarray, labels: np.ndarray, classes: int) -> Classifier:
-    """The classifier of a file, trained on u8[N, 32, 32, 3] and i64[N] first where there is none."""
+def trained(path: Path, real: Callable[[], tuple[np.ndarray, np.ndarray]], classes: int) -> Classifier:
+    """The classifier of a file; where there is none, it is trained first on what `real` reads.
+
+    real: gives pictures u8[N, 32, 32, 3] and their classes i64[N].
+    """
     torch.manual_seed(SEED)
     network = Classifier(classes)
     if not path.is_file():
-        _train(network, pictures, labels)
+        _train(network, *real())
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             save_file(network.state_dict(), partial)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file, save_file
 
 from runtime.command import tell
-from runtime.files import write_text
+from runtime.files import whole_file, write_text
 from train.ablation.classifier import trained
 from train.ablation.fashion_data import CAPTIONS, prepare
 from train.ablation.figures import EACH, Figures, Measure, RealSet, spread, table
@@ -62,14 +63,15 @@ class Fashion:
 
     # ---- figures -----------------------------------------------------------------------------------------------
 
-    def measure(self) -> tuple[Measure, RealSet]:
-        """The figures' own networks and reference, and the held-out pictures."""
-        training, held_out = self._real("train"), self._real("held_out")
-        path = self.out / "classifier.safetensors"
-        network = trained(path, training.pictures, training.labels, len(CAPTIONS))
-        right = float((network.read(held_out.pictures)[1].numpy() == held_out.labels).mean())
-        tell(f"classifier: {right:.3f} of the held-out pictures right")
-        return Measure(network, training.of_each(REFERENCE)), held_out
+    def measure(self) -> Measure:
+        """The figures' own network and reference, both kept beside the rows."""
+        network = trained(self.out / "classifier.safetensors", lambda: self._real("train").both, len(CAPTIONS))
+        path = self.out / "reference.safetensors"
+        if not path.is_file():
+            features = network.read(self._real("train").of_each(REFERENCE).pictures)[0]
+            with whole_file(path) as partial:
+                save_file({"features": features}, partial)
+        return Measure(network, load_file(path)["features"])
 
     def _real(self, split: str) -> RealSet:
         records, pictures = load_pictures(self.data, split)
@@ -77,9 +79,8 @@ class Fashion:
 
     def score(self, rows: Sequence[Row], seeds: Sequence[int]) -> Results:
         """Row -> figures over the seeds, with real pictures' and the teacher's own; each set is drawn once."""
-        measure, held_out = self.measure()
-        halves = [held_out.of_each(EACH, start) for start in (0, EACH)]
-        results: Results = {REAL: spread([self._figures(f"real-{i}", measure, half) for i, half in enumerate(halves)])}
+        measure = self.measure()
+        results: Results = {REAL: spread([self._held_out(half, measure) for half in (0, 1)])}
         for steps, guidance in TEACHERS:
             name = f"teacher-{steps}-steps"
             results[_said(steps)] = spread([self._drawn(name, measure, self.teacher, steps, guidance)])
@@ -89,24 +90,32 @@ class Fashion:
             results[row.name] = found
         return results
 
+    def _held_out(self, half: int, measure: Measure) -> Figures:
+        """EACH real pictures of a class that no network was trained on: the floor of every figure."""
+        return self._figures(f"real-{half}", measure, lambda: self._real("held_out").of_each(EACH, half * EACH))
+
     def _row(self, row: Row, seed: int, measure: Measure) -> Figures:
         pipeline = folder_of(row, seed, self.out) / "pipeline"
         return self._drawn(f"{row.name}-seed-{seed}", measure, pipeline, 1, 1.0)
 
     def _drawn(self, name: str, measure: Measure, pipeline: Path, steps: int, guidance: float) -> Figures:
-        if not self._file(name).is_file():
+        def shown() -> RealSet:
             pictures = draw(checkpoint_generator(load_pipeline(pipeline), guidance), steps)
-            labels = np.arange(len(CAPTIONS)).repeat(EACH)
-            self._figures(name, measure, RealSet(pictures, labels))
-        return _read(self._file(name))
+            return RealSet(pictures, np.arange(len(CAPTIONS)).repeat(EACH))
 
-    def _figures(self, name: str, measure: Measure, shown: RealSet) -> Figures:
+        return self._figures(name, measure, shown)
+
+    def _figures(self, name: str, measure: Measure, shown: Callable[[], RealSet]) -> Figures:
+        """The figures of a set that were kept, or those of the pictures that `shown` gives."""
         path = self._file(name)
-        if not path.is_file():
-            figures = measure.of(shown)
-            draw_rows([(name, shown.pictures)], len(CAPTIONS), path.with_suffix(".png"))
-            write_text(path, json.dumps(figures, indent=1) + "\n")
-        return _read(path)
+        if path.is_file():
+            kept: Figures = json.loads(path.read_text())
+            return kept
+        pictures = shown()
+        figures = measure.of(pictures)
+        draw_rows([(name, pictures.pictures)], len(CAPTIONS), path.with_suffix(".png"))
+        write_text(path, json.dumps(figures, indent=1) + "\n")
+        return figures
 
     def _file(self, name: str) -> Path:
         return self.out / "figures" / f"{name.replace('=', '-')}.json"
@@ -126,8 +135,3 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _said(steps: int) -> str:
     return f"teacher, {steps} step" if steps == 1 else f"teacher, {steps} guided steps"
-
-
-def _read(path: Path) -> Figures:
-    found: Figures = json.loads(path.read_text())
-    return found

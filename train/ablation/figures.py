@@ -28,6 +28,11 @@ class RealSet:
     pictures: np.ndarray
     labels: np.ndarray
 
+    @property
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures and classes."""
+        return self.pictures, self.labels
+
     def of_each(self, count: int, start: int = 0) -> RealSet:
         """Each class's pictures from its `start`th, `count` of them, class after class."""
         chosen = [np.flatnonzero(self.labels == one)[start : start + count] for one in np.unique(self.labels)]
@@ -38,19 +43,23 @@ class RealSet:
 class Measure:
     """Figures of sets of pictures beside a reference of real ones.
 
+    Features are scaled so that their mean square over the reference is 1: KID's cubic kernel is made for that.
     kid: of 20 subsets of 1,000, times 1,000. fd: Frechet distance of the classifier's features. precision, recall:
     of 3 neighbours. vendi: of the features of 64 pictures of a class, mean over classes; vendi_pixels: of the pixels
     themselves. right: share whose class the classifier reads. apart: mean difference of two pictures of a class, in
     levels of 255.
     """
 
-    def __init__(self, classifier: Classifier, reference: RealSet) -> None:
+    def __init__(self, classifier: Classifier, reference: Tensor) -> None:
+        """reference: the classifier's features f32[N, 128] of real pictures."""
         self.classifier = classifier
-        self.reference = classifier.read(reference.pictures)[0]
+        self.scale = reference.square().mean().rsqrt()
+        self.reference = reference * self.scale
 
     def of(self, shown: RealSet) -> Figures:
         """The figures of pictures that should be of their labels' classes, as many of each."""
-        features, read = self.classifier.read(shown.pictures)
+        raw, read = self.classifier.read(shown.pictures)
+        features = raw * self.scale
         labels = torch.from_numpy(shown.labels)
         precision, recall = precision_recall(self.reference, features, NEIGHBOURS)
         varied = [np.flatnonzero(shown.labels == one)[:VARIED] for one in np.unique(shown.labels)]

@@ -53,10 +53,15 @@ def checkpoint_generator(pipeline: Any, guidance: float, batch: int = 0) -> Gene
 
 
 def encoded(pipeline: Any, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
-    """What a pipeline's call needs of texts, computed outside of it: in fp32, whatever the U-Net is computed in."""
-    given = {"prompt": list(prompts), "device": pipeline.device, "num_images_per_prompt": 1}
+    """What a pipeline's call needs of texts, computed outside of it: in fp32, whatever the U-Net is computed in.
+
+    A prompt that comes several times is encoded once.
+    """
+    texts = list(dict.fromkeys(prompts))
+    rows = torch.tensor([texts.index(prompt) for prompt in prompts], device=pipeline.device)
+    given = {"prompt": texts, "device": pipeline.device, "num_images_per_prompt": 1}
     found = pipeline.encode_prompt(**given, do_classifier_free_guidance=guidance > 1)
-    return dict(zip(EMBEDDINGS, found, strict=False))
+    return {name: value if value is None else value[rows] for name, value in zip(EMBEDDINGS, found, strict=False)}
 
 
 def check_steps(scheduler: Any, steps: int) -> None:

@@ -18,7 +18,7 @@ from export.checks.weights import watching
 from export.facts import model_facts, size_mb
 from export.heap import give_back_memory
 from export.openvino.convert import convert, parts
-from export.openvino.folder import note, write_configs
+from export.openvino.folder import note, refuse_uneven, write_configs
 from export.openvino.genai import text_to_image
 from export.openvino.int8 import quantize_weights
 from export.openvino.options import STORED, Options
@@ -44,6 +44,7 @@ def export_openvino(source: Source, out: Path, options: Options | None = None) -
     """
     started = time.perf_counter()
     options = options or Options()
+    refuse_uneven(source)
     with (
         progress(f"export to OpenVINO {options.precision}", 4 + len(source.components)) as advance,
         whole_folder(out, MARKER, options.overwrite) as folder,
@@ -102,8 +103,15 @@ def genai_picture(folder: Path, reference: Reference, least_db: float) -> Measur
     source, noise = reference.source, reference.noise[0]
     prompt = source.prompts.compared[0]
     found = text_to_image(folder, prompt, noise, precision_hint=COMPARED, size=source.image_size)
-    latents = torch.from_numpy(noise[None])
-    expected = source.pipe(prompt, latents=latents, num_inference_steps=1, guidance_scale=0.0, output_type="np").images[
-        0
-    ]
+    height, width = source.image_size
+    made = source.pipe(
+        prompt,
+        height=height,
+        width=width,
+        latents=torch.from_numpy(noise[None]),
+        num_inference_steps=1,
+        guidance_scale=0.0,
+        output_type="np",
+    )
+    expected = made.images[0]
     return at_least(Measure(None, psnr_db(expected, found / np.float32(255), peak=1.0)), least_db)

@@ -12,8 +12,19 @@ from export.openvino.scheduler import agreeing, genai_scheduler
 from export.openvino.tokenizer import write_openvino_tokenizer
 from export.source import Source
 from runtime.command import tell
+from runtime.errors import UserError
 
 VAE = "AutoencoderKL"  # the only one that GenAI knows; it reads the same keys from a tiny autoencoder
+
+
+def refuse_uneven(source: Source) -> None:
+    """Raises UserError where GenAI would draw another picture: it gives SDXL's U-Net width before height."""
+    height, width = source.image_size
+    if source.kind.second_text and height != width:
+        raise UserError(
+            f"OpenVINO GenAI tells SDXL's U-Net width before height, so a picture of {width}x{height} would not be "
+            "diffusers': export a square one"
+        )
 
 
 def write_configs(folder: Path, source: Source) -> dict[str, Any]:

@@ -15,9 +15,9 @@ PATCH, CHANNELS, SIDE = 4, 12, 8  # latents f32[12, 8, 8] of 32 pixels
 DECODER_STEPS = 1500
 WIDTHS, LAYERS, ATTENTION, TIME_WIDTH = (32, 64, 128), (1, 1, 1), (False, False, False), 256
 TEXT = "sticker-128"  # whose text encoder reads the captions
-TEACHER_STEPS, TEACHER_BATCH = 3500, 64
+TEACHER_STEPS, TEACHER_BATCH = 5000, 64
 GUIDANCE, STEPS = 1.5, 25  # of the teacher's own pictures
-PAIRS = 3000
+PAIRS = 10_000
 
 
 def decoder(data: Path, out: Path, threads: int) -> Path:
@@ -43,7 +43,7 @@ def small_teacher(data: Path, out: Path, threads: int, steps: int = TEACHER_STEP
     share_cache(out, folder)
     text = resolve_checkpoint(TEXT)
     command = (
-        f"--max-steps {steps} --batch {TEACHER_BATCH} --shared 0 --last 0.1 --power 1 --lr 1e-3 --save-every 1000 "
+        f"--max-steps {steps} --batch {TEACHER_BATCH} --shared 0 --last 0.1 --power 1 --lr 4e-3 --decay-from 0.4 --save-every 1000 "
         f"--guidance {GUIDANCE} --sample-steps {STEPS} --threads {threads} --grad-clip 1"
     )
     places = {"--data": data, "--vae": vae, "--text": text, "--out": folder}

@@ -17,7 +17,7 @@ WIDTHS, LAYERS, ATTENTION, TIME_WIDTH = (32, 64, 128), (1, 1, 1), (False, False,
 TEXT = "sticker-128"  # whose text encoder reads the captions
 TEACHER_STEPS, TEACHER_BATCH = 5000, 64
 GUIDANCE, STEPS = 1.5, 25  # of the teacher's own pictures
-PAIRS = 10_000
+PAIRS = 6000
 
 
 def decoder(data: Path, out: Path, threads: int) -> Path:

@@ -165,14 +165,18 @@ def test_the_balance_sets_the_adversarial_gradients_size(parts: Parts, tmp_path:
     assert float(cosine) == pytest.approx(1, abs=1e-4)
 
 
-def test_without_a_distillation_the_pairs_are_the_measure(parts: Parts, pairs: Path, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"loss": "adv", "pairs": str(pairs), "pair_batch": 4, "adversarial_balance": 2.0}
+@pytest.mark.parametrize("loss", ["adv", "both"])
+def test_pairs_and_distillation_together_are_the_measure(parts: Parts, pairs: Path, tmp_path: Path, loss: str) -> None:
+    changes: dict[str, Any] = {"loss": loss, "pairs": str(pairs), "pair_batch": 4, "adversarial_balance": 2.0}
     step = trainer(parts, tmp_path / "run", **changes).task.add_step
     (batch,) = step._batches(0, 0)
     fakes = step._fakes(batch)
-    total, found = step._term_gradients(0, batch, fakes)
-    adversarial = total[: len(batch.x0)]  # the pairs' own rows are behind them
-    assert float(adversarial.norm()) == pytest.approx(2 * float(found["grad_pair"]), rel=1e-3)
+    others = torch.zeros_like(fakes.leaf)
+    for name, term in step._terms(0, batch, fakes):
+        if name != "adv":
+            others += torch.autograd.grad(term, fakes.leaf, retain_graph=True)[0]
+    total, _ = step._term_gradients(0, batch, fakes)
+    assert float((total - others).norm()) == pytest.approx(2 * float(others.norm()), rel=1e-3)
 
 
 def test_features_see_pictures_at_their_side() -> None:

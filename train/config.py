@@ -115,7 +115,7 @@ class Config(RunSettings):
     loss: str = "both"
     adversarial: str = "hinge"  # the game: hinge (ADD), or relativistic (R3GAN)
     adversarial_weight: float = 1.0
-    adversarial_balance: float = 0.0  # size of its gradient relative to the distillation's (else the pairs'); 0: free
+    adversarial_balance: float = 0.0  # size of its gradient relative to that of all other terms; 0: free
     distillation_weight: float = 2.5  # lambda
     weighting: str = "exponential"  # c(t)
     space: str = "pixel"  # where the distillation distance is taken

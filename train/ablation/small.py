@@ -43,8 +43,9 @@ def small_teacher(data: Path, out: Path, threads: int, steps: int = TEACHER_STEP
     share_cache(out, folder)
     text = resolve_checkpoint(TEXT)
     command = (
-        f"--max-steps {steps} --batch {TEACHER_BATCH} --shared 0 --last 0.1 --power 1 --lr 4e-3 --decay-from 0.4 --save-every 1000 "
-        f"--guidance {GUIDANCE} --sample-steps {STEPS} --threads {threads} --grad-clip 1"
+        f"--max-steps {steps} --batch {TEACHER_BATCH} --shared 0 --last 0.1 --power 1 --lr 4e-3 "
+        f"--decay-from 0.4 --save-every 1000 --guidance {GUIDANCE} --sample-steps {STEPS} --grad-clip 1 "
+        f"--threads {threads}"
     )
     places = {"--data": data, "--vae": vae, "--text": text, "--out": folder}
     named = [word for pair in places.items() for word in map(str, pair)]

@@ -266,10 +266,10 @@ class AddStep:
             found |= {f"loss_{name}": term, f"grad_{name}": gradients[name].norm()}
         if "adv" in gradients and "distill" in gradients:
             found["grad_ratio"] = found["grad_adv"] / found["grad_distill"].clamp_min(1e-12)
-        beside = next((found[f"grad_{name}"] for name in ("distill", "pair", "rec") if name in gradients), None)
-        if self.config.adversarial_balance and "adv" in gradients and beside is not None:
-            share = self.config.adversarial_balance * beside / found["grad_adv"].clamp_min(1e-12)
-            gradients["adv"] = gradients["adv"] * share
+        others = [gradient for name, gradient in gradients.items() if name != "adv"]
+        if self.config.adversarial_balance and "adv" in gradients and others:
+            size = self.config.adversarial_balance * torch.stack(others).sum(0).norm()
+            gradients["adv"] = gradients["adv"] * size / found["grad_adv"].clamp_min(1e-12)
         return torch.stack(list(gradients.values())).sum(0), found
 
     def _terms(self, step: int, batch: MicroBatch, fakes: Fakes) -> Iterator[tuple[str, Tensor]]:

@@ -27,7 +27,7 @@ from train.presets import add
 
 REFERENCE = 1000  # real pictures of a class that everything is compared with
 REAL = "real pictures, held out"
-UPDATES = 600  # of a row, unless said otherwise
+UPDATES = 500  # of a row, ten minutes of a core, unless said otherwise
 TEACHERS = ((1, 1.0), (4, GUIDANCE), (STEPS, GUIDANCE))  # steps and guidance of the teacher's own rows
 Results = dict[str, dict[str, Any]]
 

@@ -141,7 +141,7 @@ def test_the_features_are_the_penultimate_layers(measure: Measure) -> None:
 @pytest.mark.slow
 def test_from_the_files_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     files, out = write_files(tmp_path / "files", each=20), tmp_path / "out"
-    for name, value in {"WIDTHS": (16, 16, 32), "DECODER_STEPS": 20, "TEACHER_STEPS": 4, "TEACHER_BATCH": 8}.items():
+    for name, value in {"WIDTHS": (16, 32), "DECODER_STEPS": 20, "TEACHER_STEPS": 4, "TEACHER_BATCH": 8}.items():
         monkeypatch.setattr(small, name, value)
     for name, value in {"EACH": 8, "REFERENCE": 20, "TEACHERS": ((1, 1.0), (2, 1.5))}.items():
         monkeypatch.setattr(fashion, name, value)

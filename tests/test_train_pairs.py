@@ -14,6 +14,7 @@ from runtime.errors import UserError
 from runtime.noise import randn
 from tests.support.mistakes import refused
 from tests.support.train_fixtures import Parts, add_config, make_parts
+from train.add.draws import update_rng
 from train.add.feature_networks import PictureFeatures
 from train.add.losses import adversarial_loss_d, adversarial_loss_g
 from train.checkpoint import load_pipeline
@@ -122,6 +123,29 @@ def test_a_student_learns_its_pairs(parts: Parts, pairs: Path, tmp_path: Path) -
     run = trainer(parts, tmp_path / "run", pairs=str(pairs), pair_batch=6, regression_weight=30.0, max_steps=25)
     losses = [float(run.train_step()["loss_pair"]) for _ in range(25)]
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+
+
+def test_a_run_may_begin_with_pairs_alone(parts: Parts, pairs: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"pairs": str(pairs), "pair_batch": 4, "pairs_first": 2}
+    run, halves = (trainer(parts, tmp_path / str(m), micro_batch=m, **changes) for m in (0, 4))
+    heads = [weight.clone() for weight in run.task.add_step.discriminator.heads.parameters()]
+    step = run.task.add_step
+    assert step.pairs is not None
+    rows = step.pairs.take(12, slice(0, 12), update_rng(step.config, 0, 0))  # in place of 8 pictures and 4 pairs
+    with torch.no_grad():
+        output = run.task.add_step.student(rows.noise, torch.full((12,), 999), rows.text).sample
+    drawn = run.task.add_step.levels.x0(rows.noise, output, torch.full((12,), 999))
+    measured, same = run.train_step(), halves.train_step()
+    assert float(measured["loss_pair"]) == pytest.approx(float((drawn - rows.latents).square().mean()), rel=1e-4)
+    for name in ("loss_pair", "grad_norm"):
+        assert float(same[name]) == pytest.approx(float(measured[name]), rel=1e-4)
+    assert "loss_adv" not in run.train_step()
+    assert all(
+        torch.equal(a, b) for a, b in zip(heads, run.task.add_step.discriminator.heads.parameters(), strict=True)
+    )
+    assert {"loss_adv", "loss_distill", "loss_pair"} <= run.train_step().keys()
+    with pytest.raises(UserError, match="pairs_first=2 needs pairs and pair_batch"):
+        check(add_config(parts, tmp_path / "none", pairs_first=2))
 
 
 def test_micro_batches_take_the_whole_batchs_pairs(parts: Parts, pairs: Path, tmp_path: Path) -> None:

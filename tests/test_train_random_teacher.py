@@ -101,3 +101,12 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="prediction type"):
         make_random_teacher(tmp_path / "new", "tiny", prediction_type="noise")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_the_autoencoder_may_be_stable_diffusions_own(tmp_path: Path) -> None:
+    pipe = load_pipeline(make_random_teacher(tmp_path / "kl", "tiny", one_step=True, vae="kl"))
+    assert type(pipe.vae).__name__ == "AutoencoderKL" and pipe.vae.config.scaling_factor == 0.18215
+    picture = pipe("a fox", num_inference_steps=1, guidance_scale=1.0, output_type="pt").images
+    assert picture.shape == (1, 3, 64, 64) and 0.1 < picture.std() < 0.5 and 0.3 < picture.mean() < 0.7
+    with pytest.raises(UserError, match="pq: unknown autoencoder; choose one of tiny, kl"):
+        make_random_teacher(tmp_path / "other", "tiny", vae="pq")

@@ -125,6 +125,7 @@ class Config(RunSettings):
     reconstruction_weight: float = 0.0  # ||x0_student - x0||^2, ours: keeps learning captions while distilling
     pairs: str = ""  # folder made by train.pairs: noise, and the picture that the teacher makes of it
     pair_batch: int = 0  # pairs per update, beside the batch
+    pairs_first: int = 0  # student updates from pairs alone, without teacher and discriminator, before all others
     regression_weight: float = 1.0  # ||x0_student(noise) - the teacher's picture of that noise||^2 (DMD's regression)
     decoder: str = "linear"  # how pictures are made for the discriminator and the pixel-space distances
 
@@ -185,6 +186,7 @@ def check(config: Config) -> Config:
         "pool": 1,
         "workers": 0,
         "pair_batch": 0,
+        "pairs_first": 0,
         "feature_side": 0,
         "score_pictures": 0,
         "nan_limit": 0,
@@ -203,6 +205,8 @@ def check(config: Config) -> Config:
         raise UserError(
             "pairs and pair_batch go together: a folder made by train.pairs, and how many of them per update"
         )
+    if config.pairs_first and not config.pair_batch:
+        raise UserError(f"pairs_first={config.pairs_first} needs pairs and pair_batch")
     if config.weighting == "nfsd" and config.teacher_steps > 1:
         raise UserError("weighting=nfsd uses one prediction of the teacher: set teacher_steps=1")
     return config

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -29,10 +29,12 @@ from train.sizes import count_parameters, human
 EXAMPLES = """examples:
   python -m train.random_teacher tiny --out out/tiny-teacher
   python -m train.random_teacher sd21 --out out/sd21 --prediction-type epsilon
-  python -m train.random_teacher sd21 --out out/sd-turbo-shaped --one-step"""
+  python -m train.random_teacher sd21 --out out/sd-turbo-shaped --one-step --vae kl"""
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+VAES = ("tiny", "kl")
 SHARD_SIZE = "500MB"
 LAST_TIMESTEP = 999
+KL_SCALING = 0.18215  # of Stable Diffusion 1 and 2
 PROBE_SIDE = 8  # latents of this side measure a network's scales: convolutions have the same scale at any size
 
 
@@ -52,14 +54,19 @@ class Shape:
     projection_dim: int
     vae_channels: int
     vae_blocks: tuple[int, ...]  # of the decoder, innermost first
+    kl_channels: tuple[int, ...]  # of the autoencoder that the model was published with
     prediction_type: str  # what the published model of this shape predicts
 
 
-WIDTHS, TAESD_BLOCKS = (320, 640, 1280, 1280), (3, 3, 3, 1)
+WIDTHS, TAESD_BLOCKS, KL_WIDTHS = (320, 640, 1280, 1280), (3, 3, 3, 1), (128, 256, 512, 512)
 SHAPES = {
-    "tiny": Shape(8, (16, 32, 32), 4, False, 8, 32, 2, 2, "quick_gelu", 32, 16, (1, 1, 1, 1), "v_prediction"),
-    "sd15": Shape(64, WIDTHS, 8, False, 32, 768, 12, 12, "quick_gelu", 768, 64, TAESD_BLOCKS, "epsilon"),
-    "sd21": Shape(64, WIDTHS, (5, 10, 20, 20), True, 32, 1024, 23, 16, "gelu", 512, 64, TAESD_BLOCKS, "v_prediction"),
+    "tiny": Shape(
+        8, (16, 32, 32), 4, False, 8, 32, 2, 2, "quick_gelu", 32, 16, (1, 1, 1, 1), (8, 8, 16, 16), "v_prediction"
+    ),
+    "sd15": Shape(64, WIDTHS, 8, False, 32, 768, 12, 12, "quick_gelu", 768, 64, TAESD_BLOCKS, KL_WIDTHS, "epsilon"),
+    "sd21": Shape(
+        64, WIDTHS, (5, 10, 20, 20), True, 32, 1024, 23, 16, "gelu", 512, 64, TAESD_BLOCKS, KL_WIDTHS, "v_prediction"
+    ),
 }
 
 
@@ -99,6 +106,24 @@ def random_vae(shape: Shape) -> AutoencoderTiny:
     standardise(vae.encoder.layers[-1], vae.encode(patches).latents, std=1.0)
     latents = torch.randn(4, 4, PROBE_SIDE, PROBE_SIDE)
     standardise(vae.decoder.layers[-1], (vae.decode(latents).sample + 1) / 2, std=0.25, mean=0.5)  # then 2 x - 1
+    return vae
+
+
+@torch.no_grad()
+def random_kl_vae(shape: Shape) -> AutoencoderKL:
+    """Stable Diffusion's own autoencoder, eight times down: pictures that use the range [-1, 1]."""
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=shape.kl_channels,
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=min(32, shape.kl_channels[0]),
+        sample_size=8 * shape.sample_size,
+        scaling_factor=KL_SCALING,
+    ).eval()
+    latents = torch.randn(4, 4, PROBE_SIDE, PROBE_SIDE) / KL_SCALING
+    standardise(vae.decoder.conv_out, vae.decode(latents).sample, std=0.5)
     return vae
 
 
@@ -144,16 +169,22 @@ def stable_diffusion_scheduler(prediction_type: str) -> DDIMScheduler:
 
 
 def make_random_teacher(
-    folder: Path, shape: str, seed: int = 0, prediction_type: str | None = None, one_step: bool = False
+    folder: Path,
+    shape: str,
+    seed: int = 0,
+    prediction_type: str | None = None,
+    one_step: bool = False,
+    vae: str = "tiny",
 ) -> Path:
     """Write a StableDiffusionPipeline folder of random float16 weights, whole or not at all, and return it.
 
     shape: one of SHAPES. prediction_type: None is that of the published model of this shape. The same seed gives the
-    same weights. one_step: with the scheduler of a one-step student, to try an exporter. The networks are made,
-    saved and dropped one by one: "sd21" peaks at about 5 GB of memory.
-    Raises UserError for an unknown shape or prediction type, and when the folder holds something else.
+    same weights. one_step: with the scheduler of a one-step student, to try an exporter. vae: tiny, as TAESD, or kl,
+    as Stable Diffusion's own. The networks are made, saved and dropped one by one: "sd21" peaks at about 5 GB of
+    memory. Raises UserError for an unknown shape, autoencoder or prediction type, and when the folder holds something
+    else.
     """
-    check_request(folder, shape, prediction_type)
+    check_request(folder, shape, prediction_type, vae)
     sizes = SHAPES[shape]
     source = resolve_checkpoint("sticker-128") / "tokenizer"  # CLIP's whole vocabulary
     tokenizer = CLIPTokenizer.from_pretrained(source)
@@ -161,7 +192,7 @@ def make_random_teacher(
     scheduler = one_step_scheduler(scheduler) if one_step else scheduler
     makers: dict[str, Callable[[], nn.Module]] = {
         "unet": lambda: random_unet(sizes),
-        "vae": lambda: random_vae(sizes),
+        "vae": lambda: random_kl_vae(sizes) if vae == "kl" else random_vae(sizes),
         "text_encoder": lambda: random_text_encoder(sizes, tokenizer),
     }
     with whole_folder(folder) as partial, torch.random.fork_rng(devices=[]):
@@ -180,12 +211,14 @@ def make_random_teacher(
     return folder
 
 
-def check_request(folder: Path, shape: str, prediction_type: str | None) -> None:
-    """Raise UserError for an unknown shape or prediction type, and for a folder that holds something else."""
+def check_request(folder: Path, shape: str, prediction_type: str | None, vae: str) -> None:
+    """Raise UserError for an unknown shape, autoencoder or prediction type, and for a folder with something else."""
     if shape not in SHAPES:
         raise UserError(f"{shape}: unknown shape; choose one of {', '.join(SHAPES)}")
     if prediction_type not in (None, *PREDICTION_TYPES):
         raise UserError(f"{prediction_type}: unknown prediction type; choose one of {', '.join(PREDICTION_TYPES)}")
+    if vae not in VAES:
+        raise UserError(f"{vae}: unknown autoencoder; choose one of {', '.join(VAES)}")
     if folder.exists() and not (folder / "model_index.json").is_file() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"{folder}: holds something other than a pipeline; name a new folder")
 
@@ -210,6 +243,7 @@ def parser() -> Parser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--prediction-type", choices=PREDICTION_TYPES, help="default: the published model's")
     made.add_argument("--one-step", action="store_true", help="with a one-step student's scheduler")
+    made.add_argument("--vae", choices=VAES, default="tiny", help="as TAESD (default), or as Stable Diffusion's own")
     return made
 
 
@@ -217,7 +251,7 @@ def work(args: argparse.Namespace) -> None:
     """Write the pipeline folder and print its sizes."""
     check_folder(args.out)
     started = time.monotonic()
-    make_random_teacher(args.out, args.shape, args.seed, args.prediction_type, args.one_step)
+    make_random_teacher(args.out, args.shape, args.seed, args.prediction_type, args.one_step, args.vae)
     config = UNet2DConditionModel.load_config(args.out / "unet")
     with torch.device("meta"):
         parameters = count_parameters(UNet2DConditionModel.from_config(config))

@@ -26,6 +26,18 @@ class Row:
     paper: tuple[float, float] | None = None
 
 
+# What our preset `add` changed: ADD's own noise levels and weights, and no pairs.
+PAPER: dict[str, Any] = {
+    "pairs": "",
+    "pair_batch": 0,
+    "pairs_first": 0,
+    "adversarial_balance": 0.0,
+    "student_steps": 4,
+    "distillation_weight": 2.5,
+    "guidance": 2.0,
+    "r1_weight": 1e-5,
+}
+
 ROWS = {
     row.name: row
     for row in (
@@ -41,6 +53,9 @@ ROWS = {
         Row("loss", "weighting=nfsd", {"weighting": "nfsd"}, (21.8, 0.327)),
         Row("teacher steps", "teacher_steps=2", {"teacher_steps": 2}, (20.8, 0.321)),
         Row("teacher steps", "teacher_steps=4", {"teacher_steps": 4}, (20.3, 0.317)),
+        Row("pairs", "pairs=alone", {"pairs_first": 10**9}),  # the game never begins
+        Row("pairs", "pairs=none", {"pairs": "", "pair_batch": 0, "pairs_first": 0}),
+        Row("recipe", "recipe=paper", PAPER),
     )
 }
 FIRST = tuple(ROWS)[:8]  # the default of `--rows`

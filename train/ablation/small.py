@@ -13,10 +13,10 @@ from train.opening.resolve import resolve_checkpoint
 
 PATCH, CHANNELS, SIDE = 4, 12, 8  # latents f32[12, 8, 8] of 32 pixels
 DECODER_STEPS = 1500
-WIDTHS, LAYERS, ATTENTION, TIME_WIDTH = (32, 64, 128), (1, 1, 1), (False, False, False), 256
+WIDTHS, LAYERS, ATTENTION, TIME_WIDTH = (96, 128), (1, 1), (False, False), 256
 TEXT = "sticker-128"  # whose text encoder reads the captions
-TEACHER_STEPS, TEACHER_BATCH = 5000, 64
-GUIDANCE, STEPS = 1.5, 25  # of the teacher's own pictures
+TEACHER_STEPS, TEACHER_BATCH = 8000, 64
+GUIDANCE, STEPS = 1.25, 25  # of the teacher's own pictures
 PAIRS = 6000
 
 

@@ -83,6 +83,8 @@ class AddStep:
         Raises NotFinite before a value that is not finite reaches any weight.
         """
         self.set_rates(step)
+        if step < self.config.pairs_first:
+            return self._update_from_pairs(step)
         measured: Values = {}
         adversarial = self.config.loss != "distill"
         extra = self.config.discriminator_updates - 1 if adversarial else 0
@@ -116,16 +118,16 @@ class AddStep:
                         examples.pooled.to(device),
                         draws.rows(rows, device),
                         seen[rows].to(device),
-                        self._pairs(rows, rng) if update == 0 else None,
+                        self._pairs(self.config.pair_batch, rows, rng) if update == 0 else None,
                     )
                 )
         return batches
 
-    def _pairs(self, rows: slice, rng: np.random.Generator) -> PairRows | None:
-        """The pairs of a micro-batch: as large a share of all as its rows are of the batch."""
+    def _pairs(self, total: int, rows: slice, rng: np.random.Generator) -> PairRows | None:
+        """The pairs of a micro-batch: as large a share of `total` as its rows are of the batch."""
         if self.pairs is None:
             return None
-        total, batch = self.config.pair_batch, self.config.batch
+        batch = self.config.batch
         return self.pairs.take(total, slice(rows.start * total // batch, rows.stop * total // batch), rng)
 
     def noised_input(self, x0: Tensor, draws: Draws) -> Tensor:
@@ -138,6 +140,9 @@ class AddStep:
         if pairs is not None:  # in the same pass: a wrapped network exchanges gradients once
             noisy, text = torch.cat([noisy, pairs.noise]), torch.cat([text, pairs.text])
             timesteps = torch.cat([timesteps, timesteps.new_full((len(pairs.noise),), LAST_TIMESTEP)])
+        return self._predicted(network, noisy, timesteps, text)
+
+    def _predicted(self, network: Any, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         with self.timer("student"), self.engine.autocast():
             output = network(noisy, timesteps, text).sample
         return self.levels.x0(noisy, output.float(), timesteps)
@@ -250,12 +255,34 @@ class AddStep:
             if len(batch.x0) > 1:
                 found["diversity"] = diversity(batch, given.own.detach())
             measured = {name: measured.get(name, 0) + value.detach() / len(batches) for name, value in found.items()}
+        return measured | {"grad_norm": self._step_student()}
+
+    def _step_student(self) -> Tensor:
+        """One step of the optimizer with the gradients at hand; returns their norm before clipping."""
         with self.timer("student"):
             trained = [p for p in self.student.parameters() if p.requires_grad]
-            measured["grad_norm"] = self.engine.clip_gradients(trained, self.config.grad_clip)
-            must_be_finite(measured["grad_norm"], "the student's loss or gradient")
+            norm = self.engine.clip_gradients(trained, self.config.grad_clip)
+            must_be_finite(norm, "the student's loss or gradient")
             self.optimizer.step()
-        return measured
+        return norm
+
+    def _update_from_pairs(self, step: int) -> Values:
+        """An update of the student before the game: as many pairs as it will see pictures and pairs later."""
+        self.optimizer.zero_grad()
+        total, micro = self.config.batch + self.config.pair_batch, [*self.engine.micro_rows()]
+        losses = []
+        for index, rows in enumerate(micro):
+            with self.timer("data"):
+                pairs = self._pairs(total, rows, update_rng(self.config, step, 0))
+            assert pairs is not None  # `check` asks for pairs where pairs_first is set
+            with self.engine.accumulating(self.student, index == len(micro) - 1):
+                timesteps = torch.full((len(pairs.noise),), LAST_TIMESTEP, device=pairs.noise.device)
+                x0_hat = self._predicted(self.student, pairs.noise, timesteps, pairs.text)
+                loss = (x0_hat - pairs.latents).square().mean() * self.config.regression_weight
+                with self.timer("student"):
+                    self.engine.backward(loss / len(micro))
+            losses.append(loss.detach())
+        return {"loss_pair": torch.stack(losses).mean(), "grad_norm": self._step_student()}
 
     def _term_gradients(self, step: int, batch: MicroBatch, fakes: Fakes) -> tuple[Tensor, Values]:
         """Sum of the terms' gradients at the student's x0, and each term's value and gradient size there."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Protocol
 
@@ -50,7 +51,8 @@ def write_dataset(
     """
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, splits, size)
-    counts = {split: _write_split(members, out, split, size) for split, members in splits.items()}
+    with Hands() as hands:
+        counts = {split: _write_split(members, out, split, size, hands) for split, members in splits.items()}
     skipped = _collect_skipped(out)
     if not counts["train"]:
         raise UserError(f"{out}: no picture for training could be read; {out / 'skipped.jsonl'} says why")
@@ -61,28 +63,55 @@ def write_dataset(
 
 def unreadable(sources: Sequence[Drawable]) -> list[str]:
     """A line on each source that cannot be drawn; nothing is written."""
-    with progress("checking", len(sources)) as advance:
-        return [line for line in map(_why_not, _drawn(sources, CHECKED, advance)) if line]
+    with Hands() as hands, progress("checking", len(sources)) as advance:
+        return [line for line in map(_why_not, hands.drawn(sources, CHECKED, advance)) if line]
 
 
-def _write_split(members: Sequence[Drawable], out: Path, split: str, size: int) -> int:
+class Hands:
+    """Processes that draw, started when many pictures are asked for the first time, and kept: a start takes seconds."""
+
+    def __init__(self) -> None:
+        self.pool: Pool | None = None
+
+    def __enter__(self) -> Hands:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.pool is not None:
+            self.pool.terminate()
+            self.pool.join()
+
+    def drawn(self, part: Sequence[Drawable], size: int, advance: Callable[[int], None]) -> Iterator[Drawn]:
+        """Each source's picture, in their order."""
+        jobs = ((source, size) for source in part)
+        for drawn in map(_draw, jobs) if len(part) <= FEW else self._started().imap(_draw, jobs, chunksize=16):
+            advance(1)
+            yield drawn
+
+    def _started(self) -> Pool:
+        if self.pool is None:
+            self.pool = multiprocessing.get_context("spawn").Pool(min(4, multiprocessing.cpu_count()))
+        return self.pool
+
+
+def _write_split(members: Sequence[Drawable], out: Path, split: str, size: int, hands: Hands) -> int:
     total = 0
     with progress(f"drawing {split}", len(members)) as advance:
         for index in range(0, len(members), SHARD_SIZE):
             part = members[index : index + SHARD_SIZE]
             shard = out / f"{split}-{index // SHARD_SIZE:05d}.tar"
             if not shard.is_file():
-                _write_part(part, shard, size, advance)
+                _write_part(part, shard, size, hands, advance)
             else:
                 advance(len(part))
             total += len(part) - _count_lines(_skip_file(shard))
     return total
 
 
-def _write_part(part: Sequence[Drawable], shard: Path, size: int, advance: Callable[[int], None]) -> None:
+def _write_part(part: Sequence[Drawable], shard: Path, size: int, hands: Hands, advance: Callable[[int], None]) -> None:
     drawn: list[tuple[Record, bytes]] = []
     skipped: list[str] = []
-    for source, png, why in _drawn(part, size, advance):
+    for source, png, why in hands.drawn(part, size, advance):
         if png is None:
             skipped.append(json.dumps({"key": source.record.key, "file": _file_of(source), "why": why}))
         else:
@@ -90,18 +119,6 @@ def _write_part(part: Sequence[Drawable], shard: Path, size: int, advance: Calla
     # The list of skipped files first: a shard that exists is complete, its list included.
     write_text(_skip_file(shard), "".join(f"{line}\n" for line in skipped))
     write_shard(shard, drawn)
-
-
-def _drawn(part: Sequence[Drawable], size: int, advance: Callable[[int], None]) -> Iterator[Drawn]:
-    if len(part) <= FEW:
-        for source in part:
-            yield _draw((source, size))
-            advance(1)
-        return
-    with multiprocessing.get_context("spawn").Pool(min(4, multiprocessing.cpu_count())) as pool:
-        for drawn in pool.imap(_draw, ((source, size) for source in part), chunksize=16):
-            advance(1)
-            yield drawn
 
 
 def _why_not(drawn: Drawn) -> str:

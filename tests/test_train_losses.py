@@ -10,7 +10,7 @@ from runtime.errors import UserError
 from tests.support.train_fixtures import some_draws
 from train.add.augment import CHOICES, diff_augment
 from train.add.discriminator import Discriminator, DiscriminatorHead, VirtualBatchNorm
-from train.add.draws import draw
+from train.add.draws import draw, shows_picture
 from train.add.feature_networks import (
     DinoTaps,
     MobileNetTaps,
@@ -106,14 +106,28 @@ def test_feature_network_is_frozen_and_passes_gradients() -> None:
 def test_conditioning_changes_the_logits_exactly_where_it_should(conditioning: str) -> None:
     discriminator, draws = add_discriminator(conditioning), some_draws(8)
     real, text, pooled = torch.randn(8, 3, 64, 64), torch.randn(8, 77, 8), torch.randn(8, 8)
-    features = discriminator.network.observe(real, text, draws, fake=False)
+    features, shown = discriminator.network.observe(real, text, draws, fake=False), torch.ones(8).bool()
 
     def logits(other_pooled: Tensor, other_real: Tensor) -> Tensor:
-        return discriminator(features, discriminator.condition(other_real, text, other_pooled, draws))[-1]
+        return discriminator(features, discriminator.condition(other_real, text, other_pooled, draws, shown))[-1]
 
     base = logits(pooled, real)
     assert torch.equal(base, logits(pooled.flip(0), real)) == (conditioning in ("none", "image"))
     assert torch.equal(base, logits(pooled, real.flip(0))) == (conditioning in ("none", "text"))
+
+
+def test_pure_noise_is_not_judged_by_a_picture_that_the_student_cannot_know() -> None:
+    """ADD, section 3.2: the image conditions the critic for tau < 1000, where the student sees something of it."""
+    discriminator, draws = add_discriminator("both"), some_draws(4)
+    draws.timesteps = torch.tensor([999, 749, 999, 249])
+    text, pooled, real = torch.randn(4, 77, 8), torch.randn(4, 8), torch.randn(4, 3, 64, 64)
+    for zero_terminal_snr, hidden in ((True, [0, 2]), (False, [])):
+        config = Config(teacher="t", data="d", zero_terminal_snr=zero_terminal_snr)
+        shown = shows_picture(config, draws)
+        one, two = (discriminator.condition(x, text, pooled, draws, shown) for x in (real, torch.randn_like(real)))
+        assert one is not None and two is not None
+        same = (one == two).all(1).nonzero().flatten().tolist()
+        assert same == hidden and one[:, :8].abs().sum() > 0  # the text's part stays
 
 
 @pytest.mark.parametrize("make", [add_discriminator, ladd_discriminator])
@@ -124,7 +138,7 @@ def test_both_kinds_give_logits_and_gradients(make: object) -> None:
     x.requires_grad_()
     width, draws = (16 if latents else 8), some_draws(8)
     text, pooled = torch.randn(8, 77, width), torch.randn(8, width)
-    condition = discriminator.condition(x, text, pooled, draws)
+    condition = discriminator.condition(x, text, pooled, draws, torch.ones(8).bool())
     logits = discriminator(discriminator.network.observe(x, text, draws, fake=True), condition)
     assert len(logits) == len(discriminator.network.widths) and all(len(one) == 8 for one in logits)
     torch.stack([one.mean() for one in logits]).sum().backward()

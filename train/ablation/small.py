@@ -17,7 +17,7 @@ WIDTHS, LAYERS, ATTENTION, TIME_WIDTH = (96, 128), (1, 1), (False, False), 256
 TEXT = "sticker-128"  # whose text encoder reads the captions
 TEACHER_STEPS, TEACHER_BATCH = 8000, 64
 GUIDANCE, STEPS = 1.25, 25  # of the teacher's own pictures
-PAIRS = 6000
+PAIRS = 16_000
 
 
 def decoder(data: Path, out: Path, threads: int) -> Path:

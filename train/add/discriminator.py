@@ -121,13 +121,15 @@ class Discriminator(nn.Module):
                 parametrizations.eval()
 
     @torch.no_grad()
-    def condition(self, real: Tensor, text: Tensor, pooled: Tensor, draws: Draws) -> Tensor | None:
+    def condition(self, real: Tensor, text: Tensor, pooled: Tensor, draws: Draws, shown: Tensor) -> Tensor | None:
         """What the heads are conditioned on, f32[B, D]; None when there is nothing.
 
-        real: real pictures (or latents), text f32[B, 77, D], pooled: its summary f32[B, D].
+        real: real pictures (or latents), text f32[B, 77, D], pooled: its summary f32[B, D]. shown: bool[B], the rows
+        whose student sees something of the real picture; for the others its embedding is 0 (ADD, section 3.2). A
+        critic that knew it would ask for one picture of many, and a student that cannot know which draws their mean.
         """
         parts = [_unit(pooled)] if self.on_text else []
-        parts += [_unit(self.network.embed(real, text))] if self.on_image else []
+        parts += [_unit(self.network.embed(real, text)) * shown.view(-1, 1)] if self.on_image else []
         parts += [self.network.levels(draws)] if self.network.level_width else []
         return torch.cat(parts, dim=-1) if parts else None
 

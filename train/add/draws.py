@@ -16,7 +16,7 @@ from torch import Tensor
 
 from train.add.augment import CHOICES
 from train.config import Config
-from train.diffusion import noise_generator
+from train.diffusion import LAST_TIMESTEP, noise_generator
 
 
 @dataclass
@@ -37,6 +37,12 @@ class Draws:
         """The draws of some pictures, on a device."""
         parts = {field.name: getattr(self, field.name)[rows].to(device) for field in dataclasses.fields(self)}
         return Draws(**parts)
+
+
+def shows_picture(config: Config, draws: Draws) -> Tensor:
+    """bool[B]: whether a row's student sees anything of its real picture; pure noise shows nothing of it."""
+    pure = draws.timesteps == LAST_TIMESTEP
+    return ~pure if config.zero_terminal_snr else torch.ones_like(pure)
 
 
 def update_rng(config: Config, step: int, update: int) -> np.random.Generator:

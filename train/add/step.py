@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from train.add.backend import Backend
 from train.add.discriminator import Discriminator
-from train.add.draws import Draws, adversarial_rows, draw, update_rng
+from train.add.draws import Draws, adversarial_rows, draw, shows_picture, update_rng
 from train.add.guide import TeacherGuide
 from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
 from train.config import Config
@@ -180,7 +180,8 @@ class AddStep:
         with self.engine.autocast_features():
             features = [f.float() for f in network.observe(x[rows], text, draws, fake=True)]
         with self.engine.autocast():
-            return features, self.discriminator.condition(self._real(batch), text, batch.pooled[rows], draws)
+            shown = shows_picture(self.config, draws)
+            return features, self.discriminator.condition(self._real(batch), text, batch.pooled[rows], draws, shown)
 
     @torch.no_grad()
     def _real(self, batch: MicroBatch) -> Tensor:

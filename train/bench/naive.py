@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.add.draws import Draws, adversarial_rows, draw, update_rng
+from train.add.draws import Draws, adversarial_rows, draw, shows_picture, update_rng
 from train.add.feature_networks import MobileNetTaps, PictureFeatures
 from train.add.losses import adversarial_loss_d, adversarial_loss_g, distillation_loss, distillation_weight, r1_penalty
 from train.add.step import frozen
@@ -69,7 +69,8 @@ class NaiveStep:
 
     def _condition(self, x0: Tensor, text: Tensor, pooled: Tensor, draws: Draws) -> Tensor | None:
         with torch.no_grad():
-            return self.discriminator.condition(self.parts.step.decode(x0), text, pooled, draws)
+            shown = shows_picture(self.config, draws)
+            return self.discriminator.condition(self.parts.step.decode(x0), text, pooled, draws, shown)
 
     def _update_discriminator(self, x0: Tensor, text: Tensor, pooled: Tensor, draws: Draws, seen: Tensor) -> Tensor:
         network, decode, some = self.discriminator.network, self.parts.step.decode, draws.rows(seen, x0.device)

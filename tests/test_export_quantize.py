@@ -284,6 +284,18 @@ def test_a_layers_price_is_what_it_does_to_the_picture(kind: str, steps: int, re
     assert len(gaps) >= 6 and np.abs(np.median(gaps)) < 1.5 and np.abs(gaps).max() < 6  # dB; 32 probes each
 
 
+def test_a_layers_work_is_that_of_a_whole_picture_where_a_part_is_decoded(reference, monkeypatch) -> None:
+    """Else the decoder of a large model, three quarters of its work, would look cheap and be left in float first."""
+    source = reference.source
+    whole = prices(source, {}, (WEIGHTS,), 1, 1)
+    assert source.pipe.unet.config.sample_size == 8
+    monkeypatch.setattr("export.onnx.quantize.prices.LARGE_SIDE", 4)
+    monkeypatch.setattr(type(source), "large", True)
+    part = prices(source, {}, (WEIGHTS,), 1, 1)
+    assert {name: price.macs for name, price in part.items()} == {name: price.macs for name, price in whole.items()}
+    assert {name: price.inputs for name, price in part.items()} == {name: one.inputs for name, one in whole.items()}
+
+
 @pytest.mark.parametrize("precision", ["int8", "int8-weights", "int4-weights"])
 def test_the_dearest_layers_climb_until_the_budget_is_kept(precision: str, reference) -> None:
     planned = Planner(reference.source, precision)

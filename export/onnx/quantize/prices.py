@@ -27,11 +27,12 @@ PROBES, LARGE_PROBES = 4, 2  # backward passes per batch
 # Side of the part of a large model's latents that is decoded to a picture: a KL decoder of Stable Diffusion would keep
 # 12 GB of a whole one of 512 pixels. Squared errors are means over the picture, so that a part estimates them.
 LARGE_SIDE = 16
+DECODER = "vae_decoder"  # the component whose layers see that part only
 
 
 @dataclass
 class Price:
-    """One layer: multiply-adds and inputs per picture, numbers in its weight, and its share of the error by kind."""
+    """One layer: multiply-adds and inputs per whole picture, numbers in its weight, its share of the error by kind."""
 
     layer: Layer
     macs: int = 0
@@ -56,12 +57,14 @@ def prices(
     found: dict[str, Price] = {}
     probes = LARGE_PROBES if source.large else PROBES
     kept = torch.bfloat16 if source.large else torch.float32  # in which errors wait for their gradients
+    side = LARGE_SIDE if source.large else None
     generator = torch.Generator().manual_seed(SEED)
 
     def price(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
         entry = found.setdefault(layer.name, Price(layer, weights=layer.weight.numel()))
-        entry.macs = output[0].numel() * layer.weight[0].numel() if given.is_floating_point() else 0
-        entry.inputs = given[0].numel()
+        parts = whole if layer.component == DECODER else 1.0
+        entry.macs = round(parts * output[0].numel() * layer.weight[0].numel()) if given.is_floating_point() else 0
+        entry.inputs = round(parts * given[0].numel())
         with torch.no_grad():
             errors = {kind: error_of(layer, kind, given, output, ranges.get(layer.name)) for kind in kinds}
         known = {kind: error.to(kept) for kind, error in errors.items() if error is not None}
@@ -78,12 +81,22 @@ def prices(
 
     with torch.enable_grad(), observed(layers(source), price):
         for ids, noise in calibration(source, count, batch):
-            picture = draw(source, ids, noise, steps, LARGE_SIDE if source.large else None)
+            whole = parts_of_a_picture(noise, side)
+            picture = draw(source, ids, noise, steps, side)
             for probe in range(probes):
                 v = torch.randn(picture.shape, generator=generator) / picture[0].numel() ** 0.5
                 v = v * ((picture >= 0) & (picture <= 1))  # clamped values show no error
                 torch.autograd.backward(picture, v, retain_graph=probe + 1 < probes)
     return found
+
+
+def parts_of_a_picture(noise: Tensor, side: int | None) -> float:
+    """How many times a decoder's layer runs on so much, in a whole picture, as in the part that is drawn here.
+
+    noise: f32[B, C, h, w]. side: of the part in latents; None is the whole.
+    """
+    height, width = noise.shape[-2:]
+    return height * width / (min(side, height) * min(side, width)) if side else 1.0
 
 
 def error_of(

@@ -14,7 +14,6 @@ from runtime.batch.prompts_file import KNOWN, STDIN, format_of, opened, records
 from runtime.batch.ray_pool import quiet, require
 from runtime.batch.rows import SHARD_SIZE, Row, Rules, Settings, rows
 from runtime.batch.run import Run
-from runtime.batch.worker import bundle_sha256
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.image_files import check_format
 from runtime.noise import check_seed
@@ -52,7 +51,7 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rul
         raise ValueError(f"--keep is for extra columns; {', '.join(KNOWN)} are read anyway")
     settings = Settings(
         bundle=bundle.manifest.name,
-        bundle_sha256=bundle_sha256(bundle.folder),
+        bundle_sha256=bundle.sha256,
         provider=provider_of(args),
         num_inference_steps=args.num_inference_steps,
         format=args.format,

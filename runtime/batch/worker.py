@@ -62,7 +62,7 @@ class Worker:
 
             warnings.simplefilter("ignore", TruncationWarning)  # the manifest says it
             pipe = load(self.bundle, self.settings.provider, threads=1)
-            if bundle_sha256(pipe.bundle.folder) != self.settings.bundle_sha256:
+            if pipe.bundle.sha256 != self.settings.bundle_sha256:
                 raise BundleError(f"{pipe.bundle.folder} on a worker is not the driver's bundle: copy that one there")
             pipe.open()
             self._pipe = pipe
@@ -235,11 +235,6 @@ class Worker:
         wanted = [(row.row, row.path, row.prompt, row.seed, self.settings.bundle_sha256) for row in rows]
         keys = ("row", "member", "prompt", "seed", "bundle_sha256")
         return found if [tuple(map(facts.get, keys)) for facts in found] == wanted else None
-
-
-def bundle_sha256(folder: Path) -> str:
-    """The hash of a bundle's manifest.json, which holds those of all other files."""
-    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
 def _ended(made: Made) -> Future[Made]:

@@ -22,7 +22,6 @@ EXAMPLES = """examples:
   python -m runtime "a fox" "a pizza" --num-images 4 -o "{prompt}-{seed}.png"
   python -m runtime "a red fox" --image sketch.jpg --strength 0.5 -o fox.png
   python -m runtime "a fox" --num-inference-steps 4 --bundle path/to/bundle --json
-  python -m runtime "a fox" --bundle path/to/bundle --verify maker.pub --cert me.pem --key me.key -o fox.png
 """
 
 

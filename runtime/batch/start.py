@@ -18,6 +18,8 @@ from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.image_files import check_format
 from runtime.noise import check_seed
 from runtime.ort.providers import choose_provider
+from runtime.provenance.options import usual_wish
+from runtime.provenance.pictures import Signing
 from runtime.variation.options import variation_of
 
 
@@ -36,6 +38,7 @@ def start(args: argparse.Namespace) -> dict[str, Any]:
             except BaseException:
                 folder.discard_if_new()
                 raise
+            Signing(usual_wish()).open()  # makes the key before the workers look for it, and says what is wrong with it
             started.go(args.ray_address, args.workers, args.debug)
     return started.report()
 

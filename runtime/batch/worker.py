@@ -18,6 +18,8 @@ from runtime.batch.reports import Made, Report, Reports, fatal
 from runtime.batch.rows import Row, Settings
 from runtime.batch.shards import read_samples, shard_name, tar_bytes
 from runtime.errors import BundleError, Error, OutputError, TruncationWarning
+from runtime.provenance.options import usual_wish
+from runtime.provenance.pictures import Signing
 from runtime.variation.choice import NONE
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Worker:
         self._pipe: Pipeline | None = None
         self._lock = worker_lock(self.folder)
         self._writer = ThreadPoolExecutor(1)
+        self._signing = Signing(usual_wish(), say=lambda line: None)  # the driver says it
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         """`batch`: "offset" in the file and "rows" to read there. Yields {"report": [JSON of a Report]}."""
@@ -161,8 +164,11 @@ class Worker:
 
     def _encoded(self, row: Row, image: Image.Image) -> bytes:
         from runtime.image_files import encode
+        from runtime.provenance.claim import Facts
 
-        return encode(image, self._text(row), self.settings.format, self.settings.quality)
+        format, facts = self.settings.format, Facts(self.settings.bundle, self.settings.bundle_sha256, row.prompt)
+        data = encode(image, self._text(row), format, self.settings.quality)
+        return self._signing.signed(data, format, facts)[0]
 
     def _text(self, row: Row) -> str:
         from runtime.image_files import settings_text

@@ -75,6 +75,11 @@ def user_identity(cert: str | Path, key: str | Path | None = None) -> Identity:
     return _checked(pem, str(cert), "certificate", "give a certificate that is valid now", key=key)
 
 
+def identity_of(pem: bytes, name: str) -> Identity:
+    """The identity in PEM text that was just made; `name` for errors. Raises NotSigned."""
+    return _checked(pem, name, "passing", "try again")
+
+
 def _read(path: Path) -> bytes:
     """A PEM file; FileNotFoundError, NotSigned where it cannot be read or is no PEM file."""
     try:
@@ -115,6 +120,8 @@ def _checked(
     private = _private(pem, name if key is None else str(key), kind, remedy)
     try:
         chain = x509.load_pem_x509_certificates(pem)
+        if len(chain) != pem.count(b"-----BEGIN CERTIFICATE"):
+            raise ValueError("the last one has no end")
     except ValueError as error:
         raise NotSigned(f"{name} holds no certificate, or is damaged: {_other(kind, remedy)}") from error
     if _public(private.public_key()) != _public(chain[0].public_key()):

@@ -40,6 +40,12 @@ def wish_of(args: argparse.Namespace) -> Wish:
         raise ValueError(f"--no-provenance signs nothing: leave it or {given[0]} out")
     if args.key is not None and args.cert is None:
         raise ValueError("--key needs --cert, the certificate that the key belongs to")
+    usual = usual_wish()
+    on, asked = not args.no_provenance and (bool(given) or usual.on), bool(given) or usual.asked
+    return Wish(on, asked, args.cert, args.key, args.provenance_prompt)
+
+
+def usual_wish() -> Wish:
+    """What the environment alone asks for."""
     off = os.environ.get(VARIABLE, "on").strip().lower() in OFF
-    asked = bool(given) or bool(os.environ.get("ADDKIT_CERT"))
-    return Wish(not args.no_provenance and (bool(given) or not off), asked, args.cert, args.key, args.provenance_prompt)
+    return Wish(not off, bool(os.environ.get("ADDKIT_CERT")))

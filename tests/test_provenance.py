@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import stat
 import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from runtime.provenance import __main__ as command
 from runtime.provenance import identity
 from runtime.provenance.certificates import new_identity
 from runtime.provenance.claim import LABEL, Facts
+from runtime.provenance.errors import NotSigned
 from runtime.provenance.identity import identity_of, now, user_identity
 from runtime.provenance.measure import measured, table
 from runtime.provenance.sign import Signer, media_type, read_manifest
@@ -66,7 +69,9 @@ def file_of(format: str) -> bytes:
 def checked(data: bytes, anchors: str = "") -> dict[str, Any]:
     """What the library's own reader says, asked directly and with no settings of ours."""
     settings = {"trust": {"user_anchors": anchors}} if anchors else {}
-    with c2pa.Reader(media_type(data), io.BytesIO(data), context=c2pa.Context(c2pa.Settings.from_dict(settings))) as reader:
+    with c2pa.Reader(
+        media_type(data), io.BytesIO(data), context=c2pa.Context(c2pa.Settings.from_dict(settings))
+    ) as reader:
         said: dict[str, Any] = json.loads(reader.json())
         return said
 
@@ -392,6 +397,29 @@ def test_a_start_picture_whose_manifest_is_garbage(capsys: pytest.CaptureFixture
     assert len([line for line in lines if not line.startswith("note")]) <= 1
 
 
+def test_a_manifest_elsewhere_is_not_fetched(signer: Signer) -> None:
+    asked: list[object] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/manifest.c2pa"
+        info = c2pa.C2paSignerInfo(b"es256", signer.identity.chain, signer.identity.key, None)
+        made = io.BytesIO()
+        with c2pa.Builder({"claim_generator_info": [{"name": "x"}]}) as builder, c2pa.Signer.from_info(info) as other:
+            builder.set_remote_url(address)
+            builder.set_no_embed()
+            builder.set_intent(c2pa.C2paBuilderIntent.CREATE, c2pa.C2paDigitalSourceType.DIGITAL_CAPTURE)
+            builder.sign(other, "image/jpeg", io.BytesIO(encode(picture(), "", "jpeg")), made)
+        start = made.getvalue()
+        assert address.encode() in start
+        said = checked(signer.signed(file_of("png"), "png", FACTS, start))
+        assert said["validation_state"] == "Valid"
+        with suppress(NotSigned):
+            assert read_manifest(start) is None
+        with suppress(TimeoutError):
+            asked.append(server.accept())
+    assert asked == []
+
+
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_a_batch_signs_every_format(
     format: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -414,7 +442,11 @@ def test_a_batch_signs_every_format(
 
 
 def test_options_that_contradict_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    for options in (["--no-provenance", "--cert", "c.pem"], ["--key", "k.pem"], ["--no-provenance", "--provenance-prompt"]):
+    for options in (
+        ["--no-provenance", "--cert", "c.pem"],
+        ["--key", "k.pem"],
+        ["--no-provenance", "--provenance-prompt"],
+    ):
         assert "--" in refused(capsys, main, PROMPT, "--bundle", TINY, *options)
     assert list(Path().glob("*.png")) == []
 

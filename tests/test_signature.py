@@ -1,4 +1,4 @@
-"""Signed bundles: by `export.sign` and by the package model-signing, each verified by the other; and what is refused."""
+"""Signed bundles: by `export.sign` and by model-signing, each verified by the other; and what is refused."""
 
 from __future__ import annotations
 

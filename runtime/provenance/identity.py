@@ -67,7 +67,7 @@ def user_identity(cert: str | Path, key: str | Path | None = None) -> Identity:
     """
     load_packages()
     pem = b""
-    for path in filter(None, (cert, key)):
+    for path in [cert] if key is None else [cert, key]:
         try:
             pem += _read(Path(path)) + b"\n"
         except FileNotFoundError as error:
@@ -110,9 +110,7 @@ def _kept(path: Path, pem: bytes) -> str:
     return ""
 
 
-def _checked(
-    pem: bytes, name: str, kind: str, remedy: str, note: str = "", key: str | Path | None = None
-) -> Identity:
+def _checked(pem: bytes, name: str, kind: str, remedy: str, note: str = "", key: str | Path | None = None) -> Identity:
     """The identity in PEM text, once key and certificate are sound, belong together and are valid now."""
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
@@ -187,7 +185,9 @@ def _algorithm(key: Any) -> str:
         return "ed25519"
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= 2048:
         return "ps256"
-    raise NotSigned("C2PA has no use for this kind of key: give one of P-256, P-384, P-521, Ed25519 or RSA of 2048 bits")
+    raise NotSigned(
+        "C2PA has no use for this kind of key: give one of P-256, P-384, P-521, Ed25519 or RSA of 2048 bits"
+    )
 
 
 def named_identity(cert: str | None = None, key: str | None = None) -> Identity:

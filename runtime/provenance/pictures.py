@@ -22,7 +22,10 @@ class Signing:
     """Signs the files of one command. It never fails: what cannot be signed is returned as it came."""
 
     def __init__(self, wish: Wish, say: Callable[[str], None] = tell) -> None:
-        """say: gets each warning or note, one line, once. Without the packages nothing is said unless signing was asked."""
+        """say: gets each warning or note, one line, once.
+
+        Without the packages nothing is said, unless signing was asked for.
+        """
         self._wish, self._say = wish, say
         self._signer: Signer | None = None
         self._opened = not wish.on or (not wish.asked and not installed())

@@ -15,11 +15,12 @@ from runtime.provenance.identity import Identity
 if TYPE_CHECKING:
     import c2pa
 
-# No thumbnail: 128x128 pixels are one. No time stamp and no list of revoked certificates: nothing is fetched. What was
-# signed is read back before it is written.
-SETTINGS = {"builder": {"thumbnail": {"enabled": False}}, "verify": {"verify_after_sign": True}}
-# Of a file that another program made: nothing is fetched for it either.
-READING = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+# No thumbnail: 128x128 pixels are one. Nothing is fetched: no time stamp, no list of revoked certificates, no manifest
+# that a start picture says to be elsewhere. What was signed is read back before it is written.
+SETTINGS = {
+    "builder": {"thumbnail": {"enabled": False}},
+    "verify": {"verify_after_sign": True, "remote_manifest_fetch": False, "ocsp_fetch": False},
+}
 
 
 class Signer:
@@ -32,7 +33,7 @@ class Signer:
 
         self.identity, self._lock = identity, threading.Lock()
         try:
-            self._context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS | {"verify": READING["verify"] | SETTINGS["verify"]}))
+            self._context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
             info = c2pa.C2paSignerInfo(identity.algorithm.encode(), identity.chain, identity.key, None)
             self._signer = c2pa.Signer.from_info(info)
         except c2pa.C2paError as error:
@@ -83,7 +84,7 @@ def read_manifest(data: bytes) -> dict[str, Any] | None:
     if kind is None:
         return None
     try:
-        reader = c2pa.Reader.try_create(kind, io.BytesIO(data), context=c2pa.Context(c2pa.Settings.from_dict(READING)))
+        reader = c2pa.Reader.try_create(kind, io.BytesIO(data), context=c2pa.Context(c2pa.Settings.from_dict(SETTINGS)))
         if reader is None:
             return None
         with reader:

@@ -18,9 +18,9 @@ MOST_KEY = 20_000
 
 
 def check_signature(bundle: Bundle, key: str | Path) -> None:
-    """BundleError, one line, unless the owner of the public key signed the manifest that was read and its list of files.
+    """BundleError, one line, unless the owner of the public key signed the manifest that was read, and its files.
 
-    The files themselves are compared with that list by `Bundle.verify`. Files that the manifest does not list are
+    The files are compared with the manifest's hashes by `Bundle.verify`. Files that the manifest does not list are
     never read. key: a PEM file; ValueError where it is none, or cannot be read.
     """
     public = _key(Path(key))

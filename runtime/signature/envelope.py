@@ -54,7 +54,9 @@ def signed_statement(data: bytes, key: Any) -> dict[str, Any]:
     if kind != MEDIA_TYPE or payload_type != PAYLOAD_TYPE:
         raise BadSignature(f"it is of another kind ({shown(kind)}, {shown(payload_type)})")
     if not isinstance(material, dict) or "publicKey" not in material:
-        raise BadSignature("it was made with a certificate or by Sigstore, not with a key: verify it with model_signing")
+        raise BadSignature(
+            "it was made with a certificate or by Sigstore, not with a key: verify it with model_signing"
+        )
     _verify(key, signed, payload_type, payload)
     try:
         statement = read_json(payload)

@@ -36,7 +36,9 @@ def signer_files(
 ) -> tuple[Path, Path]:
     """The files of a certificate chain, signer first, and of its key; valid from and until so many days from now."""
     authority, key = ec.generate_private_key(ec.SECP256R1()), key or ec.generate_private_key(ec.SECP256R1())
-    chain = _issued(name, key, authority, days, purpose, False) + _issued("Root", authority, authority, days, True, True)
+    chain = _issued(name, key, authority, days, purpose, False) + _issued(
+        "Root", authority, authority, days, True, True
+    )
     cert, private = folder / "chain.pem", folder / "chain.key"
     cert.write_bytes(chain)
     private.write_bytes(pem_of(key))

@@ -16,9 +16,12 @@ from runtime.files import check_writable, write_whole
 from runtime.signature.bundle import SIGNATURE
 
 EXAMPLES = """examples:
+  python -m export.sign out/sticker --key me.key
+  python -m export.sign out/sticker --key me.key --json
+
+a key, its public part, and who verifies with that:
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out me.key
   openssl pkey -in me.key -pubout -out me.pub
-  python -m export.sign out/sticker --key me.key
   python -m runtime "a fox" --bundle out/sticker --verify me.pub
 """
 
@@ -39,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(args: argparse.Namespace) -> None:
     """Signs, and prints the signature's path, or the report."""
     key = Path(args.key)
+    folder = resolve_bundle(args.bundle)
     _check_key(key)
-    bundle = open_bundle(resolve_bundle(args.bundle))
+    bundle = open_bundle(folder)
     path = bundle.folder / SIGNATURE
     check_writable(path)
     write_whole(path, signature(bundle, key))

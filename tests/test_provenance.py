@@ -238,7 +238,7 @@ def test_without_signatures_the_file_is_what_it_was(
     assert drawn(capsys)[0] is None and not Path("config").exists()
     monkeypatch.setitem(sys.modules, "c2pa", None)
     (line,) = drawn(capsys, "--cert", "c.pem")[1]
-    assert line.endswith('signing needs c2pa, which is not installed: pip install "addkit[provenance]"')
+    assert line.endswith('signatures need c2pa, which is not installed: pip install "addkit[provenance]"')
 
 
 def spoiled(home: Path, what: str) -> list[str]:

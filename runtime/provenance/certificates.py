@@ -27,7 +27,7 @@ def load_packages() -> None:
         import cryptography  # noqa: F401
     except ImportError as error:
         raise NotSigned(
-            f'signing needs {error.name or error}, which is not installed: pip install "addkit[provenance]"'
+            f'signatures need {error.name or error}, which is not installed: pip install "addkit[provenance]"'
         ) from error
 
 

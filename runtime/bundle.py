@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    sha256: str = ""  # of the manifest.json that was read, which holds the hash of every other file
+    sha256: str = field(default="", compare=False)  # of the manifest.json that was read: it holds all files' hashes
 
     def __repr__(self) -> str:
         height, width = self.manifest.image_size

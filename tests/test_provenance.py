@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import socket
 import stat
 import struct
@@ -32,6 +33,8 @@ from runtime.provenance.claim import LABEL, Facts
 from runtime.provenance.errors import NotSigned
 from runtime.provenance.identity import identity_of, now, user_identity
 from runtime.provenance.measure import measured, table
+from runtime.provenance.options import Wish
+from runtime.provenance.pictures import Signing
 from runtime.provenance.sign import Signer, media_type, read_manifest
 from tests.support.certificates import pem_of, root_of, signer_files
 from tests.support.mistakes import refused
@@ -395,6 +398,22 @@ def test_a_start_picture_whose_manifest_is_garbage(capsys: pytest.CaptureFixture
     said, lines = drawn(capsys, "--image", "start.png-file")
     assert said is not None and said["validation_state"] == "Valid"
     assert len([line for line in lines if not line.startswith("note")]) <= 1
+
+
+def test_a_start_picture_with_any_damage_stops_nothing(signer: Signer) -> None:
+    chance, said = random.Random(3), list[str]()
+    signing = Signing(Wish(), said.append)
+    for number in range(60):
+        format = ("png", "jpeg", "webp")[number % 3]
+        start = bytearray(signer.signed(file_of(format), format, FACTS))
+        begin = bytes(start).index(b"jumb")
+        for _ in range(chance.choice((1, 3, 20))):
+            start[begin + chance.randrange(3300)] = chance.randrange(256)
+        if number % 5 == 0:
+            del start[chance.randrange(len(start)) :]
+        made, signed = signing.signed(file_of("png"), "png", FACTS, bytes(start))
+        assert signed and checked(made)["validation_state"] == "Valid"
+    assert said and all("\n" not in line and "start picture's own manifest" in line for line in said)
 
 
 def test_a_manifest_elsewhere_is_not_fetched(signer: Signer) -> None:

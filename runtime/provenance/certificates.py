@@ -26,9 +26,10 @@ def load_packages() -> None:
         import c2pa  # noqa: F401
         import cryptography  # noqa: F401
     except ImportError as error:
-        raise NotSigned(
-            f'signatures need {error.name or error}, which is not installed: pip install "addkit[provenance]"'
-        ) from error
+        what = f"signatures need {error.name or error}, which is not installed"
+        raise NotSigned(f'{what}: pip install "addkit[provenance]"') from error
+    except (OSError, RuntimeError) as error:  # as on a system for which its native library was not built
+        raise NotSigned(f"c2pa's native library cannot be loaded here: {' '.join(str(error).split())}") from error
 
 
 def new_identity(now: datetime) -> bytes:

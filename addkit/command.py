@@ -27,6 +27,7 @@ VERBS = {
     "batch": Verb("runtime.batch.__main__", "", "pictures from a file of prompts, resumable, on one machine or many"),
     "interpolate": Verb("runtime.interpolate.__main__", "", "frames between two pictures, or between those of a video"),
     "bench": Verb("runtime.bench.__main__", "", "cold start, time per stage, memory; other engines beside ours"),
+    "provenance": Verb("runtime.provenance.__main__", "provenance", "what pictures say of how they were made"),
     "demo": Verb("runtime.demo.__main__", "", "serves the web app to this machine and to phones"),
     "train": Verb("train.__main__", "train", "distils a teacher into a one-step student (ADD)"),
     "data": Verb("train.data.__main__", "train", "shards to train on: the sticker set, or your own pictures"),
@@ -41,6 +42,7 @@ VERBS = {
     "export coreml": Verb("export.coreml.__main__", "export", "a checkpoint as Core ML packages"),
     "export openvino": Verb("export.openvino.__main__", "export", "a checkpoint as OpenVINO IR"),
     "export mil": Verb("export.mil.__main__", "export", "computes a Core ML program without a Mac"),
+    "export sign": Verb("export.sign", "signing", "signs a bundle, so that its users know who made it"),
     "export parity": Verb("export.parity.__main__", "export", "one report: how close exports are to their checkpoint"),
     "parity": Verb("export.parity.__main__", "export", "the same as export parity"),
 }

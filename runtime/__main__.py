@@ -14,6 +14,7 @@ from runtime.command import Parser, command_parser, print_result, run_command, t
 if TYPE_CHECKING:
     from runtime.generation import Generation, Job
     from runtime.pipeline import Pipeline
+    from runtime.provenance.claim import Facts
 
 MOST_PICTURES = 10_000  # a seed typed as the number of pictures must not fill the memory
 EXAMPLES = """examples:
@@ -27,6 +28,7 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     """The arguments; their names and meaning are diffusers' where it has them."""
     from runtime.arguments import DEFAULT_STRENGTH
+    from runtime.provenance.options import add_provenance
     from runtime.variation.options import add_variation
 
     made = command_parser(
@@ -58,6 +60,8 @@ def parser() -> Parser:
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
     add("--coreml-packages", metavar="DIR", help="macOS: an export of python -m export.coreml, for the Neural Engine")
+    add("--verify", metavar="KEY", help="draw only if the bundle is signed by this PEM public key's owner")
+    add_provenance(made)
     return made
 
 
@@ -76,10 +80,12 @@ def work(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Makes and writes the pictures, and returns the report for `--json`. Refuses bad arguments before any work."""
     from runtime import arguments
-    from runtime.files import check_writable
+    from runtime.files import check_writable, write_whole
     from runtime.image_files import read_picture, used_of
     from runtime.output_names import output_paths
     from runtime.progress import Progress
+    from runtime.provenance.options import wish_of
+    from runtime.provenance.pictures import Signing
     from runtime.variation.options import variation_of
 
     if args.strength is not None and args.image is None:
@@ -91,21 +97,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     paths = output_paths(args.output, jobs)
     for path in paths:
         check_writable(path)
-    image = None if args.image is None else read_picture(args.image)[0]
+    signing = Signing(wish_of(args))
+    image, start = (None, None) if args.image is None else read_picture(args.image)
     reports: list[dict[str, Any]] = []
     try:
         with Progress(len(jobs)) as progress:
             from runtime.pipeline import load
 
-            pipe = load(args.bundle, args.provider, coreml_packages=args.coreml_packages)
+            verify = True if args.verify is None else args.verify
+            pipe = load(args.bundle, args.provider, verify=verify, coreml_packages=args.coreml_packages)
             for job, path in zip(jobs, paths, strict=True):
                 made = _picture(pipe, job, args, image)
                 if image is not None and not reports:  # a wrong argument is one line: its error
                     size = arguments.check_size(pipe.manifest, args.height, args.width)
                     for text in used_of(args.image, image, size):
                         tell(f"note: {text}")
-                _save(path, made, pipe, args)
-                reports.append(_report(path, made))
+                data, signed = signing.signed(_file(made, pipe, args), "png", _facts(made, pipe), start)
+                write_whole(path, data)
+                reports.append(_report(path, made, signed))
                 progress.done(len(reports))
     finally:
         if reports and len(jobs) > 1:  # also when one failed in the middle: those before it are kept
@@ -133,7 +142,7 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
     return made
 
 
-def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace) -> None:
+def _file(made: Generation, pipe: Pipeline, args: argparse.Namespace) -> bytes:
     """The PNG file, with everything needed to make the picture again."""
     from runtime import arguments, image_files
 
@@ -150,13 +159,20 @@ def _save(path: Path, made: Generation, pipe: Pipeline, args: argparse.Namespace
         typed=made.job.typed,
         plain=args.variation is None and pipe.manifest.variation is not None,
     )
-    image_files.save_png(path, made.image, text)
+    return image_files.png_bytes(made.image, text)
 
 
-def _report(path: Path, made: Generation) -> dict[str, Any]:
+def _facts(made: Generation, pipe: Pipeline) -> Facts:
+    """What a signature says of the picture."""
+    from runtime.provenance.claim import Facts
+
+    return Facts(pipe.manifest.name, pipe.bundle.sha256, made.prompt)
+
+
+def _report(path: Path, made: Generation, signed: bool) -> dict[str, Any]:
     ms = {stage: round(value, 3) for stage, value in made.ms.items()}
     typed = {} if made.job.typed is None else {"typed_prompt": made.job.typed}
-    return {"path": str(path), "seed": made.seed, "prompt": made.prompt, **typed, "ms": ms}
+    return {"path": str(path), "seed": made.seed, "prompt": made.prompt, **typed, "signed": signed, "ms": ms}
 
 
 if __name__ == "__main__":

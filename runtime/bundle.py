@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    sha256: str = field(default="", compare=False)  # of the manifest.json that was read: it holds all files' hashes
 
     def __repr__(self) -> str:
         height, width = self.manifest.image_size
@@ -107,14 +108,15 @@ def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """Reads a folder's manifest and, unless `verify` is off, verifies every file; raises BundleError."""
     folder = Path(path)
     try:
-        data = read_json(read_inside(folder, MANIFEST, MOST_MANIFEST))
+        text = read_inside(folder, MANIFEST, MOST_MANIFEST)
+        data = read_json(text)
     except FileNotFoundError as error:
         what = f"{folder} is not a bundle: {MANIFEST} is missing"
         raise BundleError(f"{what}; give a folder that python -m export.onnx wrote") from error
     except (OSError, ValueError, RecursionError) as error:  # RecursionError: brackets nested too deeply
         raise BundleError(f"cannot read {folder / MANIFEST}: {shown(error, 200)}") from error
     try:
-        bundle = Bundle(folder, Manifest.from_dict(data))
+        bundle = Bundle(folder, Manifest.from_dict(data), hashlib.sha256(text).hexdigest())
     except BundleError as error:
         raise BundleError(f"{folder}: {error}") from error
     bundle.check_places()

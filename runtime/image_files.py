@@ -15,7 +15,6 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from runtime.decoding import BadPicture, opened, upright
-from runtime.files import write_whole
 
 SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 DEFAULT_QUALITY = 90
@@ -120,11 +119,6 @@ def png_bytes(image: Image.Image, parameters: str = "") -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_type=zlib.Z_RLE, **metadata(parameters, "png"))
     return buffer.getvalue()
-
-
-def save_png(path: str | Path, image: Image.Image, parameters: str = "") -> None:
-    """Writes `png_bytes` whole or not at all; OutputError when it cannot."""
-    write_whole(path, png_bytes(image, parameters))
 
 
 def read_picture(path: str | Path) -> tuple[Image.Image, bytes]:

@@ -327,7 +327,7 @@ def load(
     bundle: str | Path | None = None,
     provider: str = "auto",
     *,
-    verify: bool = True,
+    verify: bool | str | Path = True,
     threads: int = 0,
     safety_checker: SafetyChecker | None = None,
     coreml_packages: str | Path | None = None,
@@ -336,7 +336,8 @@ def load(
     """A reusable pipeline of a bundle: a folder, or a shipped one's name; None is the default.
 
     - provider: auto, cpu, cuda, coreml or openvino, see `runtime.ort.providers`
-    - verify: compare every file's sha256 with the manifest
+    - verify: compare every file's sha256 with the manifest; a PEM file with a public key: also require that the key's
+      owner signed the bundle, see `runtime.signature`
     - threads: per operator, 0: ONNX Runtime's choice
     - safety_checker: see `runtime.safety`
     - coreml_packages: a folder of `python -m export.coreml` of the same checkpoint, which Core ML then computes on
@@ -345,9 +346,15 @@ def load(
     Raises BundleError, ProviderError.
     """
     opened = open_bundle(resolve_bundle(bundle), verify=False)
-    verified = Task(opened.verify) if verify else None
+    if isinstance(verify, (str, Path)):
+        from runtime.signature.bundle import check_signature
+
+        check_signature(opened, verify)
+        verify = True
+    hashes = bool(verify)
+    verified = Task(opened.verify) if hashes else None
     try:
-        return Pipeline(opened, provider, threads, safety_checker, coreml_packages, compute_unit, keep_graphs=verify)
+        return Pipeline(opened, provider, threads, safety_checker, coreml_packages, compute_unit, keep_graphs=hashes)
     finally:  # a damaged file is named as such, also where it stopped the pipeline
         if verified is not None:
             verified.wait()

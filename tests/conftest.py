@@ -12,6 +12,7 @@ from tests.support.shared import VARIABLE
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ADDKIT_CACHE"] = "off"  # tests of the cache set their own folder; nobody's home folder is written to
+os.environ["ADDKIT_PROVENANCE"] = "off"  # the same seed is the same file, and no key is made; its tests turn it on
 
 
 # Files that take longest, first: processes take whole files, and a long one at the end would leave the others idle.

@@ -41,6 +41,7 @@ COMMANDS = {
     "runtime.batch": Command("p.txt --out o --seed x", "nowhere.txt --out o", "p.txt --out file/x"),
     "runtime.interpolate": Command("a.png b.png --out o --fps x", "a.png c.png --out o", "a.png b.png --out file/x"),
     "runtime.bench": Command("--turns 0", "--bundle nowhere", alone=True),
+    "runtime.provenance": Command("a.png --turns 0", "nowhere.png"),
     "runtime.demo": Command("--port 70000", "--directory nowhere", alone=True),
     "train": Command("--preset demo batch=x", "--resume nowhere", "--preset smoke run_dir=file/x"),
     "train.ablation": Command("--out o --rows no", "--out o --data nowhere", "--out file/x --data data"),
@@ -75,6 +76,7 @@ COMMANDS = {
     "export.parity": Command(
         "sticker-128 bundle --strip x.gif", f"nowhere {BUNDLE}", "sticker-128 b --strip file/x.png"
     ),
+    "export.sign": Command("bundle --key", "nowhere --key file"),
     "scripts.fuzz_bundle": Command("--cases x", alone=True),
     "scripts.golden": Command("--check=x", alone=True),
     "scripts.interpolation": Command("--bundle", "--bundle nowhere --out pictures", "--out file/x", alone=True),

@@ -20,9 +20,16 @@ OPTIONAL = {
     "coremltools": {"runtime.coreml"},
     "pillow_heif": {"runtime.decoding.files"},
     "segno": {"runtime.demo.address"},
+    "c2pa": {"runtime.provenance.certificates", "runtime.provenance.sign"},
+    "cryptography": {
+        "runtime.provenance.certificates",
+        "runtime.provenance.identity",
+        "runtime.signature.bundle",
+        "runtime.signature.envelope",
+    },
     **{name: {"runtime.bench.engines"} for name in ("torch", "diffusers", "optimum", "openvino_genai")},
 }
-HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors")
+HEAVY = ("torch", "diffusers", "transformers", "onnx", "scipy", "safetensors", "model_signing")
 MOST_FILES = 26  # per folder, so that a newcomer can find their way
 
 

@@ -102,16 +102,16 @@ def test_json_reports_every_picture(capsys: pytest.CaptureFixture[str]) -> None:
 def test_pictures_before_one_that_fails_are_kept_and_counted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runtime import image_files
+    from runtime import files
 
-    save = image_files.save_png
+    save = files.write_whole
 
     def until_the_disk_is_full(path: Path, *more: Any) -> None:
         if path.name == "x-3.png":
             raise OutputError(f"cannot write {path}: No space left on device")
         save(path, *more)
 
-    monkeypatch.setattr(image_files, "save_png", until_the_disk_is_full)
+    monkeypatch.setattr(files, "write_whole", until_the_disk_is_full)
     assert run("a fox", "--num-images", "4", "--seed", "5", "-o", "x.png") == 2
     out, err = capsys.readouterr()
     assert out == "" and sorted(os.listdir()) == ["x-1.png", "x-2.png"]

@@ -14,11 +14,12 @@ from runtime.batch.prompts_file import KNOWN, STDIN, format_of, opened, records
 from runtime.batch.ray_pool import quiet, require
 from runtime.batch.rows import SHARD_SIZE, Row, Rules, Settings, rows
 from runtime.batch.run import Run
-from runtime.batch.worker import bundle_sha256
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.image_files import check_format
 from runtime.noise import check_seed
 from runtime.ort.providers import choose_provider
+from runtime.provenance.options import usual_wish
+from runtime.provenance.pictures import Signing
 from runtime.variation.options import variation_of
 
 
@@ -37,6 +38,7 @@ def start(args: argparse.Namespace) -> dict[str, Any]:
             except BaseException:
                 folder.discard_if_new()
                 raise
+            Signing(usual_wish()).open()  # makes the key before the workers look for it, and says what is wrong with it
             started.go(args.ray_address, args.workers, args.debug)
     return started.report()
 
@@ -52,7 +54,7 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rul
         raise ValueError(f"--keep is for extra columns; {', '.join(KNOWN)} are read anyway")
     settings = Settings(
         bundle=bundle.manifest.name,
-        bundle_sha256=bundle_sha256(bundle.folder),
+        bundle_sha256=bundle.sha256,
         provider=provider_of(args),
         num_inference_steps=args.num_inference_steps,
         format=args.format,

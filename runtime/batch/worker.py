@@ -18,6 +18,8 @@ from runtime.batch.reports import Made, Report, Reports, fatal
 from runtime.batch.rows import Row, Settings
 from runtime.batch.shards import read_samples, shard_name, tar_bytes
 from runtime.errors import BundleError, Error, OutputError, TruncationWarning
+from runtime.provenance.options import usual_wish
+from runtime.provenance.pictures import Signing
 from runtime.variation.choice import NONE
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Worker:
         self._pipe: Pipeline | None = None
         self._lock = worker_lock(self.folder)
         self._writer = ThreadPoolExecutor(1)
+        self._signing = Signing(usual_wish(), say=lambda line: None)  # the driver says it
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         """`batch`: "offset" in the file and "rows" to read there. Yields {"report": [JSON of a Report]}."""
@@ -62,7 +65,7 @@ class Worker:
 
             warnings.simplefilter("ignore", TruncationWarning)  # the manifest says it
             pipe = load(self.bundle, self.settings.provider, threads=1)
-            if bundle_sha256(pipe.bundle.folder) != self.settings.bundle_sha256:
+            if pipe.bundle.sha256 != self.settings.bundle_sha256:
                 raise BundleError(f"{pipe.bundle.folder} on a worker is not the driver's bundle: copy that one there")
             pipe.open()
             self._pipe = pipe
@@ -161,8 +164,11 @@ class Worker:
 
     def _encoded(self, row: Row, image: Image.Image) -> bytes:
         from runtime.image_files import encode
+        from runtime.provenance.claim import Facts
 
-        return encode(image, self._text(row), self.settings.format, self.settings.quality)
+        format, facts = self.settings.format, Facts(self.settings.bundle, self.settings.bundle_sha256, row.prompt)
+        data = encode(image, self._text(row), format, self.settings.quality)
+        return self._signing.signed(data, format, facts)[0]
 
     def _text(self, row: Row) -> str:
         from runtime.image_files import settings_text
@@ -235,11 +241,6 @@ class Worker:
         wanted = [(row.row, row.path, row.prompt, row.seed, self.settings.bundle_sha256) for row in rows]
         keys = ("row", "member", "prompt", "seed", "bundle_sha256")
         return found if [tuple(map(facts.get, keys)) for facts in found] == wanted else None
-
-
-def bundle_sha256(folder: Path) -> str:
-    """The hash of a bundle's manifest.json, which holds those of all other files."""
-    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
 def _ended(made: Made) -> Future[Made]:

@@ -37,6 +37,8 @@ class FakeWorker {
       width: 1,
       height: 1,
       varies: false,
+      things: [],
+      steps: [1],
     } as const;
     this.say({ type: 'state', state });
   }

@@ -31,7 +31,7 @@ export interface Graphs {
 }
 
 /** What a picture shows, and what it changes to in a morph. */
-type Prompts = Pick<Picture, 'prompt' | 'to'>;
+type Prompts = Pick<Picture, 'prompt' | 'to' | 'open'>;
 
 /** A loaded bundle. The same request gives the same picture. */
 export class Pipeline {
@@ -87,12 +87,12 @@ export class Pipeline {
   }
 
   /** The request's prompts with words for what they leave open, where the bundle has a table of them. */
-  private completed({ prompt, morph, plain }: GenerateRequest, seed: bigint): Prompts {
+  private completed({ prompt, morph, plain, words = {} }: GenerateRequest, seed: bigint): Prompts {
     const { variation } = this.manifest;
     const fits = (text: string) => this.texts.fits(text);
     const complete = (text: string) =>
-      variation && !plain ? variation.complete(text, seed, {}, fits) : text;
-    return morph ? { prompt: complete(prompt), to: complete(morph.to) } : { prompt: complete(prompt) };
+      variation && !plain ? variation.completeFor(text, seed, words, fits) : { prompt: text, open: [] };
+    return morph ? { ...complete(prompt), to: complete(morph.to).prompt } : complete(prompt);
   }
 
   private steps(count: number): Step[] {

@@ -22,7 +22,8 @@ const RGBA = 6;
 
 /** The `parameters` text of one of our pictures. model: the bundle's name. varies: it has a table of variation. */
 export function settingsText(picture: Picture, model: string, varies = false): string {
-  const { prompt: typed, morph, seed, steps, plain } = picture.request;
+  const { prompt: typed, morph, seed, steps, plain, words } = picture.request;
+  const leftOut = Object.values(words ?? {}).includes(null); // typed by hand, the prompt would get it again
   const { prompt, to } = picture;
   const settings: Record<string, string | number> = {
     Steps: steps,
@@ -34,7 +35,7 @@ export function settingsText(picture: Picture, model: string, varies = false): s
   settings.Model = model;
   if (morph) settings.Morph = `${morph.t} to ${JSON.stringify(to)}`;
   if (prompt !== typed) settings['Typed prompt'] = JSON.stringify(typed);
-  if (plain && varies) settings.Variation = 'none';
+  if ((plain || leftOut) && varies) settings.Variation = 'none';
   settings.Version = `addkit ${version}`;
   return `${prompt}\n${Object.entries(settings)
     .map(([name, value]) => `${name}: ${value}`)

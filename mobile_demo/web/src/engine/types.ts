@@ -17,6 +17,10 @@ export type EngineState =
       height: number;
       /** Its model completes prompts by the seed. */
       varies: boolean;
+      /** Things that its table knows, some of them; none without a table. */
+      things: readonly string[];
+      /** Numbers of steps that it has. */
+      steps: readonly number[];
     }
   | { phase: 'failed'; problem: Problem };
 

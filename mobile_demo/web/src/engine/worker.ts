@@ -41,11 +41,21 @@ function start({ backend: wanted, threads, base }: ToWorker & { type: 'start' })
           width,
           height,
           varies: manifest.variation !== undefined,
+          things: some(manifest.variation?.things() ?? []),
+          steps: [...manifest.steps.keys()].sort((a, b) => a - b),
         },
       });
     },
     (error: unknown) => report(error),
   );
+}
+
+const MOST_THINGS = 300;
+
+/** At most MOST_THINGS of a list, taken evenly. */
+function some(list: string[]): string[] {
+  const step = Math.max(1, Math.ceil(list.length / MOST_THINGS));
+  return list.filter((_, i) => i % step === 0);
 }
 
 /** A failed start: on the CPU it is final, on WebGPU another worker tries the CPU, unless the files are missing. */

@@ -15,6 +15,8 @@ export class Inputs {
   readonly steps = signal(1);
   /** Prompts are drawn as typed: nothing is added to them. */
   readonly plain = signal(false);
+  /** Of what the seed chooses, that which was chosen by hand: property -> word, or null to leave it out. */
+  readonly words = signal<Readonly<Record<string, string | null>>>({});
   readonly morphing = signal(false);
   readonly to = signal('');
   /** Where the morph stands: a whole number of percent. */
@@ -35,6 +37,7 @@ export class Inputs {
       seed,
       steps: this.steps.value,
       ...(this.plain.value && { plain: true }),
+      ...(!this.plain.value && Object.keys(this.words.value).length && { words: this.words.value }),
     };
     const to = this.morphTo.value;
     return to ? { ...request, morph: { to, t: this.t.value / 100 } } : request;
@@ -47,6 +50,7 @@ export class Inputs {
     this.locked.value = settings.locked;
     this.steps.value = settings.steps;
     this.plain.value = settings.plain;
+    this.words.value = settings.words;
     this.to.value = settings.to;
     this.theme.value = settings.theme;
     this.backend.value = settings.backend;
@@ -60,6 +64,7 @@ export class Inputs {
       locked: this.locked.value,
       steps: this.steps.value,
       plain: this.plain.value,
+      words: this.words.value,
       to: this.to.value,
       theme: this.theme.value,
       backend: this.backend.value,
@@ -73,6 +78,7 @@ export class Inputs {
     this.seed.value = request.seed;
     this.steps.value = request.steps;
     this.plain.value = request.plain === true;
+    this.words.value = request.words ?? {};
     this.morphing.value = request.morph !== undefined;
     if (!request.morph) return;
     this.to.value = to;

@@ -16,6 +16,8 @@ export interface Settings {
   steps: number;
   /** Prompts are drawn as typed. */
   plain: boolean;
+  /** Words chosen by hand: property -> word, or null to leave it out. */
+  words: Readonly<Record<string, string | null>>;
   /** The second prompt of a morph. */
   to: string;
   theme: Theme;
@@ -31,6 +33,7 @@ const DEFAULTS: Settings = {
   locked: false,
   steps: 1,
   plain: false,
+  words: {},
   to: '',
   theme: 'auto',
   backend: 'auto',
@@ -61,6 +64,7 @@ export function loadSettings(shelf: Shelf): Settings {
     locked: kept.locked === true,
     steps: isSteps(kept.steps) ? kept.steps : DEFAULTS.steps,
     plain: kept.plain === true,
+    words: wordsOf(kept.words),
     to: text(kept.to),
     theme: THEMES.find((theme) => theme === kept.theme) ?? DEFAULTS.theme,
     backend: BACKENDS.find((backend) => backend === kept.backend) ?? DEFAULTS.backend,
@@ -73,6 +77,12 @@ export function saveSettings(shelf: Shelf, settings: Settings): void {
   } catch {
     // No room or not allowed: the app works the same, a reload begins afresh.
   }
+}
+
+function wordsOf(value: unknown): Settings['words'] {
+  if (typeof value !== 'object' || value === null) return {};
+  const entries = Object.entries(value).filter(([, word]) => word === null || typeof word === 'string');
+  return Object.fromEntries(entries.slice(0, 100)) as Settings['words'];
 }
 
 function isSteps(value: unknown): value is number {

@@ -106,17 +106,38 @@ describe('pictures', () => {
 });
 
 describe('taking a picture along', () => {
-  it('saves a PNG that says how it was made', async () => {
-    const [download] = await Promise.all([page.waitForEvent('download'), page.getByTestId('save').click()]);
-    expect(download.suggestedFilename()).toMatch(/^a-blue-car.*\.png$/);
-    const file = readFileSync(await download.path());
-    expect(file.subarray(1, 4).toString()).toBe('PNG');
-    expect(file.toString('latin1')).toMatch(/parameters\0{5}a blue car, flat style\nSteps: 1, /);
+  it('saves a sticker that says how it was made, as PNG and as WebP of at most 100 kB', async () => {
+    await page.getByTestId('take').click();
+    for (const [format, begin] of [
+      ['png', /^a-blue-car.*-sticker\.png$/],
+      ['webp', /^a-blue-car.*-sticker\.webp$/],
+    ] as const) {
+      await page.getByTestId(`format-${format}`).click();
+      await page.waitForFunction(
+        (kind) => document.querySelector('[data-testid=take-facts]')?.textContent?.startsWith(kind),
+        format === 'png' ? 'PNG' : 'WebP',
+      );
+      await page.getByTestId('preview').waitFor();
+      const [download] = await Promise.all([page.waitForEvent('download'), page.getByTestId('save').click()]);
+      expect(download.suggestedFilename()).toMatch(begin);
+      const file = readFileSync(await download.path());
+      if (format === 'png') {
+        expect(file.toString('latin1')).toMatch(/parameters\0{5}a blue car, flat style\nSteps: 1, /);
+      } else {
+        expect(file.length).toBeLessThanOrEqual(100_000);
+        expect(file.swap16().toString('utf16le')).toContain('a blue car, flat style\nSteps: 1, ');
+      }
+    }
+    await shot(page, 'take');
+    await page.getByTestId('format-png').click();
   });
 
   it('copies a sticker of 512 pixels with a transparent background', async () => {
-    await page.getByTestId('copy-sticker').click();
-    await page.waitForSelector('[data-testid=toast]');
+    await page.waitForFunction(() =>
+      document.querySelector('[data-testid=take-facts]')?.textContent?.startsWith('PNG'),
+    );
+    await page.getByTestId('copy').click();
+    await page.waitForFunction(() => document.querySelector('.toasts')?.textContent?.includes('Copied'));
     const found = await page.evaluate(async () => {
       const [item] = await navigator.clipboard.read();
       const bitmap = await createImageBitmap((await item?.getType('image/png')) as Blob);
@@ -132,6 +153,7 @@ describe('taking a picture along', () => {
     expect(found.width).toBe(512);
     expect(found.corner).toBe(0);
     expect(found.clear).toBeGreaterThan(0.1);
+    await page.getByTestId('take-close').click();
   });
 
   it('keeps a history, and brings a picture of it back', async () => {

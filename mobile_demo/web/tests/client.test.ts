@@ -38,6 +38,7 @@ class FakeWorker {
       height: 1,
       varies: false,
       things: [],
+      large: false,
       steps: [1],
     } as const;
     this.say({ type: 'state', state });

@@ -85,6 +85,7 @@ export function ready(backend: Backend = 'wasm', varies = false): EngineState {
     height: SIDE,
     varies,
     things: varies ? ['badger'] : [],
+    large: false,
     steps: [1, 2, 3, 4],
   };
 }

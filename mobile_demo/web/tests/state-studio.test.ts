@@ -394,6 +394,8 @@ test('settings that make no sense are replaced one by one', () => {
     steps: 1,
     plain: false,
     words: {},
+    format: 'png',
+    outline: 10,
     style: '3d',
     seed: '7',
     theme: 'dark',

@@ -12,6 +12,7 @@ const READY = {
   height: 8,
   varies: false,
   things: [],
+  large: false,
   steps: [1],
 } as const;
 

@@ -10,6 +10,14 @@ export function squaredDistances(is: ArrayLike<number>, width: number, height: n
   return out;
 }
 
+/** A mask with `pad` pixels of 0 around it. */
+export function padded(is: Uint8Array, width: number, height: number, pad: number): Uint8Array {
+  const wide = width + 2 * pad;
+  const out = new Uint8Array(wide * (height + 2 * pad));
+  for (let y = 0; y < height; y++) out.set(is.subarray(y * width, (y + 1) * width), (y + pad) * wide + pad);
+  return out;
+}
+
 /** One line of `count` values from `start`, `step` apart: each becomes the least of value + squared way to it. */
 function along(values: Float64Array, start: number, step: number, count: number, line: Float64Array): void {
   for (let i = 0; i < count; i++) line[i] = values[start + i * step] as number;

@@ -6,7 +6,7 @@
  * that are narrower than the ball are closed, and what lies behind them is the subject.
  */
 
-import { squaredDistances } from './distance';
+import { padded, squaredDistances } from './distance';
 
 /** The ball's radius, as a share of the picture's width. */
 const BALL = 0.06;
@@ -147,10 +147,7 @@ function opened(is: Uint8Array, width: number, height: number, radius: number): 
 function rolledOver(subject: Uint8Array, width: number, height: number, radius: number): Uint8Array {
   const pad = Math.ceil(radius) + 1;
   const [wide, high] = [width + 2 * pad, height + 2 * pad];
-  const padded = new Uint8Array(wide * high);
-  for (let y = 0; y < height; y++)
-    padded.set(subject.subarray(y * width, (y + 1) * width), (y + pad) * wide + pad);
-  const room = squaredDistances(padded, wide, high);
+  const room = squaredDistances(padded(subject, width, height, pad), wide, high);
   const centres = new Uint8Array(wide * high);
   flood(0, centres, (i) => (room[i] as number) > radius * radius, wide, high);
   const reach = squaredDistances(centres, wide, high);

@@ -1,6 +1,6 @@
 /** From a picture to a sticker: its background made transparent, enlarged smoothly, with a die-cut outline. */
 
-import { squaredDistances } from './distance';
+import { padded, squaredDistances } from './distance';
 import { borderColour, matte } from './matte';
 
 /** 8-bit RGBA, row by row. */
@@ -80,12 +80,15 @@ function outlined({ rgba, width, height }: Rgba, size: number): Rgba {
   if (size <= 0) return { rgba, width, height };
   const edge = size + BEND;
   const seen = mask(rgba, (alpha) => alpha > 127);
-  const away = squaredDistances(seen, width, height);
+  // Beyond the picture there is room as well: the notch between it and the subject is none.
+  const [wide, high] = [width + 2 * BEND, height + 2 * BEND];
+  const away = squaredDistances(padded(seen, width, height, BEND), wide, high);
   const free = away.map((one) => (one > edge * edge ? 1 : 0));
-  const inner = squaredDistances(free, width, height);
+  const inner = squaredDistances(free, wide, high);
   const out = new Uint8ClampedArray(rgba.length);
   for (let i = 0; i < seen.length; i++) {
-    const paper = Math.min(1, Math.max(0, Math.sqrt(inner[i] as number) - BEND + 0.5));
+    const at = (Math.floor(i / width) + BEND) * wide + (i % width) + BEND;
+    const paper = Math.min(1, Math.max(0, Math.sqrt(inner[at] as number) - BEND + 0.5));
     const alpha = (rgba[4 * i + 3] as number) / 255;
     const whole = alpha + paper * (1 - alpha);
     for (let c = 0; c < 3; c++)

@@ -24,6 +24,8 @@ export interface GenerateRequest {
   plain?: boolean;
   /** property -> the word that it shall have instead of a drawn one; null: nothing is said of it. */
   words?: Readonly<Record<string, string | null>>;
+  /** 512 pixels with transparency, where the bundle has the decoder for it; else as without. */
+  large?: boolean;
   /** Classifier-free guidance away from a second prompt, as in diffusers; one-step models need none. */
   guidance?: { scale: number; negativePrompt: string };
 }
@@ -48,7 +50,7 @@ export interface Picture {
   open: OpenWord[];
   width: number;
   height: number;
-  /** RGBA, 8 bits, row by row, opaque: `width * height * 4` bytes, as ImageData takes them. */
+  /** RGBA, 8 bits, row by row, opaque unless it is large: `width * height * 4` bytes, as ImageData takes them. */
   rgba: Uint8ClampedArray<ArrayBuffer>;
   /** Milliseconds. */
   ms: Times;

@@ -2,7 +2,7 @@
 
 import type { Pipeline } from '../core/pipeline';
 import type { Backend, GenerateRequest } from '../core/types';
-import { problemOf } from '../store/problem';
+import { Failure, problemOf } from '../store/problem';
 import { load } from './load';
 import type { FromWorker, ToWorker } from './messages';
 import { Cancelled, type Notice } from './types';
@@ -42,6 +42,7 @@ function start({ backend: wanted, threads, base }: ToWorker & { type: 'start' })
           height,
           varies: manifest.variation !== undefined,
           things: some(manifest.variation?.things() ?? []),
+          large: manifest.files.has('vae_decoder_512/model.onnx'),
           steps: [...manifest.steps.keys()].sort((a, b) => a - b),
         },
       });
@@ -82,7 +83,7 @@ async function generate(id: number, request: GenerateRequest): Promise<void> {
 
 function refuse(id: number, error: Error): void {
   const stopped = error instanceof Cancelled;
-  if (backend === 'webgpu' && !stopped && !(error instanceof RangeError))
+  if (backend === 'webgpu' && !stopped && !(error instanceof RangeError) && !(error instanceof Failure))
     post({ type: 'lost', why: error.message });
   else post({ type: 'refused', id, cancelled: stopped, message: error.message });
 }

@@ -2,7 +2,7 @@ import { computed, signal } from '@preact/signals';
 import type { Backend, GenerateRequest, StyleName } from '../core/types';
 import type { HistoryEntry } from '../store/history';
 import { parseSeed } from './seed';
-import type { Settings, Theme } from './settings';
+import type { Format, Settings, Theme } from './settings';
 import { fullPrompt } from './words';
 
 /** What a person has set, and the request that follows from it. */
@@ -21,6 +21,9 @@ export class Inputs {
   readonly to = signal('');
   /** Where the morph stands: a whole number of percent. */
   readonly t = signal(50);
+  readonly format = signal<Format>('png');
+  /** Of stickers, in pixels of 512. */
+  readonly outline = signal(0);
   readonly theme = signal<Theme>('auto');
   readonly backend = signal<Backend | 'auto'>('auto');
 
@@ -52,6 +55,8 @@ export class Inputs {
     this.plain.value = settings.plain;
     this.words.value = settings.words;
     this.to.value = settings.to;
+    this.format.value = settings.format;
+    this.outline.value = settings.outline;
     this.theme.value = settings.theme;
     this.backend.value = settings.backend;
   }
@@ -66,6 +71,8 @@ export class Inputs {
       plain: this.plain.value,
       words: this.words.value,
       to: this.to.value,
+      format: this.format.value,
+      outline: this.outline.value,
       theme: this.theme.value,
       backend: this.backend.value,
     };

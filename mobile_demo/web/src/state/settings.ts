@@ -6,6 +6,11 @@ export type Theme = 'auto' | 'light' | 'dark';
 export const THEMES: readonly Theme[] = ['auto', 'light', 'dark'];
 export const BACKENDS: readonly (Backend | 'auto')[] = ['auto', 'webgpu', 'wasm'];
 export const MOST_STEPS = 4;
+/** As what a picture leaves the app: a sticker as PNG or WebP, the picture with its background, a morph that moves. */
+export const FORMATS = ['png', 'webp', 'picture', 'morph'] as const;
+export type Format = (typeof FORMATS)[number];
+/** Widths of a sticker's white edge, in pixels of 512. */
+export const OUTLINES: readonly number[] = [0, 10, 20];
 
 /** What a reload restores. */
 export interface Settings {
@@ -21,6 +26,8 @@ export interface Settings {
   /** The second prompt of a morph. */
   to: string;
   theme: Theme;
+  format: Format;
+  outline: number;
   backend: Backend | 'auto';
 }
 
@@ -36,6 +43,8 @@ const DEFAULTS: Settings = {
   words: {},
   to: '',
   theme: 'auto',
+  format: 'png',
+  outline: 10,
   backend: 'auto',
 };
 
@@ -67,6 +76,8 @@ export function loadSettings(shelf: Shelf): Settings {
     words: wordsOf(kept.words),
     to: text(kept.to),
     theme: THEMES.find((theme) => theme === kept.theme) ?? DEFAULTS.theme,
+    format: FORMATS.find((format) => format === kept.format) ?? DEFAULTS.format,
+    outline: OUTLINES.find((outline) => outline === kept.outline) ?? DEFAULTS.outline,
     backend: BACKENDS.find((backend) => backend === kept.backend) ?? DEFAULTS.backend,
   };
 }

@@ -3,7 +3,7 @@ import { useLayoutEffect, useRef } from 'preact/hooks';
 import { IconButton } from './IconButton';
 import { ToastList } from './ToastList';
 
-export type SheetName = 'history' | 'more';
+export type SheetName = 'history' | 'more' | 'take';
 
 interface Props {
   title: string;

@@ -6,10 +6,9 @@ import { usePixels } from './canvas';
 import { useStudio } from './context';
 import { madeOn, milliseconds, stages } from './format';
 import { IconButton } from './IconButton';
-import { canCopy, canShare, copySticker, savePicture, saveSticker, sharePicture } from './output';
 
 /** Facts about the picture, what can be done with it, and its variations. */
-export function UnderPicture() {
+export function UnderPicture({ onTake }: { onTake(): void }) {
   const studio = useStudio();
   const picture = studio.picture.value;
   return (
@@ -19,31 +18,11 @@ export function UnderPicture() {
         <Time />
         <div class="actions" hidden={!picture}>
           <IconButton
-            icon="save"
-            caption="Save"
-            label="Save the picture as PNG"
-            testId="save"
-            onClick={() => void savePicture(studio)}
-          />
-          {canShare() && (
-            <IconButton
-              icon="share"
-              caption="Share"
-              label="Share the picture"
-              testId="share"
-              onClick={() => void sharePicture(studio)}
-            />
-          )}
-          <IconButton
             icon="sticker"
-            caption="Sticker"
-            label={
-              canCopy()
-                ? 'Copy as a sticker without its background'
-                : 'Save as a sticker without its background'
-            }
-            testId="copy-sticker"
-            onClick={() => void (canCopy() ? copySticker(studio) : saveSticker(studio))}
+            caption="Take"
+            label="Share, save or copy"
+            testId="take"
+            onClick={onTake}
           />
         </div>
       </div>

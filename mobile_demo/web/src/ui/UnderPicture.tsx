@@ -20,7 +20,7 @@ export function UnderPicture({ onTake }: { onTake(): void }) {
           <IconButton
             icon="sticker"
             caption="Take"
-            label="Share, save or copy"
+            label="Take it along: share, save or copy"
             testId="take"
             onClick={onTake}
           />

@@ -191,6 +191,56 @@ describe('later visits', () => {
   });
 });
 
+describe("after the site's data were cleared under an open page", () => {
+  it('pictures and history go on, and the next visits are whole again, offline too', async () => {
+    const client = await context.newCDPSession(page);
+    await client.send('Storage.clearDataForOrigin', {
+      origin: new URL(server.url).origin,
+      storageTypes: 'all',
+    });
+    await field().fill('a pizza');
+    await picture(page, 'a pizza, flat style');
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(await page.getByTestId('toast').count()).toBe(0);
+    await page.reload();
+    await page.waitForFunction(() => crossOriginIsolated);
+    await field().fill('a pizza');
+    await picture(page, 'a pizza, 3d style');
+    await page.getByTestId('history-open').click();
+    expect(await page.getByTestId('history-item').count()).toBe(1);
+    await page.goBack();
+    await mended();
+    await context.setOffline(true);
+    await page.reload();
+    await picture(page, 'a pizza, 3d style');
+    await context.setOffline(false);
+  });
+
+  it('files of the app that went alone come back with the next visit', async () => {
+    await page.evaluate(async () => {
+      for (const name of await caches.keys()) if (name.includes('precache')) await caches.delete(name);
+    });
+    await page.reload();
+    await picture(page, 'a pizza, 3d style');
+    await mended();
+    await context.setOffline(true);
+    await page.reload();
+    await picture(page, 'a pizza, 3d style');
+    await context.setOffline(false);
+  });
+
+  /** All files of the app are kept again. */
+  async function mended(): Promise<void> {
+    await page.waitForFunction(async () => {
+      const name = (await caches.keys()).find((one) => one.includes('precache'));
+      const keys = name ? await (await caches.open(name)).keys() : [];
+      return (
+        keys.some(({ url }) => url.includes('index.html')) && keys.some(({ url }) => url.includes('worker-'))
+      );
+    });
+  }
+});
+
 describe('one truth', () => {
   const golden = JSON.parse(readFileSync(`${WEB}/../../tests/golden/default_bundle.json`).toString());
 

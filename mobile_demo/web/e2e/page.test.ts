@@ -476,3 +476,115 @@ it('with the keyboard open the prompt and the picture are both seen', async () =
     expect(box?.height).toBeGreaterThanOrEqual(44);
   }
 });
+
+describe('a phone', () => {
+  it('goes back from a sheet to the page, and from there away', async () => {
+    await open();
+    const before = await page.evaluate(() => history.length);
+    for (const [button, sheet] of [
+      ['more', 'more-sheet'],
+      ['history-open', 'history-sheet'],
+    ] as const) {
+      await at(button).click();
+      await at(sheet).waitFor();
+      await page.goBack();
+      await at(sheet).waitFor({ state: 'detached' });
+      expect(await at('prompt').isVisible()).toBe(true);
+    }
+    await at('more').click();
+    await at('more-close').click();
+    await at('more-sheet').waitFor({ state: 'detached' });
+    await at('history-open').click();
+    await page.goBack();
+    await at('history-sheet').waitFor({ state: 'detached' });
+    expect(await page.evaluate(() => history.length)).toBe(before + 1); // one entry ahead, none behind
+    await page.goBack();
+    await page.waitForURL('about:blank');
+  });
+
+  it.each([
+    [360, 740],
+    [360, 420],
+    [360, 400],
+    [360, 330],
+    [360, 280],
+    [360, 200],
+    [740, 360],
+    [740, 250],
+    [1280, 410],
+  ])(
+    'of %i x %i pixels shows prompt and dice whole, and is not scrolled by a pixel',
+    async (width, height) => {
+      await open('&varies', { viewport: { width, height } });
+      await draw('a red fox');
+      await at('prompt').evaluate((field) => field.blur());
+      await page.waitForTimeout(300);
+      for (const id of ['prompt', 'seed-dice']) {
+        const box = await at(id).boundingBox();
+        expect(box && box.y >= 0 && box.y + box.height <= height && box.x + box.width <= width, id).toBe(
+          true,
+        );
+        expect(box?.height).toBeGreaterThanOrEqual(44);
+      }
+      await shot(page, `low-${width}x${height}`);
+      const over = await page.evaluate(() =>
+        [document.documentElement, document.body, document.querySelector('.shell')].map((one) =>
+          one ? one.scrollHeight - one.clientHeight : -1,
+        ),
+      );
+      expect(over).toEqual([0, 0, 0]);
+    },
+  );
+
+  it('shows what is chosen where colours are forced', async () => {
+    await open('', { forcedColors: 'active' });
+    await draw('a red fox');
+    const ground = (id: string) =>
+      at(id)
+        .locator('span')
+        .evaluate((span) => getComputedStyle(span).backgroundColor);
+    expect(await ground('style-3d')).not.toBe(await ground('style-flat'));
+    await at('morph-toggle').click();
+    await shot(page, 'forced-colours');
+  });
+
+  it('with larger text has larger text', async () => {
+    await open();
+    const size = () => at('prompt').evaluate((field) => Number.parseFloat(getComputedStyle(field).fontSize));
+    const before = await size();
+    await page.addStyleTag({ content: 'html { font-size: 150% !important }' });
+    expect((await size()) / before).toBeCloseTo(1.5, 2);
+    await shot(page, 'large-text');
+  });
+
+  it('opens a link to a prompt and a seed', async () => {
+    await open('&prompt=an%20owl&seed=12&style=flat');
+    await picture(page, 'an owl, flat style', '12');
+    expect(await page.evaluate(() => location.search)).toBe('?fake=');
+    await draw2('a blue car');
+    await page.reload();
+    await picture(page, 'a blue car, flat style', '12');
+  });
+
+  it('shares its history between two tabs, and asks to keep it', async () => {
+    await open();
+    await page.evaluate(() => {
+      navigator.storage.persist = async () => Object.assign(globalThis, { asked: true }) && true;
+    });
+    const other = await page.context().newPage();
+    await other.goto(page.url());
+    await other.getByTestId('history-open').click();
+    expect(await other.getByTestId('history-item').count()).toBe(0);
+    await draw('a red fox');
+    await other.getByTestId('history-item').waitFor();
+    expect(await page.evaluate('globalThis.asked')).toBe(true);
+    await other.getByTestId('history-delete').click();
+    await at('history-open').click();
+    await at('history-item').waitFor({ state: 'detached' });
+  });
+});
+
+async function draw2(text: string): Promise<void> {
+  await at('prompt').fill(text);
+  await picture(page, `${text}, flat style`);
+}

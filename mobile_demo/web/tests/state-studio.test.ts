@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { difference } from '../src/core/difference';
 import { coloured, withArticle } from '../src/state/alternatives';
 import { TYPING_PAUSE } from '../src/state/maker';
-import { loadSettings, type Shelf, saveSettings } from '../src/state/settings';
+import { linked, loadSettings, type Shelf, saveSettings, withoutLink } from '../src/state/settings';
 import { STRIP_PAUSE, VARIATIONS, VISIBLE } from '../src/state/strip';
 import { STAYED, Studio } from '../src/state/studio';
 import { SWEEP, sweepAt } from '../src/state/sweep';
@@ -473,4 +473,20 @@ test('that prompts are drawn as typed outlasts a reload', () => {
   expect(loadSettings(shelf).plain).toBe(false);
   studio.choose({ plain: true });
   expect(setUp({}, shelf).studio.inputs.plain.value).toBe(true);
+});
+
+test('a link sets prompt, seed and style over what was kept, as far as it makes sense', () => {
+  const kept = { ...loadSettings(undefined), text: 'a fox', seed: '9', words: { size: 'huge' } };
+  expect(linked('?prompt=an%20owl&seed=12&style=flat', kept)).toEqual({
+    ...kept,
+    text: 'an owl',
+    seed: '12',
+    style: 'flat',
+    words: {},
+  });
+  expect(linked('?seed=1.5&style=oil&fake', kept)).toEqual(kept);
+  expect(linked(`?prompt=${'x'.repeat(3000)}`, kept).text).toHaveLength(2000);
+  expect(withoutLink('http://localhost/app/?prompt=a&seed=1&software-gpu=')).toBe(
+    'http://localhost/app/?software-gpu=',
+  );
 });

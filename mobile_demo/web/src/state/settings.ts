@@ -63,9 +63,7 @@ export function localShelf(): Shelf {
 /** What was kept, with defaults for whatever is missing or makes no sense. */
 export function loadSettings(shelf: Shelf): Settings {
   const kept = parsed(shelf);
-  // No half of a character at the end: the tokenizer refuses it.
-  const text = (value: unknown) =>
-    typeof value === 'string' ? value.slice(0, MOST_TEXT).replace(/[\ud800-\udbff]$/, '') : '';
+  const text = (value: unknown) => (typeof value === 'string' ? cut(value) : '');
   return {
     text: text(kept.text),
     style: isStyleName(kept.style) ? kept.style : DEFAULTS.style,
@@ -82,12 +80,40 @@ export function loadSettings(shelf: Shelf): Settings {
   };
 }
 
+/**
+ * What a link asks for, over what was kept: ?prompt=a%20fox&seed=7&style=flat. The seed is then the link's, and the words
+ * are drawn afresh.
+ */
+export function linked(search: string, settings: Settings): Settings {
+  const asked = new URLSearchParams(search);
+  const [prompt, seed, style] = [asked.get('prompt'), asked.get('seed'), asked.get('style')];
+  const valid = seed === null ? undefined : parseSeed(seed);
+  return {
+    ...settings,
+    ...(prompt !== null && { text: cut(prompt), words: {} }),
+    ...(valid !== undefined && { seed: valid }),
+    ...(isStyleName(style) && { style }),
+  };
+}
+
+/** The address without what a link asked for: a reload shows what was typed since. */
+export function withoutLink(href: string): string {
+  const url = new URL(href);
+  for (const name of ['prompt', 'seed', 'style']) url.searchParams.delete(name);
+  return url.href;
+}
+
 export function saveSettings(shelf: Shelf, settings: Settings): void {
   try {
     shelf?.setItem(KEY, JSON.stringify(settings));
   } catch {
     // No room or not allowed: the app works the same, a reload begins afresh.
   }
+}
+
+/** No half of a character at the end: the tokenizer refuses it. */
+function cut(text: string): string {
+  return text.slice(0, MOST_TEXT).replace(/[\ud800-\udbff]$/, '');
 }
 
 function wordsOf(value: unknown): Settings['words'] {

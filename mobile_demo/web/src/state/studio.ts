@@ -7,7 +7,7 @@ import { History } from './history';
 import { Inputs } from './inputs';
 import { Maker, requestKey } from './maker';
 import { randomSeed } from './seed';
-import { loadSettings, type Shelf, saveSettings } from './settings';
+import { linked, loadSettings, type Shelf, saveSettings } from './settings';
 import { Strip, type Tile } from './strip';
 import { SWEEP, sweepAt } from './sweep';
 import { Toasts } from './toasts';
@@ -24,6 +24,8 @@ export type Ready = Extract<EngineState, { phase: 'ready' }>;
 export interface StudioParts {
   engine: Engine;
   shelf: Shelf;
+  /** What a link asks for: the query of the page's address. */
+  search?: string;
   openHistory(): Promise<HistoryStore>;
   /** The picture as the bytes of a PNG file. */
   encode(picture: Picture, ready: Ready | undefined): Promise<Uint8Array<ArrayBuffer>>;
@@ -54,7 +56,7 @@ export class Studio {
     const generate: Engine['generate'] = (request, signal) => engine.generate(request, signal);
     this.#parts = parts;
     this.engine = engine;
-    this.inputs = new Inputs(loadSettings(shelf));
+    this.inputs = new Inputs(linked(parts.search ?? '', loadSettings(shelf)));
     this.strip = new Strip(generate);
     this.maker = new Maker(generate, {
       picture: (picture) => this.#show(picture),

@@ -42,11 +42,15 @@ describe('first visit', () => {
     context.on('request', (request) => elsewhere.push(request.url()));
     await field().fill('a slice of pizza');
     await picture(page, 'a slice of pizza, 3d style');
+    const label = () => page.getByTestId('picture').getAttribute('aria-label');
+    const [shownBefore, seedBefore] = [await label(), await seed()];
     await page.getByTestId('seed-dice').click();
-    await page.waitForFunction(
-      (old) => document.querySelector<HTMLElement>('[data-testid=picture]')?.dataset.seed !== old,
-      await seed(),
-    );
+    await expect
+      .poll(async () => (await label()) !== shownBefore || (await seed()) !== seedBefore)
+      .toBe(true);
+    await field().fill('a slice of pizza');
+    await page.getByTestId('style-3d').click();
+    await picture(page, 'a slice of pizza, 3d style');
     const own = (path: string) => path !== '/sw.js'; // by which the browser looks for a newer version
     expect(server.requests.slice(before).filter(own)).toEqual([]);
     expect(elsewhere.filter((url) => !url.startsWith('blob:') && !url.startsWith('data:'))).toEqual([]);

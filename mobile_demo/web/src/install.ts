@@ -1,7 +1,6 @@
 /** Registers the service worker, which keeps the app for offline use and isolates the page (threads need that). */
 
 const TRIED = 'addkit-isolation-tried';
-const RECENT = 60_000; // ms in which a second reload would be a loop
 const PATIENCE = 15_000; // ms for the service worker to take its files
 const ANSWERS = 5000; // ms for a service worker to wake up and answer
 
@@ -16,9 +15,10 @@ export async function installed(): Promise<void> {
     const { waiting } = registration;
     if (waiting && (await takesOver(waiting)) && (await activated(waiting))) await reloaded();
     registration.active?.postMessage('mend');
-    const tried = Number(sessionStorage.getItem(TRIED));
-    if (globalThis.crossOriginIsolated || !isSecureContext || Date.now() - tried < RECENT) return;
-    sessionStorage.setItem(TRIED, String(Date.now()));
+    // Where it worked, it may be tried again: the site's data may be cleared while the page stays.
+    if (globalThis.crossOriginIsolated) sessionStorage.removeItem(TRIED);
+    if (globalThis.crossOriginIsolated || !isSecureContext || sessionStorage.getItem(TRIED)) return;
+    sessionStorage.setItem(TRIED, '1');
     const worker = registration.active ?? registration.waiting ?? registration.installing;
     if (worker && (await activated(worker))) await reloaded();
   } catch {

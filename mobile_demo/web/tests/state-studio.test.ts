@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { difference } from '../src/core/difference';
+import type { EngineState } from '../src/engine/types';
 import { coloured, withArticle } from '../src/state/alternatives';
 import { TYPING_PAUSE } from '../src/state/maker';
 import { linked, loadSettings, type Shelf, saveSettings, withoutLink } from '../src/state/settings';
@@ -489,4 +490,13 @@ test('a link sets prompt, seed and style over what was kept, as far as it makes 
   expect(withoutLink('http://localhost/app/?prompt=a&seed=1&software-gpu=')).toBe(
     'http://localhost/app/?software-gpu=',
   );
+});
+
+test('steps that the model does not have become those that it has', async () => {
+  const shelf = memoryShelf();
+  saveSettings(shelf, { ...loadSettings(shelf), text: 'a fox', steps: 4 });
+  const { engine, shown } = setUp({ state: { phase: 'downloading', loaded: 0, total: 0 } }, shelf);
+  engine.become({ ...ready(), steps: [1] } as EngineState);
+  await pass(TAKES);
+  expect(shown()?.steps).toBe(1);
 });

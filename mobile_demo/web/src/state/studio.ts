@@ -275,7 +275,14 @@ export class Studio {
 
   #follow(state: EngineState): void {
     this.state.value = state;
-    if (state.phase === 'ready') this.ready.value = state;
+    if (state.phase === 'ready') {
+      this.ready.value = state;
+      const { steps } = this.inputs; // what was kept may be of another model
+      if (!state.steps.includes(steps.value)) {
+        steps.value = state.steps[0] ?? 1;
+        this.makeNow();
+      }
+    }
     this.maker.setReady(state.phase === 'ready');
     const picture = this.picture.value;
     if (state.phase === 'ready' && picture && this.maker.idle) this.#settle(picture);

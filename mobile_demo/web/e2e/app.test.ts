@@ -207,16 +207,14 @@ describe("after the site's data were cleared under an open page", () => {
     await new Promise((resolve) => setTimeout(resolve, 1500));
     expect(await page.getByTestId('toast').count()).toBe(0);
     await page.reload();
-    await page.waitForFunction(() => crossOriginIsolated);
-    await field().fill('a pizza');
-    await picture(page, 'a pizza, 3d style');
+    await picture(page, 'a pizza, flat style');
     await page.getByTestId('history-open').click();
     expect(await page.getByTestId('history-item').count()).toBe(1);
     await page.goBack();
     await mended();
     await context.setOffline(true);
     await page.reload();
-    await picture(page, 'a pizza, 3d style');
+    await picture(page, 'a pizza, flat style');
     await context.setOffline(false);
   });
 
@@ -225,11 +223,11 @@ describe("after the site's data were cleared under an open page", () => {
       for (const name of await caches.keys()) if (name.includes('precache')) await caches.delete(name);
     });
     await page.reload();
-    await picture(page, 'a pizza, 3d style');
+    await picture(page, 'a pizza, flat style');
     await mended();
     await context.setOffline(true);
     await page.reload();
-    await picture(page, 'a pizza, 3d style');
+    await picture(page, 'a pizza, flat style');
     await context.setOffline(false);
   });
 

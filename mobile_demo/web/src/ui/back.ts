@@ -1,8 +1,8 @@
-import { useEffect } from 'preact/hooks';
+import { useLayoutEffect } from 'preact/hooks';
 
 /** While the component is there, the way back (a phone's gesture or button) runs `close` and leaves the page alone. */
 export function useBack(close: () => void): void {
-  useEffect(() => {
+  useLayoutEffect(() => {
     let gone = false;
     const onBack = () => {
       if (isOfSheet(history.state)) return; // an earlier sheet's entry, which was on its way out

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { strFromU8, unzipSync } from 'fflate';
 import type { Browser, Page } from 'playwright-core';
 import { createServer, type ViteDevServer } from 'vite';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -72,7 +73,7 @@ describe('axe finds nothing', () => {
           .then(() => at('cancel').waitFor()),
     ],
     ['picture', '', () => draw('a red fox').then(() => at('variation-6').locator('canvas').waitFor())],
-    ['completed', '&varies', () => draw('a red fox').then(() => at('shown').waitFor())],
+    ['completed', '&varies', () => draw('a red fox').then(() => at('chips').waitFor())],
     [
       'as typed',
       '&varies',
@@ -97,6 +98,14 @@ describe('axe finds nothing', () => {
           .then(() => at('history-open').click()),
     ],
     ['more', '', () => at('more').click()],
+    [
+      'take',
+      '',
+      () =>
+        draw('a red fox')
+          .then(() => at('take').click())
+          .then(() => at('preview').waitFor()),
+    ],
   ];
   const looks = [
     [360, 740, ['light', 'dark']],
@@ -199,9 +208,9 @@ describe('the keyboard', () => {
       order.push(await page.evaluate(`(${place})(document.activeElement)`));
     }
     const seen = order.filter((id) => !id?.startsWith('variation'));
-    const after = seen.slice(seen.indexOf('copy-sticker'));
+    const after = seen.slice(seen.indexOf('take'));
     expect(after.slice(0, 8)).toEqual([
-      'copy-sticker',
+      'take',
       'prompt',
       'prompt-clear',
       'seed-dice',
@@ -294,14 +303,36 @@ describe('the history', () => {
   });
 });
 
-describe('sharing', () => {
-  it('is not offered where the browser shares no files', async () => {
+describe('taking a picture along', () => {
+  const facts = (text: RegExp) =>
+    page.waitForFunction((source) => {
+      const shown = document.querySelector('[data-testid=take-facts]')?.textContent ?? '';
+      return new RegExp(source).test(shown);
+    }, text.source);
+
+  it('shows format and size before it saves, and says where it went', async () => {
     await open();
     await draw('a red fox');
-    expect(await at('share').count()).toBe(0);
+    await at('take').click();
+    await facts(/^PNG, 512 × 512, transparent, \d+ kB$/);
+    expect(await at('share').count()).toBe(0); // this browser shares no files
+    const [png] = await Promise.all([page.waitForEvent('download'), at('save').click()]);
+    expect(png.suggestedFilename()).toBe('a-red-fox-7-sticker.png');
+    expect(await at('toast').first().textContent()).toMatch(/Saved as a-red-fox-7-sticker.png \(\d+ kB\)/);
+    await at('format-webp').click();
+    await facts(/^WebP, 512 × 512, transparent, \d{1,2} kB$|^WebP.* 100 kB$/);
+    await at('format-picture').click();
+    await facts(/^PNG, 512 × 512, with its background, /);
+    expect(await at('outline').count()).toBe(0);
+    await at('take-close').click();
+    await page.reload();
+    await at('status').waitFor();
+    await draw('a red fox');
+    await at('take').click();
+    await facts(/with its background/);
   });
 
-  it('hands a PNG of 512 pixels to the share sheet', async () => {
+  it('hands the sticker to the share sheet', async () => {
     ({ page, errors } = await phone(browser));
     await page.addInitScript(() => {
       navigator.canShare = () => true;
@@ -309,26 +340,82 @@ describe('sharing', () => {
     });
     await page.goto(`${server.resolvedUrls?.local[0]}?fake`);
     await draw('a red fox');
+    await at('take').click();
+    await facts(/^PNG/);
     await at('share').click();
     await page.waitForFunction('globalThis.shared');
     const [name, width] = await page.evaluate(async () => {
       const { shared } = globalThis as unknown as { shared: File };
       return [shared.name, (await createImageBitmap(shared)).width] as const;
     });
-    expect([name, width]).toEqual(['a-red-fox-7.png', 512]);
+    expect([name, width]).toEqual(['a-red-fox-7-sticker.png', 512]);
   });
-});
 
-describe('the sticker', () => {
-  it('can be saved where the clipboard refuses', async () => {
+  it('can save where the clipboard refuses', async () => {
     await open();
     await page.evaluate(() => {
       navigator.clipboard.write = () => Promise.reject(new DOMException('refused', 'NotAllowedError'));
     });
     await draw('a red fox');
-    await at('copy-sticker').click();
+    await at('take').click();
+    await facts(/^PNG/);
+    await at('copy').click();
     const [download] = await Promise.all([page.waitForEvent('download'), at('toast-action').click()]);
     expect(download.suggestedFilename()).toBe('a-red-fox-7-sticker.png');
+  });
+
+  it('moves a morph, in a file that a browser plays', async () => {
+    await open();
+    await draw('a red fox');
+    expect(await at('format-morph').count()).toBe(0);
+    await at('morph-toggle').click();
+    await at('morph-prompt').fill('a pizza');
+    await page.waitForSelector('[data-testid=picture][data-to^="a pizza"]');
+    await at('take').click();
+    await at('format-morph').click();
+    await facts(/^WebP, 512 × 512, transparent, \d+ kB$/);
+    const [download] = await Promise.all([page.waitForEvent('download'), at('save').click()]);
+    expect(download.suggestedFilename()).toBe('a-red-fox-7-morph.webp');
+    const file = readFileSync(await download.path());
+    expect(file.length).toBeLessThan(500_000);
+    const frames = await page.evaluate(
+      async (bytes) => {
+        const decoder = new ImageDecoder({ data: Uint8Array.from(bytes), type: 'image/webp' });
+        await decoder.tracks.ready;
+        return decoder.tracks.selectedTrack?.frameCount;
+      },
+      [...file],
+    );
+    expect(frames).toBe(16);
+  });
+
+  it('makes a pack of three stickers or more', async () => {
+    await open();
+    for (const text of ['a red fox', 'a blue car', 'an owl']) {
+      await draw(text);
+      await page.waitForTimeout(1300);
+    }
+    await at('history-open').click();
+    await at('pack-toggle').click();
+    for (const i of [0, 1]) await at('history-item').nth(i).click();
+    expect(await at('pack-status').textContent()).toBe('A pack needs at least 3 stickers: choose 1 more.');
+    expect(await at('pack-save').isDisabled()).toBe(true);
+    await at('history-item').nth(2).click();
+    await shot(page, 'pack');
+    const [download] = await Promise.all([page.waitForEvent('download'), at('pack-save').click()]);
+    expect(download.suggestedFilename()).toBe('stickers.zip');
+    const files = unzipSync(readFileSync(await download.path()));
+    const { sticker_packs } = JSON.parse(strFromU8(files['contents.json'] as Uint8Array));
+    const [{ identifier, tray_image_file, stickers }] = sticker_packs;
+    expect(stickers).toHaveLength(3);
+    for (const { image_file } of stickers) {
+      const bytes = files[`${identifier}/${image_file}`] as Uint8Array;
+      expect(bytes.length).toBeLessThanOrEqual(100_000);
+      expect(strFromU8(bytes, true)).toMatch(/^RIFF.{4}WEBPVP8X.+trainedAlgorithmicMedia/s);
+    }
+    const tray = files[`${identifier}/${tray_image_file}`] as Uint8Array;
+    expect(new DataView(tray.buffer, tray.byteOffset).getUint32(16)).toBe(96);
+    expect(tray.length).toBeLessThanOrEqual(50_000);
   });
 });
 
@@ -337,13 +424,13 @@ it('shows what the seed added, and nothing of it as typed', async () => {
   await draw('a red fox');
   const whole = 'a red fox, 3d style, large';
   expect(await at('picture').getAttribute('aria-label')).toBe(whole);
-  expect(await at('shown').textContent()).toBe(`Drawn: ${whole}`);
+  expect(await at('chip-word-size').inputValue()).toBe('large');
   await at('more').click();
   await at('plain').click();
   expect(await at('plain').getAttribute('aria-checked')).toBe('true');
   await at('more-close').click();
   await page.waitForSelector('[data-testid=picture][aria-label="a red fox, 3d style"]');
-  expect(await at('shown').count()).toBe(0);
+  expect(await at('chips').count()).toBe(0);
   await page.reload();
   await at('status').waitFor();
   await page.waitForSelector('[data-testid=picture][aria-label="a red fox, 3d style"]');
@@ -389,3 +476,115 @@ it('with the keyboard open the prompt and the picture are both seen', async () =
     expect(box?.height).toBeGreaterThanOrEqual(44);
   }
 });
+
+describe('a phone', () => {
+  it('goes back from a sheet to the page, and from there away', async () => {
+    await open();
+    const before = await page.evaluate(() => history.length);
+    for (const [button, sheet] of [
+      ['more', 'more-sheet'],
+      ['history-open', 'history-sheet'],
+    ] as const) {
+      await at(button).click();
+      await at(sheet).waitFor();
+      await page.goBack();
+      await at(sheet).waitFor({ state: 'detached' });
+      expect(await at('prompt').isVisible()).toBe(true);
+    }
+    await at('more').click();
+    await at('more-close').click();
+    await at('more-sheet').waitFor({ state: 'detached' });
+    await at('history-open').click();
+    await page.goBack();
+    await at('history-sheet').waitFor({ state: 'detached' });
+    expect(await page.evaluate(() => history.length)).toBe(before + 1); // one entry ahead, none behind
+    await page.goBack();
+    await page.waitForURL('about:blank');
+  });
+
+  it.each([
+    [360, 740],
+    [360, 420],
+    [360, 400],
+    [360, 330],
+    [360, 280],
+    [360, 200],
+    [740, 360],
+    [740, 250],
+    [1280, 410],
+  ])(
+    'of %i x %i pixels shows prompt and dice whole, and is not scrolled by a pixel',
+    async (width, height) => {
+      await open('&varies', { viewport: { width, height } });
+      await draw('a red fox');
+      await at('prompt').evaluate((field) => field.blur());
+      await page.waitForTimeout(300);
+      for (const id of ['prompt', 'seed-dice']) {
+        const box = await at(id).boundingBox();
+        expect(box && box.y >= 0 && box.y + box.height <= height && box.x + box.width <= width, id).toBe(
+          true,
+        );
+        expect(box?.height).toBeGreaterThanOrEqual(44);
+      }
+      await shot(page, `low-${width}x${height}`);
+      const over = await page.evaluate(() =>
+        [document.documentElement, document.body, document.querySelector('.shell')].map((one) =>
+          one ? one.scrollHeight - one.clientHeight : -1,
+        ),
+      );
+      expect(over).toEqual([0, 0, 0]);
+    },
+  );
+
+  it('shows what is chosen where colours are forced', async () => {
+    await open('', { forcedColors: 'active' });
+    await draw('a red fox');
+    const ground = (id: string) =>
+      at(id)
+        .locator('span')
+        .evaluate((span) => getComputedStyle(span).backgroundColor);
+    expect(await ground('style-3d')).not.toBe(await ground('style-flat'));
+    await at('morph-toggle').click();
+    await shot(page, 'forced-colours');
+  });
+
+  it('with larger text has larger text', async () => {
+    await open();
+    const size = () => at('prompt').evaluate((field) => Number.parseFloat(getComputedStyle(field).fontSize));
+    const before = await size();
+    await page.addStyleTag({ content: 'html { font-size: 150% !important }' });
+    expect((await size()) / before).toBeCloseTo(1.5, 2);
+    await shot(page, 'large-text');
+  });
+
+  it('opens a link to a prompt and a seed', async () => {
+    await open('&prompt=an%20owl&seed=12&style=flat');
+    await picture(page, 'an owl, flat style', '12');
+    expect(await page.evaluate(() => location.search)).toBe('?fake=');
+    await draw2('a blue car');
+    await page.reload();
+    await picture(page, 'a blue car, flat style', '12');
+  });
+
+  it('shares its history between two tabs, and asks to keep it', async () => {
+    await open();
+    await page.evaluate(() => {
+      navigator.storage.persist = async () => Object.assign(globalThis, { asked: true }) && true;
+    });
+    const other = await page.context().newPage();
+    await other.goto(page.url());
+    await other.getByTestId('history-open').click();
+    expect(await other.getByTestId('history-item').count()).toBe(0);
+    await draw('a red fox');
+    await other.getByTestId('history-item').waitFor();
+    expect(await page.evaluate('globalThis.asked')).toBe(true);
+    await other.getByTestId('history-delete').click();
+    await at('history-open').click();
+    await at('history-item').waitFor({ state: 'detached' });
+  });
+});
+
+async function draw2(text: string): Promise<void> {
+  await at('prompt').fill(text);
+  await picture(page, `${text}, flat style`);
+}

@@ -30,7 +30,7 @@ const ORT = join(WEB, 'node_modules/onnxruntime-web/dist');
 /** Flavours of ONNX Runtime: a device fetches one. */
 const ENGINES = { wasm: 'ort-wasm-simd-threaded', webgpu: 'ort-wasm-simd-threaded.asyncify' };
 const PIECE = 2 ** 20; // bytes before gzip: what an interrupted download loses
-const COMPONENTS = ['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder'];
+const COMPONENTS = ['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder', 'vae_decoder_512'];
 const TOKENIZERS = ['tokenizer', 'tokenizer_2'];
 
 const sha256 = (/** @type {Uint8Array} */ bytes) => createHash('sha256').update(bytes).digest('hex');

@@ -14,6 +14,9 @@ export async function installed(): Promise<void> {
     const registration = await navigator.serviceWorker.register('./sw.js', { type: 'classic' });
     const { waiting } = registration;
     if (waiting && (await takesOver(waiting)) && (await activated(waiting))) await reloaded();
+    registration.active?.postMessage('mend');
+    // Where it worked, it may be tried again: the site's data may be cleared while the page stays.
+    if (globalThis.crossOriginIsolated) sessionStorage.removeItem(TRIED);
     if (globalThis.crossOriginIsolated || !isSecureContext || sessionStorage.getItem(TRIED)) return;
     sessionStorage.setItem(TRIED, '1');
     const worker = registration.active ?? registration.waiting ?? registration.installing;

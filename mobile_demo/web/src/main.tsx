@@ -2,7 +2,7 @@ import { render } from 'preact';
 import { startEngine } from './engine/client';
 import type { Engine } from './engine/types';
 import { installed } from './install';
-import { loadSettings, localShelf } from './state/settings';
+import { loadSettings, localShelf, withoutLink } from './state/settings';
 import { Studio } from './state/studio';
 import { openHistory } from './store/history';
 import './styles/tokens.css';
@@ -30,9 +30,11 @@ window.addkit = await engineOfPage();
 const studio = new Studio({
   engine: window.addkit,
   shelf: localShelf(),
+  search: location.search,
   openHistory,
   encode: pictureBytes,
 });
+history.replaceState(null, '', withoutLink(location.href));
 followTheme(studio.inputs.theme);
 followKeyboard();
 

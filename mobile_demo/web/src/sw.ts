@@ -3,7 +3,8 @@
  * of cross-origin isolation, without which there are no threads, so that plain static hosting is enough.
  */
 
-import { addPlugins, cleanupOutdatedCaches, precacheAndRoute } from 'workbox-precaching';
+import { cacheNames } from 'workbox-core';
+import { addPlugins, cleanupOutdatedCaches, getCacheKeyForURL, precacheAndRoute } from 'workbox-precaching';
 
 declare const self: ServiceWorkerGlobalScope & { __WB_MANIFEST: { url: string; revision: string | null }[] };
 
@@ -21,12 +22,25 @@ function isolated(response: Response): Response {
 }
 
 addPlugins([{ handlerWillRespond: async ({ response }) => isolated(response) }]);
-precacheAndRoute(self.__WB_MANIFEST);
+const files = self.__WB_MANIFEST;
+precacheAndRoute(files);
 cleanupOutdatedCaches();
 
 self.addEventListener('message', (event) => {
+  if (event.data === 'mend') event.waitUntil(mend());
   if (event.data === 'take over') event.waitUntil(takeOver(event.ports[0]));
 });
+
+/** Files that are gone, because the browser or a person cleared them, are fetched again: the next start may be offline. */
+async function mend(): Promise<void> {
+  const cache = await caches.open(cacheNames.precache);
+  for (const { url } of files) {
+    const key = getCacheKeyForURL(url);
+    if (!key || (await cache.match(key))) continue;
+    const response = await fetch(url, { cache: 'no-cache' }).catch(() => undefined);
+    if (response?.ok) await cache.put(key, response);
+  }
+}
 
 /**
  * A page that starts asks a newer version that waits behind it (install.ts). It takes over where that page is the only

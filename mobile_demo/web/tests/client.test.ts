@@ -37,6 +37,9 @@ class FakeWorker {
       width: 1,
       height: 1,
       varies: false,
+      things: [],
+      large: false,
+      steps: [1],
     } as const;
     this.say({ type: 'state', state });
   }

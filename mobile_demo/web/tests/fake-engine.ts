@@ -1,4 +1,4 @@
-import type { Backend, GenerateRequest, Picture } from '../src/core/types';
+import type { Backend, GenerateRequest, OpenWord, Picture } from '../src/core/types';
 import { Cancelled, type Engine, type EngineState, type Notice } from '../src/engine/types';
 
 const SIDE = 128;
@@ -19,6 +19,8 @@ export class FakeEngine implements Engine {
   /** The next pictures fail with this. */
   failure: Error | undefined;
   takes: number;
+  /** A gray level that a picture has all over, by its prompt, in place of a disc. */
+  look: ((prompt: string) => number) | undefined;
   #last: Promise<unknown> = Promise.resolve();
   readonly #onState = new Set<(state: EngineState) => void>();
   readonly #onNotice = new Set<(notice: Notice) => void>();
@@ -67,18 +69,32 @@ export class FakeEngine implements Engine {
     if (this.failure) throw this.failure;
     const { backend, varies } =
       this.state.phase === 'ready' ? this.state : { backend: 'wasm' as const, varies: false };
-    return draw(request, this.takes, backend, varies && !request.plain);
+    const picture = draw(request, this.takes, backend, varies && !request.plain);
+    if (this.look) picture.rgba.fill(this.look(picture.prompt));
+    return picture;
   }
 }
 
 export function ready(backend: Backend = 'wasm', varies = false): EngineState {
-  return { phase: 'ready', backend, threads: 2, bundle: 'sticker-128', width: SIDE, height: SIDE, varies };
+  return {
+    phase: 'ready',
+    backend,
+    threads: 2,
+    bundle: 'sticker-128',
+    width: SIDE,
+    height: SIDE,
+    varies,
+    things: varies ? ['badger'] : [],
+    large: false,
+    steps: [1, 2, 3, 4],
+  };
 }
 
 /** A disc on white: its colour from the words, its place from the seed, its size from the morph. */
 function draw(request: GenerateRequest, takes: number, backend: Backend, varies: boolean): Picture {
   const { seed, morph } = request;
-  const complete = (text: string) => (varies ? `${text}, ${BigInt(seed) % 2n ? 'large' : 'small'}` : text);
+  const open: OpenWord[] = varies ? sizes(seed, request.words ?? {}) : [];
+  const complete = (text: string) => [text, ...open.flatMap(({ word }) => word ?? [])].join(', ');
   const prompt = complete(request.prompt);
   const t = morph?.t ?? 0;
   const from = colour(prompt);
@@ -94,18 +110,33 @@ function draw(request: GenerateRequest, takes: number, backend: Backend, varies:
     const pixel = from.map((value, c) => 255 - cover * (255 - shade * (value + t * ((to[c] ?? 0) - value))));
     rgba.set([...pixel, 255], i * 4);
   }
-  const words = prompt.split(' ');
+  const read = prompt.split(' ');
   return {
     request,
     prompt,
     ...(second !== undefined && { to: second }),
+    open,
     width: SIDE,
     height: SIDE,
     rgba,
     ms: { text_encoder: takes * 0.1, unet: takes * 0.6, vae_decoder: takes * 0.3, total: takes },
     backend,
-    droppedWords: words.slice(40),
+    droppedWords: read.slice(40),
   };
+}
+
+/** Levels that are far apart for most prompts. */
+export function byHash(prompt: string): number {
+  let hash = 7;
+  for (const letter of prompt) hash = (hash * 31 + (letter.codePointAt(0) ?? 0)) % 9973;
+  return ((hash * 7) % 16) * 17;
+}
+
+const SIZES = ['small', 'large', 'huge'];
+
+function sizes(seed: string, words: NonNullable<GenerateRequest['words']>): OpenWord[] {
+  const drawn = SIZES[BigInt(seed) % 2n ? 1 : 0] as string;
+  return [{ property: 'size', word: words.size === undefined ? drawn : words.size, options: SIZES }];
 }
 
 function colour(prompt: string): number[] {

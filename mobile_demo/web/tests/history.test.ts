@@ -121,3 +121,13 @@ test('a store that fills up is told of once, and nothing shown is lost', async (
   expect(keys(history)).toEqual(['car', 'fox', 'old']);
   expect(lost).toEqual(['lost']);
 });
+
+test('what one page adds and deletes, another shows', async () => {
+  const { open } = fresh();
+  const [one, other] = [open(), open()];
+  await Promise.all([one.settled, other.settled]);
+  one.add(entry('fox', 1));
+  await expect.poll(() => keys(other)).toEqual(['fox']);
+  other.remove(['fox']);
+  await expect.poll(() => keys(one)).toEqual([]);
+});

@@ -35,13 +35,27 @@ test('only the text at which typing pauses is made', async () => {
   expect(shown()).toEqual(['fox']);
 });
 
-test('a new text aborts the picture of the old one at once', async () => {
+test('a slow picture is finished and shown while somebody types, then the newest text is made', async () => {
+  const { maker, begun, shown } = setUp(500);
+  maker.type(request('f'));
+  await vi.advanceTimersByTimeAsync(TYPING_PAUSE + 100);
+  for (const text of ['fo', 'fox', 'foxes']) {
+    maker.type(request(text));
+    await vi.advanceTimersByTimeAsync(100);
+  }
+  await vi.advanceTimersByTimeAsync(300);
+  expect(begun()).toEqual(['f', 'foxes']);
+  expect(shown()).toEqual(['f']);
+  await vi.advanceTimersByTimeAsync(500);
+  expect(shown()).toEqual(['f', 'foxes']);
+});
+
+test('a choice aborts the picture before it at once', async () => {
   const { maker, begun, shown } = setUp(500);
   maker.make(request('old'));
   await vi.advanceTimersByTimeAsync(100);
-  maker.type(request('new'));
-  expect(maker.busy.value).toBe(false);
-  await vi.advanceTimersByTimeAsync(TYPING_PAUSE + 500);
+  maker.make(request('new'));
+  await vi.advanceTimersByTimeAsync(500);
   expect(begun()).toEqual(['old', 'new']);
   expect(shown()).toEqual(['new']);
 });

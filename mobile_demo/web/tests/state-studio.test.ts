@@ -1,10 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { difference } from '../src/core/difference';
+import type { EngineState } from '../src/engine/types';
+import { coloured, withArticle } from '../src/state/alternatives';
 import { TYPING_PAUSE } from '../src/state/maker';
-import { loadSettings, type Shelf, saveSettings } from '../src/state/settings';
-import { STRIP_PAUSE } from '../src/state/strip';
+import { linked, loadSettings, type Shelf, saveSettings, withoutLink } from '../src/state/settings';
+import { STRIP_PAUSE, VARIATIONS, VISIBLE } from '../src/state/strip';
 import { STAYED, Studio } from '../src/state/studio';
 import { SWEEP, sweepAt } from '../src/state/sweep';
-import { FakeEngine, type FakeOptions, ready } from './fake-engine';
+import { byHash, FakeEngine, type FakeOptions, ready } from './fake-engine';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -95,16 +98,45 @@ test('a picture that was wanted while the model travelled appears by itself', as
 });
 
 describe('variations', () => {
-  const all = STRIP_PAUSE + 6 * TAKES;
+  const all = STRIP_PAUSE + 40 * TAKES;
+  const differences = ({ strip }: Studio) =>
+    strip.tiles.value.flatMap((a, i) =>
+      strip.tiles.value.slice(i + 1).map((b) => difference(a.picture.rgba, b.picture.rgba)),
+    );
 
-  test('are the next six seeds, made once typing has paused', async () => {
+  test('change words where seeds change nothing, once typing has paused, and any two look different', async () => {
     const { engine, studio } = setUp();
-    studio.use('a red fox');
+    engine.look = byHash;
+    studio.use('a fox');
     await pass(TAKES + STRIP_PAUSE - 1);
     expect(engine.begun).toHaveLength(1);
-    await pass(1 + 6 * TAKES);
-    expect(engine.begun.map(({ seed }) => seed)).toEqual(['7', '8', '9', '10', '11', '12', '13']);
-    expect(studio.strip.tiles.value.every(({ picture }) => picture)).toBe(true);
+    await pass(all);
+    expect(studio.strip.tiles.value).toHaveLength(VARIATIONS + 1);
+    expect(new Set(engine.begun.map(({ seed }) => seed))).toEqual(new Set(['7']));
+    expect(Math.min(...differences(studio))).toBeGreaterThanOrEqual(VISIBLE);
+  });
+
+  test('are other seeds where the model completes prompts; those that look the same are passed over', async () => {
+    const { engine, studio } = setUp({ state: ready('wasm', true) });
+    engine.look = byHash; // two sizes: the seeds give two pictures, words the rest
+    studio.use('a fox');
+    await pass(all);
+    const tiles = studio.strip.tiles.value;
+    expect(tiles.map(({ request }) => request.seed).slice(0, 2)).toEqual(['7', '8']);
+    expect(tiles.map(({ picture }) => picture.prompt).slice(0, 2)).toEqual([
+      'a fox, 3d style, large',
+      'a fox, 3d style, small',
+    ]);
+    expect(tiles).toHaveLength(VARIATIONS + 1);
+    expect(Math.min(...differences(studio))).toBeGreaterThanOrEqual(VISIBLE);
+  });
+
+  test('fill the strip with the most different of what there is', async () => {
+    const { engine, studio } = setUp();
+    engine.look = () => 200;
+    studio.use('a fox');
+    await pass(all);
+    expect(studio.strip.tiles.value).toHaveLength(VARIATIONS + 1);
   });
 
   test('are those of the last picture only', async () => {
@@ -113,7 +145,8 @@ describe('variations', () => {
     await pass(TAKES + STRIP_PAUSE - 10);
     studio.choose({ style: 'flat' });
     await pass(TAKES + all);
-    expect(engine.begun.slice(1).map(({ prompt }) => prompt)).toEqual(Array(7).fill('a red fox, flat style'));
+    expect(engine.begun.slice(1).map(({ prompt }) => prompt)).not.toContain('a red fox, 3d style, large');
+    expect(studio.strip.tiles.value[0]?.request.prompt).toBe('a red fox, flat style');
   });
 
   test('are aborted at once by typing', async () => {
@@ -134,12 +167,84 @@ describe('variations', () => {
     studio.use('a red fox');
     await pass(TAKES + all);
     const tiles = studio.strip.tiles.value;
-    if (tiles[3]) studio.showVariation(tiles[3]);
-    expect(shown()?.seed).toBe('10');
-    expect(studio.inputs.seed.value).toBe('10');
+    const made = engine.begun.length;
+    const [, , third] = tiles;
+    if (third) studio.showVariation(third);
+    expect(shown()).toEqual(third?.request);
+    expect(studio.inputs.request.value).toEqual(third?.request);
     await pass(all);
-    expect(engine.begun).toHaveLength(7);
+    expect(engine.begun).toHaveLength(made);
     expect(studio.strip.tiles.value).toEqual(tiles);
+  });
+});
+
+describe('the dice', () => {
+  test("surprises with a thing where nothing is typed, one of the model's where it has a table", async () => {
+    const { studio, shown } = setUp({ state: ready('wasm', true) });
+    studio.makeAnother();
+    await pass(TAKES);
+    expect(shown()?.prompt).toBe('a badger, 3d style');
+    const without = setUp();
+    without.studio.makeAnother();
+    await pass(TAKES);
+    expect(without.shown()?.prompt).toMatch(/^an? [\w -]+, 3d style$|^cherries/);
+  });
+
+  test('walks through the variations where seeds change nothing', async () => {
+    const { engine, studio, shown } = setUp();
+    engine.look = byHash;
+    studio.use('a fox');
+    await pass(TAKES + STRIP_PAUSE + 40 * TAKES);
+    const tiles = studio.strip.tiles.value;
+    studio.makeAnother();
+    expect(shown()).toEqual(tiles[1]?.request);
+    studio.makeAnother();
+    expect(shown()).toEqual(tiles[2]?.request);
+  });
+
+  test('has articles and colours in their places', () => {
+    expect(['fox', 'owl', 'cherries', 'octopus'].map(withArticle)).toEqual([
+      'a fox',
+      'an owl',
+      'cherries',
+      'an octopus',
+    ]);
+    expect(coloured('an owl')[0]).toBe('a blue owl');
+    expect(coloured('an owl').at(-1)).toBe('an orange owl');
+    expect(coloured('Owls')[0]).toBe('blue Owls');
+    expect(coloured('a red owl')).toEqual([]);
+  });
+});
+
+describe('words that the seed chose', () => {
+  const words = (studio: Studio) => studio.picture.value?.open.map(({ word }) => word);
+
+  test('are kept for other seeds, changed, left out and given back', async () => {
+    const { studio, shown } = setUp({ state: ready('wasm', true) });
+    studio.use('a red fox');
+    await pass(TAKES);
+    expect(words(studio)).toEqual(['large']);
+    studio.wish('size', 'huge');
+    await pass(TAKES);
+    studio.type('seed', '8');
+    await pass(TYPING_PAUSE + TAKES);
+    expect(words(studio)).toEqual(['huge']);
+    expect(shown()?.words).toEqual({ size: 'huge' });
+    studio.wish('size', null);
+    await pass(TAKES);
+    expect(studio.picture.value?.prompt).toBe('a red fox, 3d style');
+    expect(words(studio)).toEqual([null]);
+    studio.wish('size', undefined);
+    await pass(TAKES);
+    expect(words(studio)).toEqual(['small']);
+    expect(shown()?.words).toBeUndefined();
+  });
+
+  test('outlast a reload', async () => {
+    const { studio, shelf } = setUp({ state: ready('wasm', true) });
+    studio.wish('size', 'huge');
+    studio.wish('facing', null);
+    expect(setUp({}, shelf).studio.inputs.words.value).toEqual({ size: 'huge', facing: null });
   });
 });
 
@@ -289,6 +394,9 @@ test('settings that make no sense are replaced one by one', () => {
     text: 'a fox',
     steps: 1,
     plain: false,
+    words: {},
+    format: 'png',
+    outline: 10,
     style: '3d',
     seed: '7',
     theme: 'dark',
@@ -366,4 +474,29 @@ test('that prompts are drawn as typed outlasts a reload', () => {
   expect(loadSettings(shelf).plain).toBe(false);
   studio.choose({ plain: true });
   expect(setUp({}, shelf).studio.inputs.plain.value).toBe(true);
+});
+
+test('a link sets prompt, seed and style over what was kept, as far as it makes sense', () => {
+  const kept = { ...loadSettings(undefined), text: 'a fox', seed: '9', words: { size: 'huge' } };
+  expect(linked('?prompt=an%20owl&seed=12&style=flat', kept)).toEqual({
+    ...kept,
+    text: 'an owl',
+    seed: '12',
+    style: 'flat',
+    words: {},
+  });
+  expect(linked('?seed=1.5&style=oil&fake', kept)).toEqual(kept);
+  expect(linked(`?prompt=${'x'.repeat(3000)}`, kept).text).toHaveLength(2000);
+  expect(withoutLink('http://localhost/app/?prompt=a&seed=1&software-gpu=')).toBe(
+    'http://localhost/app/?software-gpu=',
+  );
+});
+
+test('steps that the model does not have become those that it has', async () => {
+  const shelf = memoryShelf();
+  saveSettings(shelf, { ...loadSettings(shelf), text: 'a fox', steps: 4 });
+  const { engine, shown } = setUp({ state: { phase: 'downloading', loaded: 0, total: 0 } }, shelf);
+  engine.become({ ...ready(), steps: [1] } as EngineState);
+  await pass(TAKES);
+  expect(shown()?.steps).toBe(1);
 });

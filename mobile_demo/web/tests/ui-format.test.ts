@@ -11,6 +11,9 @@ const READY = {
   width: 8,
   height: 8,
   varies: false,
+  things: [],
+  large: false,
+  steps: [1],
 } as const;
 
 test.each<[EngineState, number | undefined, string, string]>([

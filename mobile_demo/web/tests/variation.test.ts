@@ -45,6 +45,27 @@ describe('variation', () => {
     expect(ran).toBeGreaterThan(300);
   }, 60_000); // the tokenizer's merges take seconds to read on a busy machine
 
+  it('takes wishes of another prompt as far as they go', () => {
+    const world = of('small');
+    const made = (prompt: string, wishes: Record<string, string | null>) =>
+      world.completeFor(prompt, 5n, wishes);
+    for (const { table, prompt, seed, chosen, completed } of data.cases as Case[]) {
+      if (completed === undefined) continue;
+      expect(of(table).completeFor(prompt, BigInt(seed), chosen ?? {}).prompt, prompt).toBe(completed);
+    }
+    const free = made('a fox', {});
+    expect(free.open.map(({ word }) => word)).toEqual([...world.drawn('a fox', 5n).values()]);
+    const without = made('a fox', { size: null, facing: 'right' });
+    expect(without.prompt).not.toMatch(/small|large/);
+    expect(without.prompt).toContain('facing right');
+    expect(without.open.find(({ property }) => property === 'size')?.word).toBeNull();
+    expect(made('a fox', { mood: 'sad', size: 'none of these' })).toEqual(free);
+    expect(made('nothing of its table', { size: null })).toEqual({
+      prompt: 'nothing of its table',
+      open: [],
+    });
+  });
+
   it('has no room for a chosen word in a prompt that is full', () => {
     const complete = () => of('small').complete('a fox', 1n, { size: 'large' }, (text) => text.length < 9);
     expect(complete).toThrow(/too long/);

@@ -28,10 +28,14 @@ export interface Graphs {
   text_encoder_2?: TextGraph;
   unet: Graph;
   vae_decoder: Graph;
+  /** latent_sample -> f32[1, 4, 512, 512]: colours in [-1, 1], alpha in [0, 1]. */
+  vae_decoder_512?: Graph;
 }
 
+const LARGE: [number, number] = [512, 512];
+
 /** What a picture shows, and what it changes to in a morph. */
-type Prompts = Pick<Picture, 'prompt' | 'to'>;
+type Prompts = Pick<Picture, 'prompt' | 'to' | 'open'>;
 
 /** A loaded bundle. The same request gives the same picture. */
 export class Pipeline {
@@ -79,20 +83,21 @@ export class Pipeline {
       latents = memory.step(step, latents, output);
     }
     await checkpoint();
-    const chw = await timed(ms, 'vae_decoder', () => this.decode(latents));
-    const [height, width] = this.manifest.imageSize;
+    const large = request.large === true && this.graphs.vae_decoder_512 !== undefined;
+    const chw = await timed(ms, 'vae_decoder', () => this.decode(latents, large));
+    const [height, width] = large ? LARGE : this.manifest.imageSize;
     const rgba = toRgba(chw, height, width);
     ms.total = performance.now() - started;
     return { request, ...prompts, width, height, rgba, ms, droppedWords };
   }
 
   /** The request's prompts with words for what they leave open, where the bundle has a table of them. */
-  private completed({ prompt, morph, plain }: GenerateRequest, seed: bigint): Prompts {
+  private completed({ prompt, morph, plain, words = {} }: GenerateRequest, seed: bigint): Prompts {
     const { variation } = this.manifest;
     const fits = (text: string) => this.texts.fits(text);
     const complete = (text: string) =>
-      variation && !plain ? variation.complete(text, seed, {}, fits) : text;
-    return morph ? { prompt: complete(prompt), to: complete(morph.to) } : { prompt: complete(prompt) };
+      variation && !plain ? variation.completeFor(text, seed, words, fits) : { prompt: text, open: [] };
+    return morph ? { ...complete(prompt), to: complete(morph.to).prompt } : complete(prompt);
   }
 
   private steps(count: number): Step[] {
@@ -135,14 +140,14 @@ export class Pipeline {
     });
   }
 
-  private async decode(latents: Float32Array): Promise<Float32Array> {
+  private async decode(latents: Float32Array, large: boolean): Promise<Float32Array> {
     const { name, latentShape, imageSize, scalingFactor } = this.manifest;
     const data = latents.map((value) => value / scalingFactor);
-    const chw = await this.graphs.vae_decoder({ latent_sample: { data, shape: [1, ...latentShape] } });
-    if (chw.length !== 3 * imageSize[0] * imageSize[1]) {
-      throw new BundleError(
-        `bundle ${name} made ${chw.length} values; its manifest says ${imageSize} pixels`,
-      );
+    const decoder = (large && this.graphs.vae_decoder_512) || this.graphs.vae_decoder;
+    const chw = await decoder({ latent_sample: { data, shape: [1, ...latentShape] } });
+    const [channels, size] = large ? [4, LARGE] : [3, imageSize];
+    if (chw.length !== channels * size[0] * size[1]) {
+      throw new BundleError(`bundle ${name} made ${chw.length} values; ${size} pixels are needed`);
     }
     if (!allFinite(chw)) throw new BundleError(`bundle ${name} computed values that are not numbers`);
     return chw;

@@ -5,11 +5,12 @@
  * IPTC's digital source type, which says that a model made the picture.
  */
 
-import type { Picture } from '../core/types';
 import { version } from '../version';
+import { concatenated } from './bytes';
+import type { Picture } from './types';
 
 const SOURCE_TYPE = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';
-const XMP = `<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+export const XMP = `<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -21,8 +22,13 @@ const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 const RGBA = 6;
 
 /** The `parameters` text of one of our pictures. model: the bundle's name. varies: it has a table of variation. */
-export function settingsText(picture: Picture, model: string, varies = false): string {
-  const { prompt: typed, morph, seed, steps, plain } = picture.request;
+export function settingsText(
+  picture: Pick<Picture, 'request' | 'prompt' | 'to' | 'width' | 'height'>,
+  model: string,
+  varies = false,
+): string {
+  const { prompt: typed, morph, seed, steps, plain, words } = picture.request;
+  const leftOut = Object.values(words ?? {}).includes(null); // typed by hand, the prompt would get it again
   const { prompt, to } = picture;
   const settings: Record<string, string | number> = {
     Steps: steps,
@@ -34,7 +40,7 @@ export function settingsText(picture: Picture, model: string, varies = false): s
   settings.Model = model;
   if (morph) settings.Morph = `${morph.t} to ${JSON.stringify(to)}`;
   if (prompt !== typed) settings['Typed prompt'] = JSON.stringify(typed);
-  if (plain && varies) settings.Variation = 'none';
+  if ((plain || leftOut) && varies) settings.Variation = 'none';
   settings.Version = `addkit ${version}`;
   return `${prompt}\n${Object.entries(settings)
     .map(([name, value]) => `${name}: ${value}`)
@@ -107,14 +113,4 @@ export function crc32(bytes: Uint8Array): number {
   let c = 0xffffffff;
   for (const byte of bytes) c = (TABLE[(c ^ byte) & 0xff] as number) ^ (c >>> 8);
   return (c ^ 0xffffffff) >>> 0;
-}
-
-function concatenated(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    out.set(part, at);
-    at += part.length;
-  }
-  return out;
 }

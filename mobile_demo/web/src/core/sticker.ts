@@ -1,4 +1,7 @@
-/** From a picture on a plain background to a sticker: the background made transparent, then enlarged smoothly. */
+/** From a picture to a sticker: its background made transparent, enlarged smoothly, with a die-cut outline. */
+
+import { padded, squaredDistances } from './distance';
+import { borderColour, matte } from './matte';
 
 /** 8-bit RGBA, row by row. */
 export interface Rgba {
@@ -7,32 +10,37 @@ export interface Rgba {
   height: number;
 }
 
-// Distances from the background's colour, in levels of the channel that differs most: up to NEAR a pixel is
-// background, from FAR on it is the subject; between them lies the soft edge that a one-step model draws.
-const NEAR = 20;
-const FAR = 48;
+/** Side of a sticker in pixels, and what it leaves free around itself. */
+export const STICKER_SIDE = 512;
+const MARGIN = 8;
+/** Scissors follow no notch that is narrower than two of these, in pixels. */
+const BEND = 14;
 
-/**
- * The same picture with its background transparent and the edge's colours freed of it.
- *
- * The background is what is joined to the picture's border and near to the border's median colour: white inside the
- * subject stays.
- */
+/** A sticker of 512 pixels. outline: width of its white edge, in pixels; 0 for none. */
+export function sticker(picture: Rgba, outline: number): Rgba {
+  const { rgba, width, height } = picture;
+  const clear = isOpaque(rgba) ? cutOut(rgba, width, height) : rgba;
+  return outlined(fitted({ rgba: clear, width, height }, STICKER_SIDE, outline + MARGIN), outline);
+}
+
+function isOpaque(rgba: Uint8ClampedArray): boolean {
+  for (let i = 3; i < rgba.length; i += 4) if (rgba[i] !== 255) return false;
+  return true;
+}
+
+/** The same picture with its background transparent and the edge's colours freed of it. */
 export function cutOut(
   rgba: Uint8ClampedArray,
   width: number,
   height: number,
 ): Uint8ClampedArray<ArrayBuffer> {
   const background = borderColour(rgba, width, height);
-  const distance = distances(rgba, background);
-  const outside = flooded(distance, width, height);
+  const shares = matte(rgba, width, height);
   const out = new Uint8ClampedArray(rgba);
-  for (let i = 0; i < outside.length; i++) {
-    if (!outside[i]) continue;
-    const alpha = Math.min(1, Math.max(0, ((distance[i] as number) - NEAR) / (FAR - NEAR)));
-    out[4 * i + 3] = alpha * 255;
+  for (const [i, share] of shares.entries()) {
+    out[4 * i + 3] = share * 255;
     for (let c = 0; c < 3; c++)
-      out[4 * i + c] = unmixed(rgba[4 * i + c] as number, background[c] as number, alpha);
+      out[4 * i + c] = unmixed(rgba[4 * i + c] as number, background[c] as number, share);
   }
   return out;
 }
@@ -42,90 +50,113 @@ function unmixed(value: number, background: number, alpha: number): number {
   return alpha > 0 ? background + (value - background) / alpha : value;
 }
 
-/** The median of the border's pixels, channel by channel. */
-function borderColour(rgba: Uint8ClampedArray, width: number, height: number): [number, number, number] {
-  const border: number[] = [];
+/** The picture enlarged to a square of `side`, smaller where what can be seen would come nearer to its edge than `margin`. */
+export function fitted({ rgba, width, height }: Rgba, side: number, margin: number): Rgba {
+  const [left, top, right, bottom] = bounds(rgba, width, height);
+  const room = side - 2 * margin;
+  const factor = Math.min(side / Math.max(width, height), room / Math.max(right - left, bottom - top, 1));
+  const within = (low: number, high: number, middle: number) =>
+    Math.min(Math.max(middle, margin - low * factor), side - margin - high * factor);
+  const shiftX = within(left, right, (side - width * factor) / 2);
+  const shiftY = within(top, bottom, (side - height * factor) / 2);
+  const across: Axis = { side, factor, shift: shiftX, repeat: false };
+  return resampled({ rgba, width, height }, across, { ...across, shift: shiftY });
+}
+
+/** The smallest box around what can be seen: left, top, right, bottom; the last two are beyond it. */
+function bounds(rgba: Uint8ClampedArray, width: number, height: number): [number, number, number, number] {
+  let [left, top, right, bottom] = [width, height, 0, 0];
   for (let i = 0; i < width * height; i++) {
+    if ((rgba[4 * i + 3] as number) < 8) continue;
     const [x, y] = [i % width, Math.floor(i / width)];
-    if (x === 0 || y === 0 || x === width - 1 || y === height - 1) border.push(4 * i);
+    [left, right] = [Math.min(left, x), Math.max(right, x + 1)];
+    [top, bottom] = [Math.min(top, y), Math.max(bottom, y + 1)];
   }
-  const median = (c: number) =>
-    border.map((at) => rgba[at + c] as number).sort((a, b) => a - b)[border.length >> 1];
-  return [median(0) as number, median(1) as number, median(2) as number];
+  return right ? [left, top, right, bottom] : [0, 0, width, height];
 }
 
-function distances(rgba: Uint8ClampedArray, colour: readonly number[]): Float32Array {
-  return Float32Array.from({ length: rgba.length / 4 }, (_, i) =>
-    Math.max(...[0, 1, 2].map((c) => Math.abs((rgba[4 * i + c] as number) - (colour[c] as number)))),
-  );
+/** With a white edge of `size` pixels around what can be seen, as if cut from paper. */
+function outlined({ rgba, width, height }: Rgba, size: number): Rgba {
+  if (size <= 0) return { rgba, width, height };
+  const edge = size + BEND;
+  const seen = mask(rgba, (alpha) => alpha > 127);
+  // Beyond the picture there is room as well: the notch between it and the subject is none.
+  const [wide, high] = [width + 2 * BEND, height + 2 * BEND];
+  const away = squaredDistances(padded(seen, width, height, BEND), wide, high);
+  const free = away.map((one) => (one > edge * edge ? 1 : 0));
+  const inner = squaredDistances(free, wide, high);
+  const out = new Uint8ClampedArray(rgba.length);
+  for (let i = 0; i < seen.length; i++) {
+    const at = (Math.floor(i / width) + BEND) * wide + (i % width) + BEND;
+    const paper = Math.min(1, Math.max(0, Math.sqrt(inner[at] as number) - BEND + 0.5));
+    const alpha = (rgba[4 * i + 3] as number) / 255;
+    const whole = alpha + paper * (1 - alpha);
+    for (let c = 0; c < 3; c++)
+      out[4 * i + c] = whole && ((rgba[4 * i + c] as number) * alpha + 255 * paper * (1 - alpha)) / whole;
+    out[4 * i + 3] = whole * 255;
+  }
+  return { rgba: out, width, height };
 }
 
-/** 1 where a pixel can be reached from the border through pixels nearer than FAR. */
-function flooded(distance: Float32Array, width: number, height: number): Uint8Array {
-  const reached = new Uint8Array(distance.length);
-  const open: number[] = [];
-  const visit = (x: number, y: number) => {
-    const i = y * width + x;
-    if (x < 0 || y < 0 || x >= width || y >= height || reached[i] || (distance[i] as number) >= FAR) return;
-    reached[i] = 1;
-    if ((distance[i] as number) <= NEAR) open.push(i); // the soft edge belongs to it, and is not passed through
-  };
-  for (let x = 0; x < width; x++) for (const y of [0, height - 1]) visit(x, y);
-  for (let y = 0; y < height; y++) for (const x of [0, width - 1]) visit(x, y);
-  for (let i = open.pop(); i !== undefined; i = open.pop()) {
-    const [x, y] = [i % width, Math.floor(i / width)];
-    for (const [dx, dy] of [
-      [1, 0],
-      [-1, 0],
-      [0, 1],
-      [0, -1],
-      [1, 1],
-      [1, -1],
-      [-1, 1],
-      [-1, -1],
-    ] as const) {
-      visit(x + dx, y + dy);
-    }
-  }
-  return reached;
+function mask(rgba: Uint8ClampedArray, is: (alpha: number) => boolean): Uint8Array {
+  return Uint8Array.from({ length: rgba.length / 4 }, (_, i) => (is(rgba[4 * i + 3] as number) ? 1 : 0));
+}
+
+/** How a row is laid out anew. */
+interface Axis {
+  side: number;
+  factor: number;
+  shift: number;
+  /** Beyond the picture's edge there is more of its edge; else nothing. */
+  repeat: boolean;
 }
 
 /** `factor` times as wide and high, by Catmull-Rom's cubic on colours weighted by their alpha. */
 export function enlarge(rgba: Uint8ClampedArray, width: number, height: number, factor: number): Rgba {
+  const axis = (side: number): Axis => ({ side: side * factor, factor, shift: 0, repeat: true });
+  return resampled({ rgba, width, height }, axis(width), axis(height));
+}
+
+function resampled(
+  { rgba, width, height }: Pick<Rgba, 'width' | 'height'> & { rgba: Uint8ClampedArray },
+  across: Axis,
+  down: Axis,
+): Rgba {
   const weighted = Float32Array.from(rgba, (value, i) =>
     i % 4 === 3 ? value : (value * alphaAt(rgba, i)) / 255,
   );
-  const wide = stretched(weighted, width, height, factor);
-  const turned = stretched(transposed(wide, width * factor, height), height, width * factor, factor);
-  const full = transposed(turned, height * factor, width * factor);
+  const wide = stretched(weighted, width, height, across);
+  const turned = stretched(transposed(wide, across.side, height), height, across.side, down);
+  const full = transposed(turned, down.side, across.side);
   const out = new Uint8ClampedArray(full.length);
   for (let i = 0; i < full.length; i += 4) {
     const alpha = Math.min(255, Math.max(0, full[i + 3] as number));
     for (let c = 0; c < 3; c++) out[i + c] = alpha > 0 ? ((full[i + c] as number) * 255) / alpha : 0;
     out[i + 3] = alpha;
   }
-  return { rgba: out, width: width * factor, height: height * factor };
+  return { rgba: out, width: across.side, height: down.side };
 }
 
 function alphaAt(rgba: Uint8ClampedArray, i: number): number {
   return rgba[i - (i % 4) + 3] as number;
 }
 
-/** Rows `factor` times as long: four neighbours with Catmull and Rom's weights (1974), borders repeated. */
-function stretched(values: Float32Array, width: number, height: number, factor: number): Float32Array {
-  const out = new Float32Array(values.length * factor);
-  for (let x = 0; x < width * factor; x++) {
-    const place = (x + 0.5) / factor - 0.5;
+/** Rows laid out anew: four neighbours with Catmull and Rom's weights (1974). */
+function stretched(values: Float32Array, width: number, height: number, axis: Axis): Float32Array {
+  const { side, factor, shift, repeat } = axis;
+  const out = new Float32Array(4 * side * height);
+  for (let x = 0; x < side; x++) {
+    const place = (x + 0.5 - shift) / factor - 0.5;
     const first = Math.floor(place) - 1;
     const weights = catmullRom(place - Math.floor(place));
-    for (let y = 0; y < height; y++) {
-      for (let c = 0; c < 4; c++) {
-        let sum = 0;
-        for (let k = 0; k < 4; k++) {
-          const at = Math.min(width - 1, Math.max(0, first + k));
-          sum += (weights[k] as number) * (values[4 * (y * width + at) + c] as number);
-        }
-        out[4 * (y * width * factor + x) + c] = sum;
+    for (let k = 0; k < 4; k++) {
+      const at = Math.min(width - 1, Math.max(0, first + k));
+      if (at !== first + k && !repeat) continue;
+      const weight = weights[k] as number;
+      for (let y = 0; y < height; y++) {
+        const [from, to] = [4 * (y * width + at), 4 * (y * side + x)];
+        for (let c = 0; c < 4; c++)
+          out[to + c] = (out[to + c] as number) + weight * (values[from + c] as number);
       }
     }
   }

@@ -22,8 +22,21 @@ export interface GenerateRequest {
   morph?: { to: string; t: number };
   /** The prompts are drawn as they are typed, although the model's table could complete them. */
   plain?: boolean;
+  /** property -> the word that it shall have instead of a drawn one; null: nothing is said of it. */
+  words?: Readonly<Record<string, string | null>>;
+  /** 512 pixels with transparency, where the bundle has the decoder for it; else as without. */
+  large?: boolean;
   /** Classifier-free guidance away from a second prompt, as in diffusers; one-step models need none. */
   guidance?: { scale: number; negativePrompt: string };
+}
+
+/** A property that the prompt leaves open, and the word that it got. */
+export interface OpenWord {
+  property: string;
+  /** null: it was left out by hand. */
+  word: string | null;
+  /** The words that it may have. */
+  options: string[];
 }
 
 /** One picture that was made. */
@@ -33,9 +46,11 @@ export interface Picture {
   prompt: string;
   /** The second prompt of a morph, completed likewise. */
   to?: string;
+  /** What the prompt left open, in the order of its words; none without a table. */
+  open: OpenWord[];
   width: number;
   height: number;
-  /** RGBA, 8 bits, row by row, opaque: `width * height * 4` bytes, as ImageData takes them. */
+  /** RGBA, 8 bits, row by row, opaque unless it is large: `width * height * 4` bytes, as ImageData takes them. */
   rgba: Uint8ClampedArray<ArrayBuffer>;
   /** Milliseconds. */
   ms: Times;

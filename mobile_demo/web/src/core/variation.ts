@@ -5,6 +5,7 @@
 
 import { draw } from './draws';
 import { isForeign, isPrintable, PAUSE, phrase, plain, withoutEnd } from './plain';
+import type { OpenWord } from './types';
 import {
   checkKinds,
   fields,
@@ -20,6 +21,9 @@ import {
   THING,
   texts,
 } from './variation-table';
+
+/** property -> a word; null: nothing is said of it. */
+export type Wishes = Readonly<Record<string, string | null>>;
 
 const VERSION = 1;
 
@@ -91,7 +95,44 @@ export class Variation {
 
   /** property -> word of what `complete` appends where it fits. @throws RangeError as `complete` does. */
   drawn(prompt: string, seed: bigint, chosen: Readonly<Record<string, string>> = {}): Map<string, string> {
-    const [left, words] = [new Map(Object.entries(chosen)), new Map<string, string>()];
+    const [words, unused] = this.#draw(prompt, seed, chosen, refuse);
+    if (unused !== undefined) throw new RangeError(`variation ${unused}: the prompt does not leave it open`);
+    return new Map(words.flatMap(({ property, word }) => (word === null ? [] : [[property, word]])));
+  }
+
+  /**
+   * As `complete`, for wishes that were made for another prompt: what this one cannot have is drawn, or has no place.
+   * Says what it left open too.
+   */
+  completeFor(
+    prompt: string,
+    seed: bigint,
+    wishes: Wishes,
+    fits: (text: string) => boolean = () => true,
+  ): { prompt: string; open: OpenWord[] } {
+    let [open] = this.#draw(prompt, seed, wishes, (words, name) => draw(words, seed, name));
+    if (!fits(prompt)) return { prompt, open: [] };
+    for (;;) {
+      const words = open.flatMap(({ word }) => word ?? []);
+      const text = words.length ? [withoutEnd(prompt), ...words].join(this.separator) : prompt;
+      if (fits(text)) return { prompt: text, open };
+      open = open.slice(0, -1);
+    }
+  }
+
+  /** Things to surprise somebody with: every subject that stands for one. */
+  things(): string[] {
+    return [...this.#subjects.keys()].filter((one) => this.#rank(one) === 'thing');
+  }
+
+  /** What is open, and a property that was wished for and is not. instead: gives a word for a wish that is none. */
+  #draw(
+    prompt: string,
+    seed: bigint,
+    wishes: Wishes,
+    instead: (words: ReadonlyMap<string, number>, name: string) => string,
+  ): [open: OpenWord[], unused: string | undefined] {
+    const [left, open] = [new Map(Object.entries(wishes)), [] as OpenWord[]];
     let [said, subject] = [plain(prompt), isForeign(prompt) ? undefined : this.subject(prompt)];
     const pauses = pausesOf(prompt);
     for (const name of this.order) {
@@ -103,18 +144,23 @@ export class Variation {
         continue;
       const asked = left.get(name);
       left.delete(name);
-      const word = asked === undefined ? draw(property.words, seed, name) : property.word(asked);
-      if (word === undefined)
-        throw new RangeError(`variation ${name}: choose one of ${[...property.words.keys()].join(', ')}`);
-      words.set(name, word);
+      const options = [...property.words].flatMap(([word, frequency]) => (frequency > 0 ? word : []));
+      if (asked === null) {
+        open.push({ property: name, word: null, options });
+        continue;
+      }
+      const word =
+        asked === undefined
+          ? draw(property.words, seed, name)
+          : (property.word(asked) ?? instead(property.words, name));
+      open.push({ property: name, word, options });
       const before = countWords(said);
       pauses.push(before, ...pausesOf(word).map((place) => before + place));
       said += plain(word).slice(1);
       if (name === THING) subject = phrase(word);
     }
     const [unused] = left.keys();
-    if (unused !== undefined) throw new RangeError(`variation ${unused}: the prompt does not leave it open`);
-    return words;
+    return [open, unused];
   }
 
   /**
@@ -194,6 +240,10 @@ export class Variation {
     }
     return found;
   }
+}
+
+function refuse(words: ReadonlyMap<string, number>, name: string): never {
+  throw new RangeError(`variation ${name}: choose one of ${[...words.keys()].join(', ')}`);
 }
 
 const countWords = (text: string): number => phrase(text).split(' ').filter(Boolean).length;

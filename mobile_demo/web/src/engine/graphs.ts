@@ -10,7 +10,7 @@ import type { Backend } from '../core/types';
 type Ort = typeof import('onnxruntime-web/wasm');
 
 /** Main outputs by what a network is. Source: the names of optimum's ORTStableDiffusionPipeline. */
-const OUTPUTS = { unet: 'out_sample', vae_decoder: 'sample' };
+const OUTPUTS = { unet: 'out_sample', vae_decoder: 'sample', vae_decoder_512: 'sample' };
 export type Component = keyof typeof OUTPUTS | TextEncoder['component'];
 
 /** In the order in which they are opened: the largest first, so that the others fit into the memory it leaves. */
@@ -20,7 +20,7 @@ export function componentsOf({ conditioning }: Manifest): Component[] {
 
 /** The outputs of a network that are used. */
 export function outputsOf({ conditioning }: Manifest, component: Component): string[] {
-  if (component === 'unet' || component === 'vae_decoder') return [OUTPUTS[component]];
+  if (component in OUTPUTS) return [OUTPUTS[component as keyof typeof OUTPUTS]];
   const encoder = conditioning.textEncoders.find((one) => one.component === component) as TextEncoder;
   return encoder.pooled === null ? [encoder.states] : [encoder.states, encoder.pooled];
 }

@@ -2,7 +2,7 @@
 
 import { BundleError } from '../core/errors';
 import { type Manifest, parseManifest } from '../core/manifest';
-import { type Graphs, Pipeline } from '../core/pipeline';
+import { type Graph, type Graphs, Pipeline } from '../core/pipeline';
 import { Tokenizer } from '../core/tokenizer';
 import type { Backend } from '../core/types';
 import { checkedIndex, type FileEntry, type ModelIndex, travelling } from '../store/index-file';
@@ -43,7 +43,8 @@ export async function load(
   const store = await PieceStore.open(folder, progress);
   const flavour = await flavourFor(backend, index, store);
   const engine = index.engines[flavour];
-  const files = await download(store, [...index.files, engine], progress);
+  const files = await download(store, [...index.files.filter(isNeededNow), engine], progress);
+  await store.tidy([...index.files, engine]);
   const manifest = parseManifest(JSON.parse(text(files, 'manifest.json')));
   listener.onState({ phase: 'opening', done: 0, total: componentsOf(manifest).length });
   checkAgainst(manifest, index);
@@ -51,8 +52,33 @@ export async function load(
   const runtime = await startRuntime(backend, flavour, taken(files, engine.path), glue, threads);
   const graphs = await openAll(runtime, manifest, files, listener);
   settle(runtime);
+  const large = index.files.filter((entry) => !isNeededNow(entry));
+  if (large.length) graphs.vae_decoder_512 = later(() => openLarge(store, large, runtime));
   void deviceLost(runtime).then(listener.onLost);
   return new Pipeline(manifest, tokenizersOf(manifest, files), graphs);
+}
+
+const LARGE = 'vae_decoder_512';
+/** The large decoder is fetched when the first sticker is wanted: the first picture does not wait for it. */
+const isNeededNow = ({ path }: FileEntry) => !path.startsWith(`${LARGE}/`);
+
+async function openLarge(store: PieceStore, entries: readonly FileEntry[], runtime: Runtime): Promise<Graph> {
+  const files: Files = new Map();
+  for (const entry of entries) files.set(entry.path, await store.read(entry));
+  return open(runtime, files, LARGE, ['sample']);
+}
+
+/** A network that is opened by the first call; the next call tries again where that failed. */
+function later(opening: () => Promise<Graph>): Graph {
+  let opened: Promise<Graph> | undefined;
+  return async (inputs) => {
+    opened ??= opening();
+    const graph = await opened.catch((error: unknown) => {
+      opened = undefined;
+      throw error;
+    });
+    return graph(inputs);
+  };
 }
 
 /** The tokenizer of each text encoder. */
@@ -130,7 +156,6 @@ async function download(store: PieceStore, entries: FileEntry[], progress: Progr
   progress.start(travelling(entries));
   const files: Files = new Map();
   for (const entry of entries) files.set(entry.path, await store.read(entry));
-  await store.tidy(entries);
   return files;
 }
 

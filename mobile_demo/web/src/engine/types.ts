@@ -17,6 +17,12 @@ export type EngineState =
       height: number;
       /** Its model completes prompts by the seed. */
       varies: boolean;
+      /** Things that its table knows, some of them; none without a table. */
+      things: readonly string[];
+      /** It has the decoder for stickers of 512 pixels with transparency. */
+      large: boolean;
+      /** Numbers of steps that it has. */
+      steps: readonly number[];
     }
   | { phase: 'failed'; problem: Problem };
 

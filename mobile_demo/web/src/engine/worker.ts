@@ -2,7 +2,7 @@
 
 import type { Pipeline } from '../core/pipeline';
 import type { Backend, GenerateRequest } from '../core/types';
-import { problemOf } from '../store/problem';
+import { Failure, problemOf } from '../store/problem';
 import { load } from './load';
 import type { FromWorker, ToWorker } from './messages';
 import { Cancelled, type Notice } from './types';
@@ -41,11 +41,22 @@ function start({ backend: wanted, threads, base }: ToWorker & { type: 'start' })
           width,
           height,
           varies: manifest.variation !== undefined,
+          things: some(manifest.variation?.things() ?? []),
+          large: manifest.files.has('vae_decoder_512/model.onnx'),
+          steps: [...manifest.steps.keys()].sort((a, b) => a - b),
         },
       });
     },
     (error: unknown) => report(error),
   );
+}
+
+const MOST_THINGS = 300;
+
+/** At most MOST_THINGS of a list, taken evenly. */
+function some(list: string[]): string[] {
+  const step = Math.max(1, Math.ceil(list.length / MOST_THINGS));
+  return list.filter((_, i) => i % step === 0);
 }
 
 /** A failed start: on the CPU it is final, on WebGPU another worker tries the CPU, unless the files are missing. */
@@ -72,7 +83,7 @@ async function generate(id: number, request: GenerateRequest): Promise<void> {
 
 function refuse(id: number, error: Error): void {
   const stopped = error instanceof Cancelled;
-  if (backend === 'webgpu' && !stopped && !(error instanceof RangeError))
+  if (backend === 'webgpu' && !stopped && !(error instanceof RangeError) && !(error instanceof Failure))
     post({ type: 'lost', why: error.message });
   else post({ type: 'refused', id, cancelled: stopped, message: error.message });
 }

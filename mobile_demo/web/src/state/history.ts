@@ -16,6 +16,7 @@ export class History {
       this.#store = await open();
       const kept = await this.#store.list();
       this.#merge(kept);
+      this.#store.follow?.(() => this.#read());
     });
   }
 
@@ -48,6 +49,13 @@ export class History {
       if (!known || known.at <= entry.at) byKey.set(entry.key, entry);
     }
     this.entries.value = [...byKey.values()].sort((a, b) => b.at - a.at).slice(0, MOST_ENTRIES);
+  }
+
+  /** Another page changed it. */
+  #read(): void {
+    this.#write(async (store) => {
+      this.entries.value = await store.list();
+    });
   }
 
   #write(change: (store: HistoryStore) => Promise<void>): void {

@@ -2,7 +2,7 @@ import { computed, signal } from '@preact/signals';
 import type { Backend, GenerateRequest, StyleName } from '../core/types';
 import type { HistoryEntry } from '../store/history';
 import { parseSeed } from './seed';
-import type { Settings, Theme } from './settings';
+import type { Format, Settings, Theme } from './settings';
 import { fullPrompt } from './words';
 
 /** What a person has set, and the request that follows from it. */
@@ -15,10 +15,15 @@ export class Inputs {
   readonly steps = signal(1);
   /** Prompts are drawn as typed: nothing is added to them. */
   readonly plain = signal(false);
+  /** Of what the seed chooses, that which was chosen by hand: property -> word, or null to leave it out. */
+  readonly words = signal<Readonly<Record<string, string | null>>>({});
   readonly morphing = signal(false);
   readonly to = signal('');
   /** Where the morph stands: a whole number of percent. */
   readonly t = signal(50);
+  readonly format = signal<Format>('png');
+  /** Of stickers, in pixels of 512. */
+  readonly outline = signal(0);
   readonly theme = signal<Theme>('auto');
   readonly backend = signal<Backend | 'auto'>('auto');
 
@@ -35,6 +40,7 @@ export class Inputs {
       seed,
       steps: this.steps.value,
       ...(this.plain.value && { plain: true }),
+      ...(!this.plain.value && Object.keys(this.words.value).length && { words: this.words.value }),
     };
     const to = this.morphTo.value;
     return to ? { ...request, morph: { to, t: this.t.value / 100 } } : request;
@@ -47,7 +53,10 @@ export class Inputs {
     this.locked.value = settings.locked;
     this.steps.value = settings.steps;
     this.plain.value = settings.plain;
+    this.words.value = settings.words;
     this.to.value = settings.to;
+    this.format.value = settings.format;
+    this.outline.value = settings.outline;
     this.theme.value = settings.theme;
     this.backend.value = settings.backend;
   }
@@ -60,7 +69,10 @@ export class Inputs {
       locked: this.locked.value,
       steps: this.steps.value,
       plain: this.plain.value,
+      words: this.words.value,
       to: this.to.value,
+      format: this.format.value,
+      outline: this.outline.value,
       theme: this.theme.value,
       backend: this.backend.value,
     };
@@ -73,6 +85,7 @@ export class Inputs {
     this.seed.value = request.seed;
     this.steps.value = request.steps;
     this.plain.value = request.plain === true;
+    this.words.value = request.words ?? {};
     this.morphing.value = request.morph !== undefined;
     if (!request.morph) return;
     this.to.value = to;

@@ -8,13 +8,14 @@ export const SLOW_AFTER = 400;
 
 /** The same picture is asked for by the same key. */
 export function requestKey(request: GenerateRequest): string {
-  const { prompt, seed, steps, morph, plain } = request;
+  const { prompt, seed, steps, morph, plain, words } = request;
   return JSON.stringify([
     prompt,
     seed,
     steps,
     morph ? [morph.to, morph.t] : null,
     ...(plain ? ['plain'] : []),
+    ...(words && Object.keys(words).length ? [Object.entries(words).sort()] : []),
   ]);
 }
 
@@ -59,12 +60,16 @@ export class Maker {
     return !this.#running && !this.#wanted;
   }
 
-  /** The text changed: what runs is aborted, and `request` starts once typing has paused. */
+  /**
+   * The text changed: `request` starts once typing has paused. What runs is finished and shown: a slow device that began
+   * anew with every key would show nothing until the last.
+   */
   type(request: GenerateRequest): void {
-    this.#replace(request);
+    clearTimeout(this.#pause);
+    this.#wanted = request;
     this.#pause = setTimeout(() => {
       this.#pause = undefined;
-      this.#start();
+      if (!this.#running) this.#start();
     }, TYPING_PAUSE);
   }
 

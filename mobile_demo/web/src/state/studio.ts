@@ -2,14 +2,16 @@ import { batch, effect, signal } from '@preact/signals';
 import type { Backend, Picture, StyleName } from '../core/types';
 import type { Engine, EngineState } from '../engine/types';
 import type { HistoryEntry, HistoryStore } from '../store/history';
+import { type Alternative, alternatives, withArticle } from './alternatives';
 import { History } from './history';
 import { Inputs } from './inputs';
 import { Maker, requestKey } from './maker';
 import { randomSeed } from './seed';
-import { loadSettings, type Shelf, saveSettings } from './settings';
+import { linked, loadSettings, type Shelf, saveSettings } from './settings';
 import { Strip, type Tile } from './strip';
 import { SWEEP, sweepAt } from './sweep';
 import { Toasts } from './toasts';
+import { surprise } from './words';
 
 /** Milliseconds after which a picture has stayed: it goes to the history and is announced. */
 export const STAYED = 1000;
@@ -22,6 +24,8 @@ export type Ready = Extract<EngineState, { phase: 'ready' }>;
 export interface StudioParts {
   engine: Engine;
   shelf: Shelf;
+  /** What a link asks for: the query of the page's address. */
+  search?: string;
   openHistory(): Promise<HistoryStore>;
   /** The picture as the bytes of a PNG file. */
   encode(picture: Picture, ready: Ready | undefined): Promise<Uint8Array<ArrayBuffer>>;
@@ -52,7 +56,7 @@ export class Studio {
     const generate: Engine['generate'] = (request, signal) => engine.generate(request, signal);
     this.#parts = parts;
     this.engine = engine;
-    this.inputs = new Inputs(loadSettings(shelf));
+    this.inputs = new Inputs(linked(parts.search ?? '', loadSettings(shelf)));
     this.strip = new Strip(generate);
     this.maker = new Maker(generate, {
       picture: (picture) => this.#show(picture),
@@ -96,11 +100,35 @@ export class Studio {
     this.#want('make');
   }
 
-  /** The same prompt under another seed, unless the seed is locked. */
+  /**
+   * The same prompt under another seed, unless the seed is locked; without a prompt a thing to be surprised by. Where seeds
+   * change next to nothing, because the model has no table, the next variation that looks different.
+   */
   makeAnother(): void {
-    if (this.inputs.locked.value) return;
-    this.inputs.seed.value = randomSeed();
+    const { locked, seed, text } = this.inputs;
+    if (!text.value.trim()) text.value = withArticle(surprise(this.ready.value?.things ?? []));
+    else if (locked.value) return;
+    else if (!this.ready.value?.varies && this.#showNext()) return;
+    if (!locked.value) seed.value = randomSeed();
     this.#want('make');
+  }
+
+  /** Chooses a word for what the seed would choose; null leaves it out, undefined gives it back to the seed. */
+  wish(property: string, word: string | null | undefined): void {
+    const { [property]: _, ...others } = this.inputs.words.value;
+    this.inputs.words.value = word === undefined ? others : { ...others, [property]: word };
+    this.#want('make');
+  }
+
+  /** The variation after the one that is shown. Whether there is one. */
+  #showNext(): boolean {
+    const tiles = this.strip.tiles.value;
+    const shown = this.picture.value && requestKey(this.picture.value.request);
+    const at = tiles.findIndex(({ request }) => requestKey(request) === shown);
+    const next = at < 0 ? undefined : tiles[(at + 1) % tiles.length];
+    if (!next || tiles.length < 2) return false;
+    this.showVariation(next);
+    return true;
   }
 
   cancel(): void {
@@ -138,9 +166,13 @@ export class Studio {
   }
 
   showVariation(tile: Tile): void {
-    this.inputs.seed.value = tile.request.seed;
+    batch(() => {
+      this.inputs.seed.value = tile.request.seed;
+      this.inputs.text.value = tile.text;
+      this.inputs.style.value = tile.style;
+    });
     const wish = this.inputs.request.value;
-    if (tile.picture && wish && requestKey(wish) === requestKey(tile.request)) {
+    if (wish && requestKey(wish) === requestKey(tile.request)) {
       this.pause();
       this.maker.cancel();
       this.#show(tile.picture);
@@ -207,14 +239,24 @@ export class Studio {
     this.picture.value = picture;
     clearTimeout(this.#stay);
     if (this.playing.value) this.#sweepLater();
-    else this.#settle(picture);
+    else if (this.maker.idle) this.#settle(picture); // else a newer one follows
   }
 
   /** The picture may stay: variations follow after a pause, the history after a longer one. */
   #settle(picture: Picture): void {
-    this.strip.follow(picture);
+    const own = this.#own(picture);
+    this.strip.follow(own, () => alternatives(own, picture.open.length > 0));
     clearTimeout(this.#stay);
     this.#stay = setTimeout(() => void this.#keep(picture), STAYED);
+  }
+
+  #own(picture: Picture): Alternative & { picture: Picture } {
+    return {
+      request: picture.request,
+      text: this.inputs.text.value.trim(),
+      style: this.inputs.style.value,
+      picture,
+    };
   }
 
   async #keep(picture: Picture): Promise<void> {
@@ -233,7 +275,14 @@ export class Studio {
 
   #follow(state: EngineState): void {
     this.state.value = state;
-    if (state.phase === 'ready') this.ready.value = state;
+    if (state.phase === 'ready') {
+      this.ready.value = state;
+      const { steps } = this.inputs; // what was kept may be of another model
+      if (!state.steps.includes(steps.value)) {
+        steps.value = state.steps[0] ?? 1;
+        this.makeNow();
+      }
+    }
     this.maker.setReady(state.phase === 'ready');
     const picture = this.picture.value;
     if (state.phase === 'ready' && picture && this.maker.idle) this.#settle(picture);

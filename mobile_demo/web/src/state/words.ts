@@ -25,6 +25,20 @@ export const EXAMPLES = [
   'a rocket',
 ] as const;
 
+/** What the dice surprises with where the model names no things of its own. */
+export const THINGS = [
+  ...['fox', 'owl', 'octopus', 'penguin', 'tiger', 'whale', 'unicorn', 'dragon', 'frog', 'bee'],
+  ...['hamburger', 'pizza', 'birthday cake', 'pineapple', 'watermelon', 'doughnut', 'avocado', 'cherries'],
+  ...['rocket', 'guitar', 'violin', 'robot', 'hot air balloon', 'sailboat', 'steam train', 'bicycle'],
+  ...['crown', 'gift', 'lighthouse', 'castle', 'mushroom', 'cactus', 'rainbow', 'snowman', 'jack-o-lantern'],
+] as const;
+
+/** One of the things, at random. */
+export function surprise(things: readonly string[]): string {
+  const from = things.length ? things : THINGS;
+  return from[Math.floor(Math.random() * from.length)] as string;
+}
+
 export function isStyleName(value: unknown): value is StyleName {
   return STYLES.some((style) => style.name === value);
 }

@@ -25,6 +25,8 @@ export interface HistoryStore {
   list(): Promise<HistoryEntry[]>;
   put(entries: readonly HistoryEntry[]): Promise<void>;
   remove(keys: readonly string[]): Promise<void>;
+  /** Calls back when another page of the app has changed it. */
+  follow?(listener: () => void): void;
 }
 
 interface Schema extends DBSchema {
@@ -33,19 +35,51 @@ interface Schema extends DBSchema {
 
 /** The history in IndexedDB. Rejects where it is refused (private mode, blocked storage). */
 export async function openHistory(name = 'addkit-history'): Promise<HistoryStore> {
-  const database = await openDB<Schema>(name, 1, {
-    upgrade(db) {
-      db.createObjectStore('pictures', { keyPath: 'key' }).createIndex('at', 'at');
-    },
-  });
-  return {
-    list: async () => (await database.getAllFromIndex('pictures', 'at')).reverse(),
-    put: (entries) => put(database, entries),
-    remove: async (keys) => {
-      const change = database.transaction('pictures', 'readwrite');
-      await Promise.all([...keys.map((key) => change.store.delete(key)), change.done]);
-    },
+  let opened: Promise<IDBPDatabase<Schema>> | undefined;
+  const forget = () => {
+    opened = undefined;
   };
+  const open = () => {
+    opened ??= openDB<Schema>(name, 1, {
+      upgrade(db) {
+        db.createObjectStore('pictures', { keyPath: 'key' }).createIndex('at', 'at');
+      },
+      terminated: forget,
+    });
+    return opened;
+  };
+  /** Once more with a new connection where the site's data were cleared under an open page. */
+  const using = async <T>(work: (database: IDBPDatabase<Schema>) => Promise<T>): Promise<T> => {
+    try {
+      return await work(await open());
+    } catch {
+      forget();
+      return work(await open());
+    }
+  };
+  const pages = typeof BroadcastChannel === 'function' ? new BroadcastChannel(name) : undefined;
+  await open();
+  return {
+    list: () => using(async (database) => (await database.getAllFromIndex('pictures', 'at')).reverse()),
+    put: async (entries) => {
+      await using((database) => put(database, entries));
+      pages?.postMessage('changed');
+      askToKeep();
+    },
+    remove: async (keys) => {
+      await using(async (database) => {
+        const change = database.transaction('pictures', 'readwrite');
+        await Promise.all([...keys.map((key) => change.store.delete(key)), change.done]);
+      });
+      pages?.postMessage('changed');
+    },
+    follow: (listener) => pages?.addEventListener('message', listener),
+  };
+}
+
+/** The browser may ask the person, so it is done when there is something to keep. */
+function askToKeep(): void {
+  void globalThis.navigator?.storage?.persist?.().catch(() => false);
 }
 
 /** Writes the entries and drops the oldest beyond MOST_ENTRIES, in one transaction. */

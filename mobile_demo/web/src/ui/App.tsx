@@ -8,6 +8,7 @@ import { IconButton } from './IconButton';
 import { MoreSheet } from './MoreSheet';
 import type { SheetName } from './Sheet';
 import { Stage } from './Stage';
+import { TakeSheet } from './TakeSheet';
 import { ToastList } from './ToastList';
 import { UnderPicture } from './UnderPicture';
 
@@ -29,7 +30,11 @@ export function App() {
           }}
         />
         <Stage />
-        <UnderPicture />
+        <UnderPicture
+          onTake={() => {
+            sheet.value = 'take';
+          }}
+        />
         <Dock
           onOpen={(name) => {
             sheet.value = name;
@@ -41,6 +46,7 @@ export function App() {
       </p>
       {sheet.value === 'history' && <HistorySheet onClose={close} />}
       {sheet.value === 'more' && <MoreSheet onClose={close} />}
+      {sheet.value === 'take' && <TakeSheet onClose={close} />}
       {!sheet.value && <ToastList />}
     </div>
   );

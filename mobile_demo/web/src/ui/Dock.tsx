@@ -51,6 +51,7 @@ export function Dock({ onOpen }: { onOpen(sheet: SheetName): void }) {
 function Words() {
   const studio = useStudio();
   const locked = studio.inputs.locked.value;
+  const empty = !studio.inputs.text.value.trim();
   return (
     <div class="prompt-row">
       <PromptField
@@ -64,13 +65,18 @@ function Words() {
       <IconButton
         icon="dice"
         class="another"
-        label={locked ? 'Make another: the seed is locked' : 'Make another, with a random seed'}
+        label={anotherLabel(empty, locked)}
         testId="seed-dice"
-        disabled={locked}
+        disabled={locked && !empty}
         onClick={() => studio.makeAnother()}
       />
     </div>
   );
+}
+
+function anotherLabel(empty: boolean, locked: boolean): string {
+  if (empty) return 'Surprise me';
+  return locked ? 'Make another: the seed is locked' : 'Make another';
 }
 
 function Seed() {
@@ -124,20 +130,16 @@ function MorphSwitch() {
   );
 }
 
-/** The prompt as the seed completed it. */
+/** Both prompts of a morph as the seed completed them; those of one picture are its chips. */
 function Shown() {
   const made = useStudio().picture.value;
-  if (!made || made.prompt === made.request.prompt) return null;
+  if (!made || made.to === undefined || made.prompt === made.request.prompt) return null;
   return (
     <div class="hints">
       <p data-testid="shown">
         Drawn: <q>{made.prompt}</q>
-        {made.to !== undefined && (
-          <>
-            {' '}
-            to <q>{made.to}</q>
-          </>
-        )}
+        {' to '}
+        <q>{made.to}</q>
       </p>
     </div>
   );

@@ -18,18 +18,10 @@ const THEME_OPTIONS = THEMES.map((value) => ({ value, label: THEME_LABELS[value]
 
 export function MoreSheet({ onClose }: { onClose(): void }) {
   const studio = useStudio();
-  const { steps, theme, backend } = studio.inputs;
+  const { theme, backend } = studio.inputs;
   return (
     <Sheet title="More" name="more" onClose={onClose}>
-      <Segmented
-        title="Steps"
-        titled
-        name="steps"
-        options={STEPS}
-        value={steps.value}
-        onChoose={(value) => studio.choose({ steps: value })}
-      />
-      <p class="note">One step is what the model was made for. More steps take longer and change details.</p>
+      <Steps />
       {studio.ready.value?.varies && <AsTyped />}
       <Segmented
         title="Runs on"
@@ -53,6 +45,27 @@ export function MoreSheet({ onClose }: { onClose(): void }) {
       <Facts />
       <About />
     </Sheet>
+  );
+}
+
+/** Those that the model's manifest has; where that is one alone, there is nothing to choose. */
+function Steps() {
+  const studio = useStudio();
+  const has = studio.ready.value?.steps ?? [1];
+  const options = STEPS.filter(({ value }) => has.includes(value));
+  if (options.length < 2) return null;
+  return (
+    <>
+      <Segmented
+        title="Steps"
+        titled
+        name="steps"
+        options={options}
+        value={studio.inputs.steps.value}
+        onChoose={(value) => studio.choose({ steps: value })}
+      />
+      <p class="note">One step is what the model was made for. More steps take longer and change details.</p>
+    </>
   );
 }
 

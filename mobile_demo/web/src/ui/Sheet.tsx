@@ -1,9 +1,10 @@
 import type { ComponentChildren } from 'preact';
 import { useLayoutEffect, useRef } from 'preact/hooks';
+import { useBack } from './back';
 import { IconButton } from './IconButton';
 import { ToastList } from './ToastList';
 
-export type SheetName = 'history' | 'more';
+export type SheetName = 'history' | 'more' | 'take';
 
 interface Props {
   title: string;
@@ -18,6 +19,7 @@ interface Props {
 export function Sheet({ title, name, onClose, action, children }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   useLayoutEffect(() => dialog.current?.showModal(), []);
+  useBack(() => dialog.current?.close());
   return (
     // biome-ignore lint/a11y/useKeyWithClickEvents: the click is one beside the sheet; the key for it is Esc
     <dialog

@@ -1,47 +1,28 @@
 import { useSignal } from '@preact/signals';
 import { requestKey } from '../state/maker';
-import type { Tile } from '../state/strip';
+import { type Tile, VARIATIONS } from '../state/strip';
+import { Chips } from './Chips';
 import { usePixels } from './canvas';
 import { useStudio } from './context';
 import { madeOn, milliseconds, stages } from './format';
 import { IconButton } from './IconButton';
-import { canCopy, canShare, copySticker, savePicture, saveSticker, sharePicture } from './output';
 
 /** Facts about the picture, what can be done with it, and its variations. */
-export function UnderPicture() {
+export function UnderPicture({ onTake }: { onTake(): void }) {
   const studio = useStudio();
   const picture = studio.picture.value;
   return (
     <div class="under">
+      <Chips />
       <div class="under-row">
         <Time />
         <div class="actions" hidden={!picture}>
           <IconButton
-            icon="save"
-            caption="Save"
-            label="Save the picture as PNG"
-            testId="save"
-            onClick={() => void savePicture(studio)}
-          />
-          {canShare() && (
-            <IconButton
-              icon="share"
-              caption="Share"
-              label="Share the picture"
-              testId="share"
-              onClick={() => void sharePicture(studio)}
-            />
-          )}
-          <IconButton
             icon="sticker"
-            caption="Sticker"
-            label={
-              canCopy()
-                ? 'Copy as a sticker without its background'
-                : 'Save as a sticker without its background'
-            }
-            testId="copy-sticker"
-            onClick={() => void (canCopy() ? copySticker(studio) : saveSticker(studio))}
+            caption="Take"
+            label="Take it along: share, save or copy"
+            testId="take"
+            onClick={onTake}
           />
         </div>
       </div>
@@ -79,11 +60,14 @@ function Variations() {
   const shown = picture.value && requestKey(picture.value.request);
   const fresh = tiles.some((tile) => requestKey(tile.request) === shown);
   return (
-    <ul class={`strip ${fresh ? '' : 'stale'}`} aria-label="Variations: the next seeds">
+    <ul class={`strip ${fresh ? '' : 'stale'}`} aria-label="Variations">
       {tiles.map((tile, i) => (
-        <li key={tile.request.seed}>
+        <li key={requestKey(tile.request)}>
           <Variation tile={tile} index={i} current={requestKey(tile.request) === shown} />
         </li>
+      ))}
+      {Array.from({ length: tiles.length && VARIATIONS + 1 - tiles.length }, (_, i) => (
+        <li key={`free-${i}`} class="variation free" aria-hidden="true" />
       ))}
     </ul>
   );
@@ -99,12 +83,11 @@ function Variation({ tile, index, current }: { tile: Tile; index: number; curren
       class="variation"
       data-testid={`variation-${index}`}
       data-seed={request.seed}
-      aria-label={`Seed ${request.seed}`}
+      aria-label={`${picture.prompt}, seed ${request.seed}`}
       aria-pressed={current}
-      disabled={!picture}
       onClick={() => studio.showVariation(tile)}
     >
-      {picture && <canvas ref={canvas} width={picture.width} height={picture.height} />}
+      <canvas ref={canvas} width={picture.width} height={picture.height} />
     </button>
   );
 }

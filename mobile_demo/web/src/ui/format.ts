@@ -12,6 +12,11 @@ export function megabytes(bytes: number): string {
   return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
+/** 12_345 -> '13 kB': rounded up, so that no file is larger than what is said. */
+export function kilobytes(bytes: number): string {
+  return `${Math.ceil(bytes / 1000)} kB`;
+}
+
 /** 'WASM, 2 threads' or 'WebGPU'. */
 export function runsOn({ backend, threads }: Pick<Ready, 'backend' | 'threads'>): string {
   if (backend === 'webgpu') return 'WebGPU';

@@ -1,89 +1,114 @@
-/** The picture on its way out of the page: a file, a share sheet, the clipboard. */
+/** The picture on its way out of the page: what is made of it, and where that goes. */
+
+import { MOVING_BYTES, STICKER_BYTES } from '../core/pack';
 import { encodePng, settingsText } from '../core/png';
-import { cutOut, enlarge } from '../core/sticker';
-import type { Picture } from '../core/types';
+import { enlarge, type Rgba, STICKER_SIDE, sticker } from '../core/sticker';
+import type { GenerateRequest, Picture } from '../core/types';
+import type { Format } from '../state/settings';
 import type { Ready, Studio } from '../state/studio';
 import { fileName } from '../state/words';
+import { movingBlob, pngBlob, webpBlob } from './encode';
+import { kilobytes } from './format';
 
-/** A sticker or a shared picture is this many times as large as the model's picture: 512 for 128. */
-const FACTOR = 4;
+/** From one end of a morph to the other. */
+const FRAMES = 9;
+const FRAME_MS = 110;
 
-export function canShare(): boolean {
-  return navigator.canShare?.({ files: [new File([], 'sticker.png', { type: 'image/png' })] }) ?? false;
+/** A file to take along. */
+export interface Made {
+  blob: Blob;
+  name: string;
+  /** What is looked at before it leaves; of a morph its first picture. */
+  shown: Rgba;
+}
+
+export function canShare(type = 'image/png'): boolean {
+  return navigator.canShare?.({ files: [new File([], `sticker.${type.split('/')[1]}`, { type })] }) ?? false;
 }
 
 export function canCopy(): boolean {
   return typeof ClipboardItem !== 'undefined' && navigator.clipboard?.write !== undefined;
 }
 
-/** The file that holds the picture as the model made it, with what made it. */
+/** The file that holds the picture as the model made it, with what made it: what the history keeps. */
 export function pictureBytes(picture: Picture, ready: Ready | undefined): Promise<Uint8Array<ArrayBuffer>> {
   return encodePng(picture.rgba, picture.width, picture.height, textOf(picture, ready));
 }
 
 /** What the file says about itself. */
-function textOf(picture: Picture, ready: Ready | undefined): string {
+export function textOf(picture: Parameters<typeof settingsText>[0], ready: Ready | undefined): string {
   return settingsText(picture, ready?.bundle ?? '', ready?.varies);
 }
 
-export async function savePicture(studio: Studio): Promise<void> {
-  const picture = studio.picture.value;
-  if (picture) download(pngBlob(await studio.encode(picture)), nameOf(studio, picture));
+/** The picture as a file of this format. outline: of a sticker, in pixels. */
+export async function made(studio: Studio, picture: Picture, format: Format, outline: number): Promise<Made> {
+  const text = textOf(picture, studio.ready.value);
+  const name = (suffix: string, extension: string) =>
+    fileName(studio.inputs.text.value, picture.request.seed, suffix).replace(/png$/, extension);
+  if (format === 'picture') {
+    const factor = Math.max(1, Math.round(STICKER_SIDE / picture.width));
+    const shown = enlarge(picture.rgba, picture.width, picture.height, factor);
+    return { shown, blob: await pngBlob(shown, text), name: name('', 'png') };
+  }
+  if (format === 'morph') {
+    const frames = await morphed(studio, picture.request, outline);
+    const blob = await movingBlob(frames, FRAME_MS, text, MOVING_BYTES);
+    return { shown: frames[0] as Rgba, blob, name: name('-morph', 'webp') };
+  }
+  const shown = sticker(await largest(studio, picture), outline);
+  if (format === 'webp')
+    return { shown, blob: await webpBlob(shown, text, STICKER_BYTES), name: name('-sticker', 'webp') };
+  return { shown, blob: await pngBlob(shown, text), name: name('-sticker', 'png') };
 }
 
-export async function saveSticker(studio: Studio): Promise<void> {
-  const picture = studio.picture.value;
-  if (!picture) return;
-  download(
-    await enlarged(studio, picture, cutOut(picture.rgba, picture.width, picture.height)),
-    nameOf(studio, picture, '-sticker'),
-  );
-  studio.toasts.say('Sticker saved.');
+/** The same picture by the decoder for stickers where the model has it, else the picture itself. */
+async function largest(studio: Studio, picture: Picture): Promise<Picture> {
+  if (!studio.ready.value?.large) return picture;
+  // Without a network it may not be there yet: the small picture makes a sticker too.
+  return studio.engine.generate({ ...picture.request, large: true }).catch(() => picture);
 }
 
-export async function sharePicture(studio: Studio): Promise<void> {
-  const picture = studio.picture.value;
-  if (!picture) return;
-  const blob = await enlarged(studio, picture, picture.rgba);
-  const file = new File([blob], nameOf(studio, picture), { type: 'image/png' });
+async function morphed(studio: Studio, request: GenerateRequest, outline: number): Promise<Rgba[]> {
+  const { morph } = request;
+  if (!morph) throw new Error('There is no morph: switch it on and say what to morph into.');
+  const frames: Rgba[] = [];
+  for (let i = 0; i < FRAMES; i++) {
+    const at = { ...request, large: true, morph: { ...morph, t: i / (FRAMES - 1) } };
+    frames.push(sticker(await studio.engine.generate(at), outline));
+  }
+  return frames;
+}
+
+/** Into the browser's downloads. */
+export function save(studio: Studio, { blob, name }: Made): void {
+  download(blob, name);
+  studio.toasts.say(`Saved as ${name} (${kilobytes(blob.size)}), where this browser keeps its downloads.`);
+}
+
+export async function share(studio: Studio, file: Made): Promise<void> {
+  const { blob, name } = file;
   try {
-    await navigator.share({ files: [file], title: picture.prompt });
+    await navigator.share({ files: [new File([blob], name, { type: blob.type })] });
   } catch (error) {
     // A closed share sheet is an AbortError, not a failure.
     if ((error as Error).name === 'AbortError') return;
-    studio.toasts.say('Sharing was refused.', { label: 'Save instead', run: () => void savePicture(studio) });
+    studio.toasts.say('Sharing was refused.', { label: 'Save instead', run: () => save(studio, file) });
   }
 }
 
-/** The clipboard gets a promise of the picture: Safari takes nothing once the tap is over. */
-export async function copySticker(studio: Studio): Promise<void> {
-  const picture = studio.picture.value;
-  if (!picture) return;
-  const save = { label: 'Save it', run: () => void saveSticker(studio) };
-  const blob = enlarged(studio, picture, cutOut(picture.rgba, picture.width, picture.height));
+/** Clipboards take PNG alone. */
+export async function copy(studio: Studio, file: Made): Promise<void> {
+  const instead = { label: 'Save it', run: () => save(studio, file) };
   try {
+    const blob = file.blob.type === 'image/png' ? file.blob : await pngBlob(file.shown, '');
     await navigator.clipboard.write([new ClipboardItem({ 'image/png': blob })]);
-    studio.toasts.say('Sticker copied.', save);
+    studio.toasts.say(`Copied as PNG (${kilobytes(blob.size)}): paste it into a chat.`);
   } catch {
-    studio.toasts.say('The clipboard took no picture. Save the sticker and paste it from there.', save);
+    studio.toasts.say('The clipboard took no picture. Save it and paste it from there.', instead);
   }
 }
 
-async function enlarged(studio: Studio, picture: Picture, rgba: Uint8ClampedArray): Promise<Blob> {
-  const large = enlarge(rgba, picture.width, picture.height, FACTOR);
-  const settings = textOf(picture, studio.ready.value);
-  return pngBlob(await encodePng(large.rgba, large.width, large.height, settings));
-}
-
-function pngBlob(bytes: Uint8Array<ArrayBuffer>): Blob {
-  return new Blob([bytes], { type: 'image/png' });
-}
-
-function nameOf(studio: Studio, picture: Picture, suffix = ''): string {
-  return fileName(studio.inputs.text.value, picture.request.seed, suffix);
-}
-
-function download(blob: Blob, name: string): void {
+export function download(blob: Blob, name: string): void {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(blob);
   link.download = name;

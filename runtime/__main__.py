@@ -28,6 +28,7 @@ def parser() -> Parser:
     """The arguments; their names and meaning are diffusers' where it has them."""
     from runtime.arguments import DEFAULT_STRENGTH
     from runtime.variation.options import add_variation
+    from runtime.watermark.options import add_watermark
 
     made = command_parser(
         "runtime", "Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.", EXAMPLES
@@ -57,6 +58,7 @@ def parser() -> Parser:
     )
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
+    add_watermark(made)
     add("--coreml-packages", metavar="DIR", help="macOS: an export of python -m export.coreml, for the Neural Engine")
     return made
 
@@ -129,6 +131,7 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
         width=args.width,
         image=image,
         strength=args.strength,
+        watermark=args.watermark,
     )
     return made
 

@@ -1,8 +1,8 @@
-"""Where the mark is: frequencies of the brightness of a picture that is brought to 256x256.
+"""Where the mark is: waves of blue against yellow in a picture that is brought to 256x256.
 
-The 256x256 are 1,024 blocks of 8x8, each with two cosines whose mean over the block is zero. In a picture of 512x512
-they are waves of 8 by 16 pixels, which halving keeps, and each is one frequency of JPEG's own 8x8 blocks, so that
-JPEG keeps it whole or not at all.
+The eye sees slow changes of this colour (JPEG's Cb) far worse than those of brightness, and halving keeps them. The
+256x256 are 1,024 blocks of 8x8, which in a picture of 512x512 are the blocks of JPEG's halved colours; each has two
+cosines of its lowest frequencies, whose mean is zero and which JPEG keeps best.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ F32 = npt.NDArray[np.float32]
 SIDE = 256
 _BLOCK = 8
 _ROW = SIDE // _BLOCK
-_WAVES = ((2, 4), (4, 2))  # half periods in a block, down and across
+_WAVES = ((1, 0), (1, 1))  # half periods in a block, down and across
 _NEAR = 5  # waves below this order, but for the mean, tell how busy a block is
 _KEY = 0x5EED  # of the order of the signs and of what they are multiplied by; no secret
-BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (ITU-R BT.601), as JPEG has it
+BLUENESS = np.array([-0.168736, -0.331264, 0.5], np.float32)  # Cb of R, G, B (ITU-T T.871), 0 for gray
+ADDED = np.array([0, -0.344136, 1.772], np.float32)  # to R, G, B for one of Cb; the brightness stays
 
 
-def brightness(rgb: npt.NDArray[np.uint8] | F32) -> F32:
-    """[H, W, 3] of 0 to 255 -> f32[256, 256], from the picture's own size by area."""
-    gray = Image.fromarray(np.ascontiguousarray(rgb @ BRIGHTNESS, np.float32))
-    return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
+def blueness(rgb: npt.NDArray[np.uint8] | F32) -> F32:
+    """[H, W, 3] of 0 to 255 -> f32[256, 256], -127.5 to 127.5."""
+    colour = Image.fromarray(np.ascontiguousarray(rgb @ BLUENESS, np.float32))
+    return np.asarray(colour.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
 
 
-def waves(gray: F32) -> tuple[F32, F32]:
+def waves(colour: F32) -> tuple[F32, F32]:
     """f32[256, 256] -> the waves' heights f32[1024, 2], and how busy each block is otherwise, f32[1024, 1]."""
-    blocks = gray.reshape(_ROW, _BLOCK, _ROW, _BLOCK).transpose(0, 2, 1, 3)
+    blocks = colour.reshape(_ROW, _BLOCK, _ROW, _BLOCK).transpose(0, 2, 1, 3)
     frequencies = _cosines() @ blocks @ _cosines().T
     near = frequencies[..., :_NEAR, :_NEAR].reshape(-1, _NEAR * _NEAR).copy()
     ours = [down * _NEAR + across for down, across in _WAVES]

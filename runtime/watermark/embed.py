@@ -6,20 +6,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime.watermark.carriers import F32, SIDE, brightness, drawn, order, waves
+from runtime.watermark.carriers import ADDED, F32, SIDE, blueness, drawn, order, waves
 from runtime.watermark.words import signs_of
 
 U8 = npt.NDArray[np.uint8]
 LEAST_PSNR_DB = 42.0  # over the visible pixels; stronger marks are made weaker until they keep it
-_QUIET = 5.0  # the height of a wave in a flat block: below 1.3 levels of 255
-_BUSY = 0.35  # and what a block may bear for its own unrest
-_HIGHEST = 14.0
+_QUIET = 6.0  # the height of a wave in a flat block: up to 3 levels of blue and half a level of green
+_BUSY = 0.2  # and what a block may bear for its own unrest
+_HIGHEST = 8.0
 _PASSES = 3  # rounding and the ends of the scale take some of a wave: twice more what is missing is added
 _WEAKER = 0.8
 
 
 def embedded(image: Image.Image, code: int) -> Image.Image:
-    """The same picture, RGB or RGBA, with the mark of a code, 0 to 65535, in its brightness.
+    """The same picture, RGB or RGBA, with the mark of a code, 0 to 65535, in its colours.
 
     Transparent pixels are kept, half transparent ones get half of the mark. Raises ValueError on another mode or code.
     """
@@ -53,17 +53,17 @@ def psnr_db(before: U8, after: U8, visible: F32) -> float:
 def _marked(rgb: F32, visible: F32, wanted: F32, strength: float) -> U8:
     """The pixels with waves that have the wanted signs: only as high as is missing, none where it cannot be had."""
     white = 255 * (1 - visible)
-    heights, busy = waves(brightness(rgb * visible + white))
+    heights, busy = waves(blueness(rgb * visible + white))
     bearable = strength * np.minimum(_QUIET + _BUSY * busy, _HIGHEST)
     missing = bearable - heights * wanted
     asked = np.where(missing > 2 * bearable, 0, missing.clip(0)) * wanted
     added = asked
     for last in range(_PASSES):
-        mark = _enlarged(drawn(added), (rgb.shape[1], rgb.shape[0]))[..., None]
+        mark = _enlarged(drawn(added), (rgb.shape[1], rgb.shape[0]))[..., None] * ADDED
         made = np.floor((rgb + mark * (visible > 0)).clip(0, 255) + 0.5)
         if last == _PASSES - 1:
             break
-        got = waves(brightness(made * visible + white))[0] - heights
+        got = waves(blueness(made * visible + white))[0] - heights
         added = np.clip(added + asked - got, -2 * bearable, 2 * bearable) * (asked != 0)
     return made.astype(np.uint8)
 

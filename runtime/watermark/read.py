@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from runtime.decoding import on_white
-from runtime.watermark.carriers import F32, brightness, order, waves
+from runtime.watermark.carriers import F32, blueness, order, waves
 from runtime.watermark.words import SIGNS, most_likely
 
 # In standard deviations. The signs of an unmarked picture's waves have nothing to do with our random ones: then, by
@@ -31,12 +31,12 @@ def read_mark(image: Image.Image) -> Reading:
     """Reads any picture that `decoding.on_white` takes; an empty one holds no mark. Raises BadPicture as it does."""
     if 0 in image.size:
         return Reading(None, 0.0)
-    return read_brightness(brightness(np.asarray(on_white(image))))
+    return read_blueness(blueness(np.asarray(on_white(image))))
 
 
-def read_brightness(gray: F32) -> Reading:
-    """Reads f32[256, 256], as `brightness` gives it."""
-    counted = limited(*waves(gray))
+def read_blueness(colour: F32) -> Reading:
+    """Reads f32[256, 256], as `blueness` gives it."""
+    counted = limited(*waves(colour))
     spread = float(np.sqrt((counted**2).sum()))
     if spread < 1e-2:  # flat: what is left is rounding
         return Reading(None, 0.0)

@@ -179,16 +179,21 @@ def of_marked(pictures: Iterator[tuple[str, Image.Image]], changes: dict[str, Ch
         "read": {name: dict(counts) for name, counts in right.items()},
         "percent": {name: round(100 * counts.total() / max(1, marked.total()), 2) for name, counts in right.items()},
         "wrong_code": wrong,
-        "psnr_db": {"least": round(min(decibels), 2), "median": round(float(np.median(decibels)), 2)},
+        "psnr_db": {name: _least_and_median(column) for name, column in zip(("on_white", "visible"), zip(*decibels, strict=True), strict=True)},
         "ms": {"embed": round(float(np.median(embed_ms)), 1), "read": round(float(np.median(read_ms)), 1)},
     }
 
 
-def _decibels(before: Image.Image, after: Image.Image) -> float:
-    """Over the visible pixels; 99 where nothing changed."""
+def _least_and_median(values: Sequence[float]) -> dict[str, float]:
+    return {"least": round(min(values), 2), "median": round(float(np.median(values)), 2)}
+
+
+def _decibels(before: Image.Image, after: Image.Image) -> tuple[float, float]:
+    """Of the picture on white, and over its visible pixels; 99 where nothing changed."""
     one, two = np.asarray(before), np.asarray(after)
-    visible = one[..., 3:].astype(np.float32) if one.shape[2] == 4 else np.ones((1, 1, 1), np.float32)
-    return min(99.0, psnr_db(one[..., :3], two[..., :3], visible))
+    visible = one[..., 3:].astype(np.float32) / 255 if one.shape[2] == 4 else np.ones((1, 1, 1), np.float32)
+    whole, part = psnr_db(one[..., :3], two[..., :3], visible)
+    return min(99.0, whole), min(99.0, part)
 
 
 def of_unmarked(pictures: Iterator[tuple[str, Image.Image]]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _BLOCK = 8
 _ROW = SIDE // _BLOCK
 _WAVES = ((1, 0), (1, 1))  # half periods in a block, down and across
 _NEAR = 5  # waves below this order, but for the mean, tell how busy a block is
+_QUIET = 1.5  # a wave counts by its height over this and the block's busyness, and at most one
+_BUSY = 0.5
 _KEY = 0x5EED  # of the order of the signs and of what they are multiplied by; no secret
 BLUENESS = np.array([-0.168736, -0.331264, 0.5], np.float32)  # Cb of R, G, B (ITU-T T.871), 0 for gray
 ADDED = np.array([0, -0.344136, 1.772], np.float32)  # to R, G, B for one of Cb; the brightness stays
@@ -42,6 +44,11 @@ def waves(colour: F32) -> tuple[F32, F32]:
     near[:, [0, *ours]] = 0
     busy: F32 = np.sqrt((near**2).mean(axis=1, keepdims=True))
     return heights, busy
+
+
+def limited(heights: F32, busy: F32) -> F32:
+    """How much each wave counts, -1 to 1: a high one in a busy block is the picture's own."""
+    return np.clip(heights / (_QUIET + _BUSY * busy), -1, 1)
 
 
 def drawn(heights: F32) -> F32:

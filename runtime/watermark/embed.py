@@ -6,16 +6,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime.watermark.carriers import ADDED, F32, SIDE, blueness, drawn, order, waves
+from runtime.watermark.carriers import ADDED, F32, SIDE, blueness, drawn, limited, order, waves
 from runtime.watermark.words import signs_of
 
 U8 = npt.NDArray[np.uint8]
-LEAST_PSNR_DB = 42.0  # over the visible pixels; stronger marks are made weaker until they keep it
+LEAST_PSNR_DB = 42.0  # of the picture on white; stronger marks are made weaker until they keep it
+_VISIBLE_DB = 38.0  # and over the visible pixels alone, which thin art has few of
 _QUIET = 6.0  # the height of a wave in a flat block: up to 3 levels of blue and half a level of green
 _BUSY = 0.2  # and what a block may bear for its own unrest
 _HIGHEST = 8.0
 _PASSES = 3  # rounding and the ends of the scale take some of a wave: twice more what is missing is added
-_WEAKER = 0.8
+_WEAKER, _WEAKEST = 0.8, 0.1
+_STRONGER = (1.0, 1.5, 2.0, 3.0, 4.0)  # in busy blocks, where it hides, until the mark reads as
+_ENOUGH = 14.0  # twice the reader's threshold, which leaves room for what happens to pictures
 
 
 def embedded(image: Image.Image, code: int) -> Image.Image:
@@ -32,9 +35,14 @@ def embedded(image: Image.Image, code: int) -> Image.Image:
     pixels = np.array(image)
     rgb = pixels[..., :3].astype(np.float32)
     visible = pixels[..., 3:].astype(np.float32) / 255 if image.mode == "RGBA" else np.ones((1, 1, 1), np.float32)
+    tried = (_marked(rgb, visible, wanted, strength) for strength in _STRONGER)
+    marked = next(tried)
+    for stronger in tried:
+        if _score(marked, visible, wanted) >= _ENOUGH or not _close(pixels[..., :3], stronger, visible):
+            break
+        marked = stronger
     strength = 1.0
-    marked = _marked(rgb, visible, wanted, strength)
-    while psnr_db(pixels[..., :3], marked, visible) < LEAST_PSNR_DB and strength > 0.1:
+    while not _close(pixels[..., :3], marked, visible) and strength > _WEAKEST:
         strength *= _WEAKER
         marked = _marked(rgb, visible, wanted, strength)
     pixels[..., :3] = marked
@@ -43,18 +51,33 @@ def embedded(image: Image.Image, code: int) -> Image.Image:
     return made
 
 
-def psnr_db(before: U8, after: U8, visible: F32) -> float:
-    """Peak signal to noise over the visible pixels, [H, W, 3] against the same; infinite where they are equal."""
-    errors = ((before.astype(np.float32) - after) ** 2 * (visible > 0)).sum()
-    count = (np.broadcast_to(visible > 0, before.shape)).sum()
-    return float(10 * np.log10(255**2 * count / errors)) if errors else float("inf")
+def psnr_db(before: U8, after: U8, visible: F32) -> tuple[float, float]:
+    """Peak signal to noise of [H, W, 3]: of the picture on white, and over its visible pixels; infinite if equal."""
+    off = before.astype(np.float32) - after
+    on_white = float(((off * visible) ** 2).mean())
+    seen = np.broadcast_to(visible > 0, before.shape)
+    among = float((off**2 * seen).sum() / max(1, seen.sum()))
+    whole, part = (10 * np.log10(255**2 / error) if error else np.inf for error in (on_white, among))
+    return float(whole), float(part)
+
+
+def _close(before: U8, after: U8, visible: F32) -> bool:
+    whole, part = psnr_db(before, after, visible)
+    return whole >= LEAST_PSNR_DB and part >= _VISIBLE_DB
+
+
+def _score(marked: U8, visible: F32, wanted: F32) -> float:
+    """What the reader will find in these pixels on white: agreement over spread."""
+    counted = limited(*waves(blueness(marked * visible + 255 * (1 - visible))))
+    spread = float(np.sqrt((counted**2).sum()))
+    return float((counted * wanted).sum()) / spread if spread else 0.0
 
 
 def _marked(rgb: F32, visible: F32, wanted: F32, strength: float) -> U8:
     """The pixels with waves that have the wanted signs: only as high as is missing, none where it cannot be had."""
     white = 255 * (1 - visible)
     heights, busy = waves(blueness(rgb * visible + white))
-    bearable = strength * np.minimum(_QUIET + _BUSY * busy, _HIGHEST)
+    bearable = np.minimum(min(strength, 1.5) * _QUIET + strength * _BUSY * busy, strength * _HIGHEST)
     missing = bearable - heights * wanted
     asked = np.where(missing > 2 * bearable, 0, missing.clip(0)) * wanted
     added = asked

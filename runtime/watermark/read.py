@@ -8,15 +8,13 @@ import numpy as np
 from PIL import Image
 
 from runtime.decoding import on_white
-from runtime.watermark.carriers import F32, blueness, order, waves
+from runtime.watermark.carriers import F32, blueness, limited, order, waves
 from runtime.watermark.words import SIGNS, most_likely
 
 # In standard deviations. The signs of an unmarked picture's waves have nothing to do with our random ones: then, by
 # Hoeffding (1963), a given code reaches t with a chance of at most exp(-t^2 / 2), whatever the picture shows, and any
-# of the 65,536 reaches 6.5 in fewer than 1 of 20,000 pictures.
-THRESHOLD = 6.5
-_QUIET = 1.5  # a wave counts by its height over this and the block's busyness, and at most one
-_BUSY = 0.5
+# of the 65,536 reaches 6.4 in fewer than 1 of 10,000 pictures.
+THRESHOLD = 6.4
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,3 @@ def read_blueness(colour: F32) -> Reading:
     code, agreement = most_likely(numbers.astype(np.float32))
     score = agreement / spread
     return Reading(code if code >= 0 and score >= THRESHOLD else None, round(score, 3))
-
-
-def limited(heights: F32, busy: F32) -> F32:
-    """How much each wave counts, -1 to 1: a high one in a busy block is the picture's own."""
-    return np.clip(heights / (_QUIET + _BUSY * busy), -1, 1)

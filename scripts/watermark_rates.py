@@ -179,7 +179,10 @@ def of_marked(pictures: Iterator[tuple[str, Image.Image]], changes: dict[str, Ch
         "read": {name: dict(counts) for name, counts in right.items()},
         "percent": {name: round(100 * counts.total() / max(1, marked.total()), 2) for name, counts in right.items()},
         "wrong_code": wrong,
-        "psnr_db": {name: _least_and_median(column) for name, column in zip(("on_white", "visible"), zip(*decibels, strict=True), strict=True)},
+        "psnr_db": {
+            name: _least_and_median(column)
+            for name, column in zip(("on_white", "visible"), zip(*decibels, strict=True), strict=True)
+        },
         "ms": {"embed": round(float(np.median(embed_ms)), 1), "read": round(float(np.median(read_ms)), 1)},
     }
 
@@ -221,6 +224,8 @@ def parser() -> Parser:
 
 
 def work(args: argparse.Namespace) -> None:
+    if args.photos is not None and not args.photos.is_dir():
+        raise ValueError(f"--photos {args.photos} is no folder: name one with pictures")
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     half = args.pictures // 2
@@ -234,8 +239,6 @@ def work(args: argparse.Namespace) -> None:
         "breaking_generated": lambda: of_marked(generated(few), BREAKING),
     }
     if args.photos is not None:
-        if not args.photos.is_dir():
-            raise ValueError(f"--photos {args.photos} is no folder: name one with pictures")
         parts["unmarked_photos"] = lambda: of_unmarked(photos(args.photos))
     rates: dict[str, Any] = {}
     for name, part in parts.items():

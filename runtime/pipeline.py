@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime import arguments, coreml, generation, pixels
+from runtime import arguments, coreml, generation
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.cancel import CancelToken, check_token
 from runtime.generation import Callback, Generation, Images, OutputType, Plan, Seeds

@@ -109,8 +109,8 @@ def drawings(most: int) -> Iterator[tuple[str, Image.Image]]:
     """(set, RGBA 512x512) of the emoji art, set after set in turn, shuffled."""
     import resvg_py
 
+    from train.data.pictures import icon_svg
     from train.registry import fetch
-    from train.sticker.art import icon_svg
     from train.sticker.packages import PACKAGES
 
     rows: list[tuple[str, str | Path]] = []
@@ -194,7 +194,7 @@ def _least_and_median(values: Sequence[float]) -> dict[str, float]:
 def _decibels(before: Image.Image, after: Image.Image) -> tuple[float, float]:
     """Of the picture on white, and over its visible pixels; 99 where nothing changed."""
     one, two = np.asarray(before), np.asarray(after)
-    visible = one[..., 3:].astype(np.float32) / 255 if one.shape[2] == 4 else np.ones((1, 1, 1), np.float32)
+    visible = (one[..., 3:] / 255 if one.shape[2] == 4 else np.ones((1, 1, 1))).astype(np.float32)
     whole, part = psnr_db(one[..., :3], two[..., :3], visible)
     return min(99.0, whole), min(99.0, part)
 

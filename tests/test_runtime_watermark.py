@@ -78,7 +78,7 @@ def test_waves_are_read_as_they_are_drawn_and_leave_the_brightness() -> None:
     found, busy = waves(drawn(heights))
     np.testing.assert_allclose(found, heights, atol=1e-4)
     assert busy.max() < 1e-4
-    assert ADDED @ BLUENESS == pytest.approx(1, abs=1e-5)
+    assert pytest.approx(1, abs=1e-5) == ADDED @ BLUENESS
     assert ADDED @ np.array([0.299, 0.587, 0.114]) == pytest.approx(0, abs=1e-4)
 
 

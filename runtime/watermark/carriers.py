@@ -43,12 +43,13 @@ def waves(colour: F32) -> tuple[F32, F32]:
     heights = near[:, ours]
     near[:, [0, *ours]] = 0
     busy: F32 = np.sqrt((near**2).mean(axis=1, keepdims=True))
-    return heights, busy
+    return heights.astype(np.float32), busy
 
 
 def limited(heights: F32, busy: F32) -> F32:
     """How much each wave counts, -1 to 1: a high one in a busy block is the picture's own."""
-    return np.clip(heights / (_QUIET + _BUSY * busy), -1, 1)
+    counted: F32 = np.clip(heights / (_QUIET + _BUSY * busy), -1, 1)
+    return counted
 
 
 def drawn(heights: F32) -> F32:
@@ -57,7 +58,7 @@ def drawn(heights: F32) -> F32:
     for i, (down, across) in enumerate(_WAVES):
         frequencies[..., down, across] = heights[:, i].reshape(_ROW, _ROW)
     blocks = _cosines().T @ frequencies @ _cosines()
-    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(SIDE, SIDE)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(SIDE, SIDE).astype(np.float32)
 
 
 @cache
@@ -76,4 +77,5 @@ def _cosines() -> F32:
     place = (np.arange(_BLOCK) + 0.5) * np.pi / _BLOCK
     table = np.cos(np.arange(_BLOCK)[:, None] * place) * np.sqrt(2 / _BLOCK)
     table[0] /= np.sqrt(2)
-    return table.astype(np.float32)
+    made: F32 = table.astype(np.float32)
+    return made

@@ -34,7 +34,7 @@ def embedded(image: Image.Image, code: int) -> Image.Image:
         return image.copy()
     pixels = np.array(image)
     rgb = pixels[..., :3].astype(np.float32)
-    visible = pixels[..., 3:].astype(np.float32) / 255 if image.mode == "RGBA" else np.ones((1, 1, 1), np.float32)
+    visible = (pixels[..., 3:] / 255 if image.mode == "RGBA" else np.ones((1, 1, 1))).astype(np.float32)
     tried = (_marked(rgb, visible, wanted, strength) for strength in _STRONGER)
     marked = next(tried)
     for stronger in tried:

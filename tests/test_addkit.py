@@ -154,7 +154,7 @@ def test_every_verb_is_a_command(verb: str, capsys: pytest.CaptureFixture[str]) 
     assert main([*verb.split(), "--no-such-option"]) == 2
     said, told = capsys.readouterr()
     assert said == "" and told.count("\n") == 1 and told.endswith(f"(see addkit {verb} --help)\n")
-    assert VERBS[verb].extra == ("" if verb in list(VERBS)[:5] else VERBS[verb].module.partition(".")[0])
+    assert VERBS[verb].extra == ("" if verb in list(VERBS)[:6] else VERBS[verb].module.partition(".")[0])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ class Verb(NamedTuple):
 VERBS = {
     "generate": Verb("runtime.__main__", "", "pictures from prompts, or from a prompt and a start picture"),
     "batch": Verb("runtime.batch.__main__", "", "pictures from a file of prompts, resumable, on one machine or many"),
+    "detect": Verb("runtime.detect.__main__", "", "whether pictures hold our invisible mark, and of which bundle"),
     "interpolate": Verb("runtime.interpolate.__main__", "", "frames between two pictures, or between those of a video"),
     "bench": Verb("runtime.bench.__main__", "", "cold start, time per stage, memory; other engines beside ours"),
     "provenance": Verb("runtime.provenance.__main__", "provenance", "what pictures say of how they were made"),

@@ -30,6 +30,7 @@ def parser() -> Parser:
     from runtime.arguments import DEFAULT_STRENGTH
     from runtime.provenance.options import add_provenance
     from runtime.variation.options import add_variation
+    from runtime.watermark.options import add_watermark
 
     made = command_parser(
         "runtime", "Text to image in one step from an ONNX bundle: writes PNG files, prints their paths.", EXAMPLES
@@ -59,6 +60,7 @@ def parser() -> Parser:
     )
     add("--bundle", metavar="DIR", help="a bundle's folder, or a shipped one's name; default sticker-128")
     add("--provider", default="auto", metavar="P", help="auto (the default), cpu, cuda, coreml or openvino")
+    add_watermark(made)
     add("--coreml-packages", metavar="DIR", help="macOS: an export of python -m export.coreml, for the Neural Engine")
     add("--verify", metavar="KEY", help="draw only if the bundle is signed by this PEM public key's owner")
     add_provenance(made)
@@ -138,6 +140,7 @@ def _picture(pipe: Pipeline, job: Job, args: argparse.Namespace, image: Any) -> 
         width=args.width,
         image=image,
         strength=args.strength,
+        watermark=args.watermark,
     )
     return made
 

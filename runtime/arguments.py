@@ -65,6 +65,12 @@ def plan(
     return Plan(made, of_states, of_pooled, chosen, guidance_scale, size, latents is not None)
 
 
+def check_watermark(given: Any) -> None:
+    """ValueError unless it is True, False or None."""
+    if given not in (None, True, False):
+        raise ValueError(f"watermark must be True, False or None (by size), not {given!r}")
+
+
 def _repeated(given: Sequence[F32], count: int) -> list[F32 | None]:
     """Each of them `count` times."""
     return [one for one in given for _ in range(count)]

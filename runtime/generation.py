@@ -17,6 +17,7 @@ from runtime import pixels
 from runtime.cancel import CancelToken
 from runtime.manifest import REQUIRED, Step
 from runtime.variation.choice import Choice
+from runtime.watermark.embed import embedded
 
 F32 = npt.NDArray[np.float32]
 # As in diffusers: (pipeline, step, timestep, {"latents": ...}) -> changed values, or None.
@@ -44,6 +45,7 @@ class Options(TypedDict, total=False):
     strength: float | None
     callback_on_step_end: Callback | None
     cancel: CancelToken | None
+    watermark: bool | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Generation:
     picture: F32 | None = None  # [3, H, W] in [-1, 1]; None where only latents were asked for
     nsfw: bool | None = None  # what the safety checker said; None without one
     drawn: int = 0  # how often the generator gave normals before the noise that the run starts from
+    mark: int | None = None  # the code of the watermark that `image` gets; None: it gets none
     ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*REQUIRED, "total"), 0.0))
 
     @property
@@ -85,10 +88,22 @@ class Generation:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture, converted when first asked for. Raises ValueError where only latents were made."""
+        """The picture, converted and marked when first asked for. Raises ValueError where only latents were made."""
         if self.picture is None:
             raise ValueError("there is no picture: the call asked for latents alone (decode=False)")
-        return pixels.to_image(self.picture)
+        made = pixels.to_image(self.picture)
+        return made if self.mark is None else embedded(made, self.mark)
+
+    def unit(self) -> F32:
+        """`image` before it is rounded to 8 bits: f32[H, W, 3] in [0, 1], with what the mark changes added."""
+        if self.picture is None:
+            return np.asarray(self.image, np.float32)  # raises
+        plain = pixels.to_unit(self.picture).transpose(1, 2, 0)
+        if self.mark is None:
+            return plain
+        rounded = np.asarray(pixels.to_image(self.picture), np.float32)
+        changed: F32 = (np.asarray(self.image, np.float32) - rounded) / np.float32(255)
+        return (plain + changed).clip(0, 1)
 
     def __repr__(self) -> str:
         size = "latents" if self.picture is None else f"{self.picture.shape[2]}x{self.picture.shape[1]}"

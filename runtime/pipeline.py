@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime import arguments, coreml, generation, pixels
+from runtime import arguments, coreml, generation
 from runtime.bundle import Bundle, open_bundle, resolve_bundle
 from runtime.cancel import CancelToken, check_token
 from runtime.generation import Callback, Generation, Images, OutputType, Plan, Seeds
@@ -108,6 +108,7 @@ class Pipeline:
         num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
         height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
         strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
+        watermark: bool | None = None,
     ) -> Images: ...
     @overload
     def __call__(self, prompt: Texts | None = None, *,
@@ -118,6 +119,7 @@ class Pipeline:
         num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
         height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
         strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
+        watermark: bool | None = None,
     ) -> F32: ...
     # fmt: on
     def __call__(
@@ -141,6 +143,7 @@ class Pipeline:
         strength: float | None = None,
         callback_on_step_end: Callback | None = None,
         cancel: CancelToken | None = None,
+        watermark: bool | None = None,
     ) -> Images | F32:
         """Pictures for one prompt or several, in the order of the prompts; arguments and errors as in `run`.
 
@@ -166,13 +169,13 @@ class Pipeline:
             strength=strength,
             callback_on_step_end=callback_on_step_end,
             cancel=cancel,
+            watermark=watermark,
             decode=output_type != "latent",
         )
         if output_type == "latent":
             return np.stack([one.latents for one in made])
         if output_type == "np":
-            pictures = [one.picture for one in made if one.picture is not None]
-            return np.stack([pixels.to_unit(picture).transpose(1, 2, 0) for picture in pictures])
+            return np.stack([one.unit() for one in made])
         return Images(made)
 
     def run(
@@ -195,6 +198,7 @@ class Pipeline:
         strength: float | None = None,
         callback_on_step_end: Callback | None = None,
         cancel: CancelToken | None = None,
+        watermark: bool | None = None,
         decode: bool = True,
     ) -> list[Generation]:
         """Like calling the pipeline, but with the seed, the latents and the milliseconds of every picture.
@@ -220,11 +224,14 @@ class Pipeline:
         - callback_on_step_end: as in diffusers, called with (pipeline, step, timestep, {"latents":
           f32[B, C, h, w]}); the latents of a dict that it returns replace them
         - cancel: a CancelToken by which another thread can stop the call
+        - watermark: True puts an invisible mark that names the bundle into the pictures, False leaves it out; None
+          marks those of 512 pixels and larger. `Generation.picture` and latents are never marked
 
         Raises ValueError for an argument that is not allowed, BundleError for a model that fails, MemoryLimitError,
         Cancelled, ClosedError.
         """
         check_token(cancel)
+        arguments.check_watermark(watermark)
         arguments.check_callback(callback_on_step_end)
         plan = arguments.plan(
             self.manifest,
@@ -253,6 +260,7 @@ class Pipeline:
         self._denoise(plan, texts, callback_on_step_end, cancel)
         for one in plan.made if decode else []:
             self._networks.decode(one, self.safety_checker, cancel)
+            one.mark = self._mark(one, watermark)
         return plan.made
 
     def stream(
@@ -297,6 +305,13 @@ class Pipeline:
         check_token(cancel)
         pooled = self._networks.encode_prompt(arguments.one_prompt(prompt), cancel).pooled
         return None if pooled is None else pooled[0].copy()
+
+    def _mark(self, one: Generation, wanted: bool | None) -> int | None:
+        """The code to mark a picture with, or None."""
+        from runtime.watermark import LEAST_SIDE, code_of
+
+        large = one.picture is not None and min(one.picture.shape[1:]) >= LEAST_SIDE
+        return code_of(self.manifest) if wanted or (wanted is None and large) else None
 
     def _denoise(
         self, plan: Plan, texts: Sequence[Pair], callback: Callback | None, cancel: CancelToken | None
@@ -374,6 +389,7 @@ def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: Literal[1] = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
+    watermark: bool | None = None,
 ) -> Image.Image: ...
 @overload
 def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "auto",
@@ -384,6 +400,7 @@ def generate(prompt: str, *, bundle: str | Path | None = None, provider: str = "
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
+    watermark: bool | None = None,
 ) -> Image.Image | Images: ...
 @overload
 def generate(prompt: list[str] | tuple[str, ...], *, bundle: str | Path | None = None, provider: str = "auto",
@@ -394,6 +411,7 @@ def generate(prompt: list[str] | tuple[str, ...], *, bundle: str | Path | None =
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
+    watermark: bool | None = None,
 ) -> Images: ...
 @overload
 def generate(prompt: Texts, *, bundle: str | Path | None = None, provider: str = "auto",
@@ -404,6 +422,7 @@ def generate(prompt: Texts, *, bundle: str | Path | None = None, provider: str =
     num_inference_steps: int = 1, guidance_scale: float = 0.0, num_images_per_prompt: int = 1,
     height: int | None = None, width: int | None = None, latents: npt.ArrayLike | None = None, image: Any = None,
     strength: float | None = None, callback_on_step_end: Callback | None = None, cancel: CancelToken | None = None,
+    watermark: bool | None = None,
 ) -> F32: ...
 # fmt: on
 def generate(
@@ -428,6 +447,7 @@ def generate(
     strength: float | None = None,
     callback_on_step_end: Callback | None = None,
     cancel: CancelToken | None = None,
+    watermark: bool | None = None,
 ) -> Image.Image | Images | F32:
     """One picture of a prompt. The bundle stays loaded for the next call, until the process ends.
 
@@ -458,6 +478,7 @@ def generate(
         strength=strength,
         callback_on_step_end=callback_on_step_end,
         cancel=cancel,
+        watermark=watermark,
     )
     return made[0] if isinstance(prompt, str) and len(made) == 1 else made
 

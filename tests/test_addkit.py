@@ -22,7 +22,7 @@ from addkit.command import VERBS, main
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "golden" / "tiny_bundle"
-RUNTIME = ("generate", "batch", "interpolate", "bench", "demo")  # verbs that need no extra
+RUNTIME = ("generate", "batch", "detect", "interpolate", "bench", "demo")  # verbs that need no extra
 
 
 def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

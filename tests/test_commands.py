@@ -42,6 +42,7 @@ COMMANDS = {
     "runtime.interpolate": Command("a.png b.png --out o --fps x", "a.png c.png --out o", "a.png b.png --out file/x"),
     "runtime.bench": Command("--turns 0", "--bundle nowhere", alone=True),
     "runtime.provenance": Command("a.png --turns 0", "nowhere.png"),
+    "runtime.detect": Command("a.png --no-such x", "nowhere.png"),
     "runtime.demo": Command("--port 70000", "--directory nowhere", alone=True),
     "train": Command("--preset demo batch=x", "--resume nowhere", "--preset smoke run_dir=file/x"),
     "train.ablation": Command("--out o --rows no", "--out o --data nowhere", "--out file/x --data data"),
@@ -84,6 +85,7 @@ COMMANDS = {
     "scripts.make_demo_world": Command("data --unknown", "nowhere"),
     "scripts.release": Command("a b", "nowhere nowhere nowhere"),
     "scripts.soak": Command("--pictures x", "--bundle nowhere", alone=True),
+    "scripts.watermark_rates": Command("--out o --pictures x", "--out o --photos nowhere", "--out file/x"),
     "scripts.world_sheets": Command("data --out o --count x", "nowhere --out o"),
 }
 

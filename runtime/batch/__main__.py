@@ -11,6 +11,7 @@ from runtime.batch.rows import SHARD_SIZE
 from runtime.batch.start import start
 from runtime.command import Parser, command_parser, print_result, run_command, tell
 from runtime.variation.options import add_variation
+from runtime.watermark.options import add_watermark
 
 EXAMPLES = """examples:
   python -m runtime.batch prompts.txt --out pictures
@@ -40,6 +41,7 @@ def parser() -> Parser:
     add("--num-inference-steps", type=int, default=1, metavar="N", help="1 (the default) to 4")
     add("--seed", type=int, default=0, metavar="N", help="rows without a seed derive theirs from it and their number")
     add_variation(made)
+    add_watermark(made)
     add("--format", default="png", choices=("png", "webp", "jpeg"), help="default png, lossless")
     add("--quality", type=int, metavar="Q", help="1 to 100 for webp and jpeg; default 90")
     add("--webdataset", action="store_true", help="tar shards instead of files")

@@ -161,6 +161,7 @@ class Settings:
     seed: int  # from which rows without a seed get theirs
     shard_size: int | None  # samples of a WebDataset shard; None: plain files
     addkit: str  # version, which is stored in every picture
+    watermark: bool | None = None  # as in Pipeline.run
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""

@@ -62,6 +62,7 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> tuple[Settings, Rul
         seed=check_seed(args.seed),
         shard_size=(args.shard_size or SHARD_SIZE) if args.webdataset else None,
         addkit=__version__,
+        watermark=args.watermark,
     )
     return settings, Rules(bundle.manifest, args.format, args.seed, tuple(args.keep), args.webdataset, variation)
 

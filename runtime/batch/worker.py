@@ -148,8 +148,6 @@ class Worker:
                 report.fail(row, error)
 
     def _computed(self, row: Row) -> tuple[Image.Image, dict[str, float]]:
-        from runtime.pixels import to_image
-
         height, width = self._size(row)
         (made,) = self.pipe().run(
             row.prompt,
@@ -158,9 +156,9 @@ class Worker:
             num_inference_steps=self.settings.num_inference_steps,
             height=height,
             width=width,
+            watermark=self.settings.watermark,
         )
-        assert made.picture is not None
-        return to_image(made.picture), {stage: round(value, 3) for stage, value in made.ms.items()}
+        return made.image, {stage: round(value, 3) for stage, value in made.ms.items()}
 
     def _encoded(self, row: Row, image: Image.Image) -> bytes:
         from runtime.image_files import encode

@@ -434,7 +434,7 @@ def test_every_argument_reaches_the_pipe(pipe: runtime.Pipeline) -> None:
     options: dict[str, Any] = {
         "negative_prompt": "a cat", "generator": 7, "variation": None, "num_inference_steps": 2, "guidance_scale": 3.0,
         "num_images_per_prompt": 2, "height": 32, "width": 40, "latents": randn(9, SHAPE), "image": start_image(),
-        "strength": 0.5, "callback_on_step_end": look, "cancel": CancelToken(),
+        "strength": 0.5, "callback_on_step_end": look, "cancel": CancelToken(), "watermark": False,
     }  # fmt: skip
     assert options.keys() == set(Options.__annotations__) - {"seed", "prompt_embeds", "pooled_prompt_embeds"}
     own = latents(pipe, **options)

@@ -38,7 +38,9 @@ def arguments(parts: Parts, out: Path, **more: Any) -> list[str]:
 @pytest.fixture(scope="module")
 def pairs(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pairs") / "pairs"
-    assert main(arguments(parts, folder)) == 0
+    with pytest.MonkeyPatch.context() as patch:  # in fp32 everywhere, as the reference is
+        patch.setattr("train.pairs.computes_in_bf16", lambda device: False)
+        assert main(arguments(parts, folder)) == 0
     return folder
 
 
@@ -58,7 +60,8 @@ def test_a_pair_is_what_diffusers_makes_of_that_noise(parts: Parts, pairs: Path,
         made = pipe(
             facts["captions"][row], latents=latents, num_inference_steps=3, guidance_scale=2.0, output_type="latent"
         ).images
-        torch.testing.assert_close(tensors["latents"][row].float(), made[0], atol=2e-2, rtol=0)
+        # They are stored in half precision.
+        torch.testing.assert_close(tensors["latents"][row].float(), made[0], atol=5e-3, rtol=0)
 
 
 def test_a_run_that_was_stopped_goes_on_and_other_settings_are_refused(

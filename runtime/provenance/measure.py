@@ -19,7 +19,7 @@ from runtime.provenance.identity import identity_of, now
 from runtime.provenance.sign import Signer
 
 SIDE = 128  # pixels, as the shipped model's pictures
-PROMPT = "a fox, facing left, large, on white, 3d style"
+PROMPT = "words of a length that people type, with a comma"
 
 
 def measured(turns: int) -> dict[str, Any]:

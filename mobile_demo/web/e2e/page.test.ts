@@ -325,6 +325,7 @@ describe('taking a picture along', () => {
     await facts(/^PNG, 512 × 512, with its background, /);
     expect(await at('outline').count()).toBe(0);
     await at('take-close').click();
+    await page.waitForFunction(() => !history.state?.sheet); // the way back is taken, which a reload would cut short
     await page.reload();
     await at('status').waitFor();
     await draw('a red fox');

@@ -26,11 +26,10 @@ class Row:
     paper: tuple[float, float] | None = None
 
 
+NO_PAIRS: dict[str, Any] = {"pairs": "", "pair_batch": 0, "pairs_first": 0}
 # What our preset `add` changed: ADD's own noise levels and weights, and no pairs.
 PAPER: dict[str, Any] = {
-    "pairs": "",
-    "pair_batch": 0,
-    "pairs_first": 0,
+    **NO_PAIRS,
     "adversarial_balance": 0.0,
     "student_steps": 4,
     "distillation_weight": 2.5,
@@ -54,7 +53,7 @@ ROWS = {
         Row("teacher steps", "teacher_steps=2", {"teacher_steps": 2}, (20.8, 0.321)),
         Row("teacher steps", "teacher_steps=4", {"teacher_steps": 4}, (20.3, 0.317)),
         Row("pairs", "pairs=alone", {"pairs_first": 10**9}),  # the game never begins
-        Row("pairs", "pairs=none", {"pairs": "", "pair_batch": 0, "pairs_first": 0}),
+        Row("pairs", "pairs=none", NO_PAIRS),
         Row("recipe", "recipe=paper", PAPER),
     )
 }

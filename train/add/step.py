@@ -279,7 +279,7 @@ class AddStep:
             with self.engine.accumulating(self.student, index == len(micro) - 1):
                 timesteps = torch.full((len(pairs.noise),), LAST_TIMESTEP, device=pairs.noise.device)
                 x0_hat = self._predicted(self.student, pairs.noise, timesteps, pairs.text)
-                loss = (x0_hat - pairs.latents).square().mean() * self.config.regression_weight
+                loss = self._pair_term(x0_hat, pairs)
                 with self.timer("student"):
                     self.engine.backward(loss / len(micro))
             losses.append(loss.detach())
@@ -310,8 +310,11 @@ class AddStep:
         if config.reconstruction_weight:
             yield "rec", (fakes.own - batch.x0).square().mean() * config.reconstruction_weight
         if batch.pairs is not None:
-            own = len(batch.x0)
-            yield "pair", (fakes.leaf[own:] - batch.pairs.latents).square().mean() * config.regression_weight
+            yield "pair", self._pair_term(fakes.leaf[len(batch.x0) :], batch.pairs)
+
+    def _pair_term(self, x0_hat: Tensor, pairs: PairRows) -> Tensor:
+        """Squared distance to the teacher's pictures of the same noise (DMD's regression)."""
+        return (x0_hat - pairs.latents).square().mean() * self.config.regression_weight
 
     def _adversarial_term(self, batch: MicroBatch, fakes: Fakes) -> Tensor:
         logits = self.discriminator(fakes.features, fakes.condition)
